@@ -1,3 +1,5 @@
 module github.com/halley-im/halley/web
 
 go 1.26.0
+
+ignore ./node_modules
