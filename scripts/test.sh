@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# All tests, with real Redis, Kafka and Chromium that this script installs and starts itself.
+#
+#   scripts/test.sh                      check, unit, real servers, e2e, browser
+#   scripts/test.sh PART...              only those: check unit real e2e browser
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+[ $# -gt 0 ] || set -- check unit real e2e browser
+
+scripts/install.sh
+
+dir=$(mktemp -d "${TMPDIR:-/tmp}/halley-test.XXXXXX")
+cleanup() {
+  scripts/servers.sh stop "$dir/servers" >/dev/null 2>&1 || true
+  if [ "${KEEP_LOGS:-}" ]; then echo "logs are in $dir" >&2; else rm -rf "$dir"; fi
+}
+trap cleanup EXIT
+
+step() { printf '\n=== %s (%ss)\n' "$*" "$SECONDS"; }
+
+servers() {
+  scripts/servers.sh start "$dir/servers"
+  eval "$(scripts/servers.sh env "$dir/servers")"
+  export HALLEY_TEST_KAFKA HALLEY_TEST_REDIS
+}
+
+for part in "$@"; do
+  case "$part" in
+    check)
+      step "check: format, vet, modules alone, generated files"
+      scripts/check.sh
+      ;;
+    unit)
+      step "unit: embedded Kafka and Redis"
+      go test -race -shuffle=on work
+      (cd web && npm ci --silent --no-audit --no-fund && npm run --silent check && npm test --silent)
+      ;;
+    real)
+      step "the packages that own Kafka and Redis, on real servers"
+      servers
+      # -p 1: presence on one Redis is the whole cluster's.
+      go test -race -shuffle=on -count=1 -p 1 ./kit/kafkaconn/... ./router/... ./job/... ./logic/...
+      ;;
+    e2e)
+      step "e2e: the real binary, two of each role, faults"
+      servers
+      go test -count=1 -timeout 20m ./e2e/...
+      ;;
+    browser)
+      step "browser: Chromium against halley all"
+      scripts/browser.sh
+      ;;
+    *)
+      echo "unknown part $part" >&2
+      exit 2
+      ;;
+  esac
+done
+step "all passed"
