@@ -758,7 +758,10 @@ type DeliverResponse struct {
 	Acked   uint64     `protobuf:"varint,1,opt,name=acked,proto3" json:"acked,omitempty"`
 	NotHeld []*NotHeld `protobuf:"bytes,2,rep,name=not_held,json=notHeld,proto3" json:"not_held,omitempty"`
 	// Sessions reached since the last response.
-	Reached       uint64 `protobuf:"varint,3,opt,name=reached,proto3" json:"reached,omitempty"`
+	Reached uint64 `protobuf:"varint,3,opt,name=reached,proto3" json:"reached,omitempty"`
+	// Numbers of deliveries by name, to a room or to all that found nobody here: they are acknowledged, and job counts them as
+	// such. In the response that acknowledges them, or before.
+	Nobody        []uint64 `protobuf:"varint,4,rep,packed,name=nobody,proto3" json:"nobody,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -812,6 +815,13 @@ func (x *DeliverResponse) GetReached() uint64 {
 		return x.Reached
 	}
 	return 0
+}
+
+func (x *DeliverResponse) GetNobody() []uint64 {
+	if x != nil {
+		return x.Nobody
+	}
+	return nil
 }
 
 // NotHeld names connections of a delivery that this comet doesn't hold any more. A delivery by name that finds nobody is
@@ -920,11 +930,12 @@ const file_halley_v1_comet_proto_rawDesc = "" +
 	"\x04join\x18\x01 \x03(\tR\x04join\x12\x14\n" +
 	"\x05leave\x18\x02 \x03(\tR\x05leave\"\x0f\n" +
 	"\rResyncSession\"\v\n" +
-	"\tCloseRoom\"p\n" +
+	"\tCloseRoom\"\x88\x01\n" +
 	"\x0fDeliverResponse\x12\x14\n" +
 	"\x05acked\x18\x01 \x01(\x04R\x05acked\x12-\n" +
 	"\bnot_held\x18\x02 \x03(\v2\x12.halley.v1.NotHeldR\anotHeld\x12\x18\n" +
-	"\areached\x18\x03 \x01(\x04R\areached\"<\n" +
+	"\areached\x18\x03 \x01(\x04R\areached\x12\x16\n" +
+	"\x06nobody\x18\x04 \x03(\x04R\x06nobody\"<\n" +
 	"\aNotHeld\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x19\n" +
 	"\bconn_ids\x18\x02 \x03(\tR\aconnIds2M\n" +
