@@ -1,0 +1,54 @@
+package logic
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/halley-im/halley/logic/internal/auth"
+	"github.com/halley-im/halley/logic/internal/push"
+	"github.com/halley-im/halley/logic/internal/revoke"
+	"github.com/halley-im/halley/logic/internal/room"
+	"github.com/halley-im/halley/logic/internal/rpc"
+)
+
+// Config is all that can be set in logic.
+type Config struct {
+	// HTTPAddr is where the HTTP API listens. The composition opens it and hands it in.
+	HTTPAddr string `name:"http-addr" help:"Address of the HTTP API." default:"127.0.0.1:3111"`
+	// GRPCAddr is where comets reach this logic. The composition opens it.
+	GRPCAddr string `name:"grpc-addr" help:"Address of the gRPC server for comets." default:"127.0.0.1:3119"`
+
+	// GoimCompat is whether goim's unsigned token is trusted and goim's HTTP API works without a key: "off", "open" (only
+	// where every listener is on loopback) or "open-anywhere".
+	GoimCompat Openness `name:"goim-compat" env:"HALLEY_GOIM_COMPAT" enum:"off,open,open-anywhere" help:"Trust goim's unsigned token and let goim's API in without a key: off, open (refused unless all listeners are on loopback), open-anywhere." default:"off"`
+	// Demo is whether anybody may log in by a name of his choice on the playground page. Values as of GoimCompat.
+	Demo Openness `name:"demo" env:"HALLEY_DEMO" enum:"off,open,open-anywhere" help:"Let anybody log in by name on the playground page: off, open (refused unless all listeners are on loopback), open-anywhere." default:"off"`
+
+	// Upstream is whether clients' frames with ops from 1000 up go to the topic halley.upstream.
+	Upstream bool `help:"Send clients' frames with ops from 1000 up to the topic halley.upstream."`
+	// RouterTimeout is how long a call of router may take.
+	RouterTimeout time.Duration `help:"Time limit of a call of router." default:"2s"`
+	// StopTimeout is how long requests in hand may take to end when logic stops.
+	StopTimeout time.Duration `help:"How long requests in hand may take to end when logic stops." default:"5s"`
+
+	Token   auth.Config   `embed:"" prefix:"token-"`
+	Push    push.Config   `embed:"" prefix:"push-"`
+	Revoke  revoke.Config `embed:"" prefix:"revoke-"`
+	Room    room.Config   `embed:"" prefix:"room-"`
+	Session rpc.Config    `embed:"" prefix:"session-"`
+	HTTP    HTTPConfig    `embed:"" prefix:"http-"`
+}
+
+// Validate checks the configuration as far as that is possible without listeners and files.
+func (c Config) Validate() error {
+	if c.RouterTimeout <= 0 || c.StopTimeout <= 0 {
+		return errors.New("logic: router-timeout and stop-timeout must be more than 0")
+	}
+	for _, part := range []interface{ Validate() error }{c.Token, c.Push, c.Revoke, c.Room, c.Session, c.GoimCompat, c.Demo} {
+		if err := part.Validate(); err != nil {
+			return fmt.Errorf("logic: %w", err)
+		}
+	}
+	return nil
+}
