@@ -1,0 +1,153 @@
+package limit_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/halley-im/halley/logic/internal/limit"
+)
+
+func client(t testing.TB, addr string) redis.UniversalClient {
+	t.Helper()
+	rdb := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1, DialerRetries: 1, DialTimeout: 200 * time.Millisecond})
+	t.Cleanup(func() { rdb.Close() })
+	return rdb
+}
+
+func count(t testing.TB, l *limit.Limiter, caller string, rate limit.Rate, tries int) (allowed int, wait time.Duration) {
+	t.Helper()
+	for range tries {
+		w, ok := l.Allow(context.Background(), caller, rate)
+		if ok {
+			allowed++
+		} else {
+			wait = w
+		}
+	}
+	return allowed, wait
+}
+
+func TestBurstThenRefusalThatSaysWhen(t *testing.T) {
+	l := limit.New(client(t, miniredis.RunT(t).Addr()), "t", nil)
+	allowed, wait := count(t, l, "a", limit.Rate{PerSecond: 0.5, Burst: 5}, 9)
+	if allowed != 5 {
+		t.Errorf("got %d allowed, want 5", allowed)
+	}
+	if wait < time.Second || wait > 2*time.Second {
+		t.Errorf("got a wait of %v, want just under 2s", wait)
+	}
+}
+
+func TestTokensComeBack(t *testing.T) {
+	mr := miniredis.RunT(t)
+	l := limit.New(client(t, mr.Addr()), "t", nil)
+	rate := limit.Rate{PerSecond: 50, Burst: 1}
+	if n, _ := count(t, l, "a", rate, 2); n != 1 {
+		t.Fatalf("got %d, want 1", n)
+	}
+	deadline := time.Now().Add(3 * time.Second)
+	for {
+		wait, ok := l.Allow(context.Background(), "a", rate)
+		if ok {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no token within 3s")
+		}
+		time.Sleep(wait)
+	}
+}
+
+func TestCallersAndPrefixesDoNotShare(t *testing.T) {
+	rdb := client(t, miniredis.RunT(t).Addr())
+	l, other := limit.New(rdb, "t", nil), limit.New(rdb, "u", nil)
+	rate := limit.Rate{PerSecond: 0.1, Burst: 2}
+	for _, c := range []struct {
+		l      *limit.Limiter
+		caller string
+	}{{l, "a"}, {l, "b"}, {other, "a"}} {
+		if n, _ := count(t, c.l, c.caller, rate, 5); n != 2 {
+			t.Errorf("%s: got %d, want 2", c.caller, n)
+		}
+	}
+}
+
+func TestProcessesShareOneLimit(t *testing.T) {
+	addr := miniredis.RunT(t).Addr()
+	rate := limit.Rate{PerSecond: 200, Burst: 100}
+	var allowed atomic.Int64
+	var wg sync.WaitGroup
+	start := time.Now()
+	for range 3 {
+		l := limit.New(client(t, addr), "t", nil)
+		for range 4 {
+			wg.Go(func() {
+				n, _ := count(t, l, "a", rate, 200)
+				allowed.Add(int64(n))
+			})
+		}
+	}
+	wg.Wait()
+	// What came in while the test ran, and a millisecond's refusal for each process, are the tolerance.
+	most := 100 + int64(200*time.Since(start).Seconds()) + 2
+	if n := allowed.Load(); n < 100 || n > most {
+		t.Errorf("got %d allowed, want 100 to %d", n, most)
+	}
+}
+
+func TestWithoutRedisEverythingIsAllowedSoon(t *testing.T) {
+	mr := miniredis.RunT(t)
+	l := limit.New(client(t, mr.Addr()), "t", nil)
+	rate := limit.Rate{PerSecond: 0.1, Burst: 1}
+	if n, _ := count(t, l, "a", rate, 3); n != 1 {
+		t.Fatalf("got %d, want 1", n)
+	}
+	mr.Close()
+	start := time.Now()
+	for i := range 1000 {
+		if _, ok := l.Allow(context.Background(), fmt.Sprintf("c%d", i), rate); !ok {
+			t.Fatal("refused without Redis")
+		}
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("1000 requests waited %v for a Redis that is away", took)
+	}
+	if _, ok := limit.New(nil, "t", nil).Allow(context.Background(), "a", rate); !ok {
+		t.Error("refused without a client")
+	}
+}
+
+func TestNoRateIsNoLimit(t *testing.T) {
+	l := limit.New(client(t, miniredis.RunT(t).Addr()), "t", nil)
+	if n, _ := count(t, l, "a", limit.Rate{}, 100); n != 100 {
+		t.Errorf("got %d, want 100", n)
+	}
+}
+
+func TestManyCallersStayBounded(t *testing.T) {
+	l := limit.New(client(t, miniredis.RunT(t).Addr()), "t", nil)
+	l.SetMost(50)
+	for i := range 500 {
+		l.Allow(context.Background(), fmt.Sprint(i), limit.Rate{PerSecond: 1})
+	}
+	if n := l.Buckets(); n > 50 {
+		t.Errorf("got %d buckets, want 50 at most", n)
+	}
+}
+
+func BenchmarkAllow(b *testing.B) {
+	l := limit.New(client(b, miniredis.RunT(b).Addr()), "t", nil)
+	rate := limit.Rate{PerSecond: 1e6}
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			l.Allow(context.Background(), "a", rate)
+		}
+	})
+}
