@@ -277,7 +277,11 @@ type SessionResponse struct {
 	Effects *Effects `protobuf:"bytes,2,opt,name=effects,proto3" json:"effects,omitempty"`
 	// The request could not be carried out. For ops 100, 103, 104 comet encodes it into a Reply; op 12 and application ops are
 	// answered as goim does all the same.
-	Error         *Error `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	Error *Error `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	// The reply depends on what the effects change (presence.watch answers with the state read after the join was
+	// stored): comet carries the effects out, then asks once more with the same frame and relays that answer instead. The
+	// second answer never asks for another one.
+	Again         bool `protobuf:"varint,4,opt,name=again,proto3" json:"again,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -331,6 +335,13 @@ func (x *SessionResponse) GetError() *Error {
 		return x.Error
 	}
 	return nil
+}
+
+func (x *SessionResponse) GetAgain() bool {
+	if x != nil {
+		return x.Again
+	}
+	return false
 }
 
 // Effects are what logic wants done to the asking session. Comet carries them out, rooms stored at router
@@ -510,11 +521,12 @@ const file_halley_v1_logic_proto_rawDesc = "" +
 	"\x05rooms\x18\x02 \x03(\tR\x05rooms\x12\x16\n" +
 	"\x06grants\x18\x03 \x01(\fR\x06grants\x12\x0e\n" +
 	"\x02op\x18\x04 \x01(\x05R\x02op\x12\x12\n" +
-	"\x04body\x18\x05 \x01(\fR\x04body\"}\n" +
+	"\x04body\x18\x05 \x01(\fR\x04body\"\x93\x01\n" +
 	"\x0fSessionResponse\x12\x14\n" +
 	"\x05reply\x18\x01 \x01(\fR\x05reply\x12,\n" +
 	"\aeffects\x18\x02 \x01(\v2\x12.halley.v1.EffectsR\aeffects\x12&\n" +
-	"\x05error\x18\x03 \x01(\v2\x10.halley.v1.ErrorR\x05error\"\xa2\x02\n" +
+	"\x05error\x18\x03 \x01(\v2\x10.halley.v1.ErrorR\x05error\x12\x14\n" +
+	"\x05again\x18\x04 \x01(\bR\x05again\"\xa2\x02\n" +
 	"\aEffects\x12\x12\n" +
 	"\x04join\x18\x01 \x03(\tR\x04join\x12\x14\n" +
 	"\x05leave\x18\x02 \x03(\tR\x05leave\x12$\n" +
