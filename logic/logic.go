@@ -119,7 +119,8 @@ func New(cfg Config, d Deps) (*Logic, error) {
 	}
 	if l.rpc, err = rpc.New(cfg.Session, rpc.Deps{
 		Log: d.Log, Metrics: d.Metrics, Router: l.router, Verifier: l.verifier, Revoked: l.revoked, Rooms: l.rooms, Push: l.push,
-		Producer: d.Kafka, TrustGoim: cfg.GoimCompat.On(), Upstream: cfg.Upstream, RouterTimeout: cfg.RouterTimeout, Now: d.Clock,
+		Producer: d.Kafka, TrustGoim: cfg.GoimCompat.On(), Upstream: cfg.Upstream, RouterTimeout: cfg.RouterTimeout,
+		ProduceTimeout: cfg.Push.Timeout, Now: d.Clock,
 	}); err != nil {
 		return nil, err
 	}

@@ -1,33 +1,97 @@
-// Package rpc is what comets ask of logic: Connect makes a session of a connection's auth body, Request carries out a
-// client's frame. Each method of a request is a small handler in a table, one file per family.
+// Package rpc is what comets ask of logic: Connect makes a session of a connection's auth body, Request
+// carries out a client's frame. Each method of a request is a small handler in a table, one file per family.
 //
-// The package starts no goroutines and keeps nothing between calls: what a request needs to know of its session comes
-// with it. Safe for concurrent use.
+// The package starts no goroutines and keeps nothing between calls: what a request needs to know of its
+// session comes with it. Safe for concurrent use.
 package rpc
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+	"google.golang.org/grpc"
 
 	"github.com/halley-im/halley/logic/internal/auth"
 	"github.com/halley-im/halley/logic/internal/push"
-	"github.com/halley-im/halley/logic/internal/revoke"
 	"github.com/halley-im/halley/logic/internal/room"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
+	"github.com/halley-im/halley/proto/name"
 )
 
 // Config is the policy of sessions.
-type Config struct{}
+type Config struct {
+	// MaxPerUID is the most sessions that a uid may have at once; 0: no limit.
+	MaxPerUID uint32 `name:"max-per-uid" help:"Most sessions of one uid at once; 0: no limit." default:"20"`
+	// Refuse refuses the new session when a uid has its most; else the oldest is replaced.
+	Refuse bool `help:"Refuse the new session when a uid has its most, instead of replacing the oldest."`
+	// NewestWins are platforms of which a uid has one session only, the newest; "*": all platforms.
+	NewestWins []string `help:"Platforms of which a uid has one session only, the newest; * means every platform."`
+
+	// Heartbeat is how often a signed session's client should send op 2.
+	Heartbeat time.Duration `help:"How often clients are told to send a heartbeat." default:"30s"`
+	// IdleTimeout is how long a signed session lives without op 2 or a request.
+	IdleTimeout time.Duration `help:"How long a session lives without a heartbeat or a request." default:"75s"`
+	// GoimHeartbeat is goim's advice to its clients; their sessions live GoimHeartbeatMax times as long without op 2.
+	GoimHeartbeat    time.Duration `help:"Heartbeat of goim's clients." default:"240s"`
+	GoimHeartbeatMax int           `help:"Heartbeats of goim's clients that may be missed." default:"2"`
+	// GoimTenant is the tenant of goim's unsigned sessions.
+	GoimTenant string `help:"Tenant of goim's unsigned sessions." default:"default"`
+
+	// Watch is the most uids that a session may watch.
+	Watch int `help:"Most users that one session may watch." default:"50"`
+	// RoomBodyBytes is the largest body of room.send.
+	RoomBodyBytes int64 `help:"Largest body of room.send, in bytes." default:"32768"`
+	// ReplaceTimeout is how long a new session waits until those that it replaced are sure to be told.
+	ReplaceTimeout time.Duration `help:"How long a new session waits until those that it replaces are sure to be told." default:"2s"`
+}
 
 // Validate checks the policy.
-func (c Config) Validate() error { return nil }
+func (c Config) Validate() error {
+	switch {
+	case c.Heartbeat <= 0 || c.IdleTimeout <= c.Heartbeat:
+		return errors.New("session: heartbeat must be more than 0 and less than idle-timeout")
+	case c.GoimHeartbeat <= 0 || c.GoimHeartbeatMax < 1:
+		return errors.New("session: goim-heartbeat must be more than 0, goim-heartbeat-max at least 1")
+	case c.Watch < 1 || c.RoomBodyBytes < 1 || c.ReplaceTimeout <= 0:
+		return errors.New("session: watch, room-body-bytes and replace-timeout must be more than 0")
+	}
+	if err := name.Tenant(c.GoimTenant); err != nil {
+		return fmt.Errorf("session: goim-tenant: %w", err)
+	}
+	for _, p := range c.NewestWins {
+		if p == "*" {
+			continue
+		}
+		if err := name.Device("platform", p); err != nil {
+			return fmt.Errorf("session: newest-wins: %w", err)
+		}
+	}
+	return nil
+}
+
+// Router are the calls of router that this package makes.
+type Router interface {
+	Register(ctx context.Context, in *halleyv1.RegisterRequest, opts ...grpc.CallOption) (*halleyv1.RegisterResponse, error)
+	GetPresence(ctx context.Context, in *halleyv1.GetPresenceRequest, opts ...grpc.CallOption) (*halleyv1.GetPresenceResponse, error)
+}
+
+// Revocations knows which tokens are void.
+type Revocations interface {
+	// Ready returns nil once it knows.
+	Ready() error
+	Revoked(*auth.Claims) bool
+}
+
+// Pusher writes pushes and control deliveries.
+type Pusher interface {
+	Push(ctx context.Context, r push.Request) (push.Result, error)
+	Control(ctx context.Context, tenant string, targets []*halleyv1.Target, c *halleyv1.Control) error
+}
 
 // Producer writes records to Kafka.
 type Producer interface {
@@ -36,28 +100,63 @@ type Producer interface {
 
 // Deps are what a Server works with.
 type Deps struct {
-	Log           *slog.Logger
-	Metrics       prometheus.Registerer
-	Router        halleyv1.RouterClient
-	Verifier      *auth.Verifier
-	Revoked       *revoke.Registry
-	Rooms         *room.Service
-	Push          *push.Service
-	Producer      Producer
-	TrustGoim     bool
-	Upstream      bool
+	Log      *slog.Logger
+	Metrics  prometheus.Registerer
+	Router   Router
+	Verifier *auth.Verifier
+	Revoked  Revocations
+	Rooms    *room.Service
+	Push     Pusher
+	// Producer writes clients' frames to the topic for the host's backend.
+	Producer Producer
+	// TrustGoim lets goim's unsigned tokens in.
+	TrustGoim bool
+	// Upstream sends ops from 1000 up to the host's backend.
+	Upstream bool
+	// RouterTimeout bounds each call of router.
 	RouterTimeout time.Duration
-	Now           func() time.Time
+	// ProduceTimeout bounds a write of a client's frame.
+	ProduceTimeout time.Duration
+	// Now is the clock; time.Now.
+	Now func() time.Time
 }
 
 // Server answers comets.
 type Server struct {
 	halleyv1.UnimplementedLogicServer
-	cfg Config
-	d   Deps
+	cfg        Config
+	d          Deps
+	newestWins map[string]bool
+	metrics    *metrics
 }
 
 // New makes a Server.
-func New(cfg Config, d Deps) (*Server, error) { return &Server{cfg: cfg, d: d}, nil }
+func New(cfg Config, d Deps) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if d.Now == nil {
+		d.Now = time.Now
+	}
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	m, err := newMetrics(d.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, d: d, newestWins: map[string]bool{}, metrics: m}
+	for _, p := range cfg.NewestWins {
+		s.newestWins[p] = true
+	}
+	return s, nil
+}
 
-var errStub = errors.Join(status.Error(codes.Unimplemented, ""))
+// limits is the session policy for a platform.
+func (s *Server) limits(platform string) *halleyv1.Limits {
+	return &halleyv1.Limits{
+		MaxSessions: s.cfg.MaxPerUID, Refuse: s.cfg.Refuse, NewestWinsPlatform: s.newestWins[platform] || s.newestWins["*"],
+	}
+}
+
+func milliseconds(t time.Time) float64 { return float64(t.UnixMilli()) }
