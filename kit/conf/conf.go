@@ -3,8 +3,9 @@
 // annotated sample file and the table of docs/config.md are printed from the same tags.
 //
 // A setting's group names its section: the field group:"comet" with the flag --comet-tcp-addr is the key
-// comet.tcp_addr of the file and HALLEY_COMET_TCP_ADDR in the environment. Flags that belong to no section are
-// a command's own arguments and have neither.
+// comet.tcp_addr of the file and HALLEY_COMET_TCP_ADDR in the environment. A field of a section that names its own variable
+// (env:"HALLEY_GOIM_COMPAT") is a setting of the whole: goim_compat at the top level of the file, and
+// --goim-compat. Flags that belong to no section are a command's own arguments and have no key in the file.
 //
 // The command line wins over the environment, that over the file, that over the default. The package is
 // strict: a key that no setting has, a key that is there twice and a value that can't be read are errors of one line
@@ -133,6 +134,14 @@ func (l *Loader) add(f *kong.Flag) error {
 	if f.Group == nil || !slices.ContainsFunc(l.sections, func(s Section) bool { return s.Key == f.Group.Key }) {
 		return nil
 	}
+	if len(f.Envs) > 0 {
+		own, ok := strings.CutPrefix(f.Envs[0], l.prefix+"_")
+		if !ok {
+			return fmt.Errorf("conf: the variable %s of --%s does not begin with %s_", f.Envs[0], f.Name, l.prefix)
+		}
+		f.Name = strings.ToLower(strings.ReplaceAll(own, "_", "-"))
+		f.Group = l.general()
+	}
 	s := Setting{
 		Section: f.Group.Key, Flag: f.Name, Default: f.Default, Help: f.Help, value: f.Value,
 		Env: l.prefix + "_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_")),
@@ -163,6 +172,17 @@ func (l *Loader) add(f *kong.Flag) error {
 	return nil
 }
 
+// general returns kong's group of the general section.
+func (l *Loader) general() *kong.Group {
+	g := &kong.Group{Key: General, Title: General}
+	for _, s := range l.sections {
+		if s.Key == General {
+			g.Title, g.Description = s.Title, s.Help
+		}
+	}
+	return g
+}
+
 // Validate does nothing; kong wants it of a resolver.
 func (l *Loader) Validate(*kong.Application) error { return nil }
 
@@ -187,6 +207,18 @@ func (l *Loader) Resolve(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (any,
 		return v, nil
 	}
 	return nil, nil
+}
+
+// Value returns what a setting is, as one would type it, command line aside: for commands that look at settings without
+// having them as flags. It knows the file once kong has parsed a command line.
+func (l *Loader) Value(s Setting) string {
+	if v, ok := l.lookup(s.Env); ok {
+		return v
+	}
+	if v, ok := l.file[s.Path()]; ok {
+		return v
+	}
+	return s.Default
 }
 
 func (l *Loader) load(ctx *kong.Context) error {

@@ -26,6 +26,8 @@ type cometConfig struct {
 	Origins []string `name:"origins" help:"Allowed origins." default:"a.example,b.example"`
 	// Labels are free.
 	Labels map[string]string `name:"labels" help:"Labels."`
+	// Compat is of the whole.
+	Compat string `name:"compat" env:"HALLEY_COMPAT" help:"Be like others." default:"off"`
 	// Fast is a switch.
 	Fast bool `name:"fast" help:"Be fast."`
 }
@@ -129,6 +131,22 @@ func TestFileHoldsEveryKindOfValue(t *testing.T) {
 	}
 }
 
+func TestFieldWithItsOwnVariableIsASettingOfTheWhole(t *testing.T) {
+	if g, err := parse(t, "compat: open\n"); err != nil || g.Comet.Comet.Compat != "open" {
+		t.Errorf("file: got %q, %v, want open", g.Comet.Comet.Compat, err)
+	}
+	if g, err := parse(t, "", "--compat", "ajar"); err != nil || g.Comet.Comet.Compat != "ajar" {
+		t.Errorf("flag: got %q, %v, want ajar", g.Comet.Comet.Compat, err)
+	}
+	t.Setenv("HALLEY_COMPAT", "env")
+	if g, err := parse(t, "compat: open\n"); err != nil || g.Comet.Comet.Compat != "env" {
+		t.Errorf("environment: got %q, %v, want env", g.Comet.Comet.Compat, err)
+	}
+	if _, err := parse(t, "comet: {compat: open}\n"); !errors.Is(err, conf.ErrUnknownKey) || !strings.Contains(err.Error(), "did you mean compat?") {
+		t.Errorf("in the section: got %v, want an unknown key that names the right one", err)
+	}
+}
+
 func TestBadFileIsOneLineThatNamesPlaceKeyAndReason(t *testing.T) {
 	tests := []struct{ name, file, want string }{
 		{"typo", "comet:\n  tcp_adr: x\n", "halley.yaml:2: comet.tcp_adr: unknown key; did you mean comet.tcp_addr?"},
@@ -228,8 +246,8 @@ func TestArgumentsOfACommandAreNoSettings(t *testing.T) {
 			t.Errorf("--%s is taken for a setting", s.Flag)
 		}
 	}
-	if got := len(l.Settings()); got != 8 {
-		t.Errorf("got %d settings, want 8, each once", got)
+	if got := len(l.Settings()); got != 9 {
+		t.Errorf("got %d settings, want 9, each once", got)
 	}
 }
 

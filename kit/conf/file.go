@@ -5,12 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
 	"go.yaml.in/yaml/v3"
 )
+
+// Check reads a file and returns the first thing that is wrong with it.
+func (l *Loader) Check(name string) error {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return fmt.Errorf("read the config file: %w", err)
+	}
+	_, err = l.Parse(name, b)
+	return err
+}
 
 // Parse reads a YAML file's text and returns its values by path, as one would type them at the flag. name is
 // for error messages. All keys and values are checked, also those that the running command does not use.

@@ -18,11 +18,11 @@ import (
 	"github.com/halley-im/halley/kit/token"
 )
 
-// Files of a data folder, below keys/.
+// Files of a data folder.
 const (
-	signingFile = "token-signing.key"
-	apiFile     = "api.key"
-	clusterFile = "cluster.secret"
+	signingFile = "token-key"
+	apiFile     = "api-key"
+	clusterFile = "cluster-secret"
 )
 
 // SigningID is the kid of the token signing key of a data folder.
@@ -43,16 +43,16 @@ type Set struct {
 }
 
 // APIFile returns the file that holds the API key of a data folder.
-func APIFile(dataDir string) string { return filepath.Join(dataDir, "keys", apiFile) }
+func APIFile(dataDir string) string { return filepath.Join(dataDir, apiFile) }
 
 // SigningFile returns the file that holds the token signing key of a data folder.
-func SigningFile(dataDir string) string { return filepath.Join(dataDir, "keys", signingFile) }
+func SigningFile(dataDir string) string { return filepath.Join(dataDir, signingFile) }
 
 // Ensure reads the secrets of a data folder and makes those that are missing. made tells whether any was. A
 // secret that is there is never replaced: tokens and backends depend on it.
 func Ensure(dataDir string) (s *Set, made bool, err error) {
 	s = &Set{dir: dataDir}
-	if err := os.MkdirAll(filepath.Join(dataDir, "keys"), 0o700); err != nil {
+	if err := os.MkdirAll(dataDir, 0o700); err != nil {
 		return nil, false, fmt.Errorf("make the data folder: %w", err)
 	}
 	for _, f := range []struct {
@@ -64,10 +64,10 @@ func Ensure(dataDir string) (s *Set, made bool, err error) {
 		{apiFile, "hk_local_%s", &s.API},
 		{clusterFile, "%s", &s.Cluster},
 	} {
-		v, err := read(filepath.Join(dataDir, "keys", f.name))
+		v, err := read(filepath.Join(dataDir, f.name))
 		if errors.Is(err, fs.ErrNotExist) {
 			v = fmt.Sprintf(f.format, random())
-			err = write(filepath.Join(dataDir, "keys", f.name), v)
+			err = write(filepath.Join(dataDir, f.name), v)
 			made = true
 		}
 		if err != nil {
@@ -135,4 +135,9 @@ func random() string {
 	var b [secretBytes]byte
 	rand.Read(b[:])
 	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// Files returns the files of a data folder's secrets.
+func Files(dataDir string) []string {
+	return []string{APIFile(dataDir), SigningFile(dataDir), filepath.Join(dataDir, clusterFile)}
 }

@@ -37,7 +37,7 @@ func TestSecretFilesAreTheOwnersAlone(t *testing.T) {
 	if _, _, err := keys.Ensure(dir); err != nil {
 		t.Fatal(err)
 	}
-	files, err := os.ReadDir(filepath.Join(dir, "keys"))
+	files, err := os.ReadDir(dir)
 	if err != nil || len(files) != 3 {
 		t.Fatalf("got %d files, %v, want 3", len(files), err)
 	}
