@@ -1,0 +1,217 @@
+package presence
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
+	"github.com/halley-im/halley/proto/name"
+)
+
+// Presence answers the state of users, in their order. What a lost bucket held is offline until it is rewritten.
+func (s *Store) Presence(ctx context.Context, tenant string, uids []string) ([]*halleyv1.Presence, error) {
+	c, err := s.leases.at(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var ls lookups
+	looks := make([]lookup, len(uids))
+	for i, uid := range uids {
+		looks[i] = ls.add(bucketOf(tenant, uid), userField(tenant, uid))
+	}
+	if err := s.readBuckets(ctx, c, ls.reads); err != nil {
+		return nil, err
+	}
+	out := make([]*halleyv1.Presence, len(uids))
+	for i, uid := range uids {
+		u := s.user(looks[i].value())
+		p := &halleyv1.Presence{Uid: uid}
+		p.Online, p.Platforms = u.state(c.live)
+		if !p.Online {
+			p.LastSeen = float64(u.seen())
+		}
+		out[i] = p
+	}
+	return out, nil
+}
+
+// seen is when the uid was last seen; of sessions whose comet has died and that aren't cleared away yet, it is known
+// only when they came.
+func (u *userRecord) seen() int64 {
+	t := u.lastSeen
+	for i := range u.sessions {
+		t = max(t, u.sessions[i].since)
+	}
+	return t
+}
+
+// SessionsOf lists the live sessions of a uid, oldest first.
+func (s *Store) SessionsOf(ctx context.Context, tenant, uid string) ([]*halleyv1.Session, error) {
+	c, err := s.leases.at(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.field(ctx, bucketOf(tenant, uid), userField(tenant, uid))
+	if err != nil {
+		return nil, err
+	}
+	u := s.user(v)
+	slices.SortStableFunc(u.sessions, func(a, b session) int { return int(a.since - b.since) })
+	var out []*halleyv1.Session
+	for i := range u.sessions {
+		if o := &u.sessions[i]; !o.leaving && c.live(o.epoch) {
+			out = append(out, o.proto(tenant, uid, c.comet(o.epoch)))
+		}
+	}
+	return out, nil
+}
+
+// SessionWith returns the live session that holds a key, as a list of one or none.
+func (s *Store) SessionWith(ctx context.Context, tenant, key string) ([]*halleyv1.Session, error) {
+	c, err := s.leases.at(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.field(ctx, bucketOf(tenant, key), keyField(tenant, key))
+	if err != nil {
+		return nil, err
+	}
+	k, err := decodeKey(v)
+	if err != nil || k == nil || !c.live(k.epoch) {
+		return nil, nil
+	}
+	out := k.proto(tenant, key, c.comet(k.epoch))
+	if k.uid == "" {
+		return []*halleyv1.Session{out}, nil
+	}
+	if v, err = s.field(ctx, bucketOf(tenant, k.uid), userField(tenant, k.uid)); err != nil {
+		return nil, err
+	}
+	u := s.user(v)
+	if i := u.find(k.conn); i >= 0 {
+		out = u.sessions[i].proto(tenant, k.uid, c.comet(k.epoch))
+	}
+	return []*halleyv1.Session{out}, nil
+}
+
+func (s *Store) field(ctx context.Context, bucket int, field string) (string, error) {
+	v, err := s.redis.HGet(ctx, s.keys.bucket[bucket].main, field).Result()
+	if err == redis.Nil {
+		return "", nil
+	}
+	return v, err
+}
+
+// CountRooms answers the sessions in rooms over all live comets, in their order.
+func (s *Store) CountRooms(ctx context.Context, rooms []*halleyv1.Name) ([]uint32, error) {
+	recs, c, err := s.rooms(ctx, rooms)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]uint32, len(rooms))
+	for i, r := range recs {
+		out[i], _ = r.count(c.live)
+	}
+	return out, nil
+}
+
+func (s *Store) rooms(ctx context.Context, rooms []*halleyv1.Name) ([]roomRecord, clock, error) {
+	c, err := s.leases.at(ctx)
+	if err != nil {
+		return nil, clock{}, err
+	}
+	var ls lookups
+	looks := make([]lookup, len(rooms))
+	for i, r := range rooms {
+		looks[i] = ls.add(bucketOf(r.GetTenant(), r.GetRoom()), roomField(r.GetTenant(), r.GetRoom()))
+	}
+	if err := s.readBuckets(ctx, c, ls.reads); err != nil {
+		return nil, clock{}, err
+	}
+	out := make([]roomRecord, len(rooms))
+	for i, l := range looks {
+		out[i] = s.room(l.value())
+	}
+	return out, c, nil
+}
+
+// Members lists a room's uids in order, from the one after cursor on. Rooms of more than MemberLimit sessions are
+// only counted.
+func (s *Store) Members(ctx context.Context, tenant, room, cursor string, limit int) (*halleyv1.ListMembersResponse, error) {
+	recs, c, err := s.rooms(ctx, []*halleyv1.Name{{Tenant: tenant, Name: &halleyv1.Name_Room{Room: room}}})
+	if err != nil {
+		return nil, err
+	}
+	rec := recs[0]
+	count, listed := rec.count(c.live)
+	out := &halleyv1.ListMembersResponse{Count: count}
+	if !listed || int(count) > s.opt.MemberLimit || name.RoomReserved(room) {
+		return out, nil
+	}
+	out.Complete = true
+	if count == 0 {
+		return out, nil
+	}
+	bucket := bucketOf(tenant, room)
+	members, err := s.redis.HGetAll(ctx, s.keys.members(bucket, roomField(tenant, room))).Result()
+	if err != nil {
+		return nil, err
+	}
+	here := func(e epoch) bool {
+		i := rec.find(e)
+		return i >= 0 && rec[i].count > 0 && c.live(e)
+	}
+	for uid, v := range members {
+		if uid > cursor && memberLive(v, here) {
+			out.Uids = append(out.Uids, uid)
+		}
+	}
+	slices.Sort(out.Uids)
+	if limit > 0 && len(out.Uids) > limit {
+		out.Uids = out.Uids[:limit]
+		out.Next = out.Uids[limit-1]
+	}
+	return out, nil
+}
+
+// TopRooms lists the rooms of exactly that type with the most sessions, the fullest first.
+func (s *Store) TopRooms(ctx context.Context, tenant, roomType string, limit int) ([]*halleyv1.RoomCount, error) {
+	// Scores count the dead until they are cleared away, so a few more are looked at.
+	look := int64(limit + 16)
+	var tops [name.Buckets]*redis.StringSliceCmd
+	_, err := s.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for b := range tops {
+			tops[b] = p.ZRevRange(ctx, s.keys.top(b, tenant, roomType), 0, look-1)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var names []*halleyv1.Name
+	for _, t := range tops {
+		for _, room := range t.Val() {
+			names = append(names, &halleyv1.Name{Tenant: tenant, Name: &halleyv1.Name_Room{Room: room}})
+		}
+	}
+	counts, err := s.CountRooms(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	var out []*halleyv1.RoomCount
+	for i, n := range counts {
+		if n > 0 {
+			out = append(out, &halleyv1.RoomCount{Room: names[i].GetRoom(), Count: n})
+		}
+	}
+	slices.SortFunc(out, func(a, b *halleyv1.RoomCount) int {
+		if a.Count != b.Count {
+			return int(b.Count) - int(a.Count)
+		}
+		return strings.Compare(a.Room, b.Room)
+	})
+	return out[:min(limit, len(out))], nil
+}
