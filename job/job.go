@@ -1,0 +1,136 @@
+// Package job is the role that brings what is in Kafka to comets: it takes pushes and control deliveries out of their topics,
+// asks router where the addressees are, and streams deliveries to those comets. It keeps nothing of its own: what it had in
+// hand when it ends is read again by whoever has its partitions next.
+//
+// The way of a record: internal/consume reads it, internal/push decodes it, internal/deliver locates, groups and streams it and
+// counts what became of it; when comets have acknowledged it, internal/consume commits its offset.
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"github.com/halley-im/halley/job/internal/consume"
+	"github.com/halley-im/halley/job/internal/deliver"
+	"github.com/halley-im/halley/job/internal/locate"
+	"github.com/halley-im/halley/job/internal/meter"
+	"github.com/halley-im/halley/job/internal/push"
+	"github.com/halley-im/halley/kit/kafkaconn"
+	"github.com/halley-im/halley/kit/logs"
+	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
+	"github.com/halley-im/halley/proto/topic"
+)
+
+// Producer writes dead letters; kafkaconn's is one.
+type Producer = push.Producer
+
+// Deps are what job is given.
+type Deps struct {
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+	// Router is a connection to the routers, balanced over them.
+	Router grpc.ClientConnInterface
+	// Kafka says where the topics are; they exist.
+	Kafka kafkaconn.Config
+	// Producer writes records that can't be decoded to the topic of dead letters.
+	Producer Producer
+	// Dial returns a new connection to a comet by the address in its lease. It does not wait until it stands. Job closes it.
+	Dial func(addr string) (*grpc.ClientConn, error)
+	// Name of this process, told to comets for their logs.
+	Name string
+}
+
+// Job is the role. New builds it, Run runs it, once.
+type Job struct {
+	cfg       Config
+	log       *slog.Logger
+	hub       *deliver.Hub
+	consumers []*consume.Consumer
+}
+
+// lanes are those whose topics hold PushRecords.
+var lanes = []halleyv1.Lane{halleyv1.Lane_LANE_URGENT, halleyv1.Lane_LANE_PUSH, halleyv1.Lane_LANE_BULK}
+
+// New builds a Job. It starts nothing.
+func New(cfg Config, deps Deps) (*Job, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	m, err := meter.New(deps.Metrics, lanes)
+	if err != nil {
+		return nil, fmt.Errorf("job's metrics: %w", err)
+	}
+	log := deps.Log.With(logs.Role, "job")
+	hub := deliver.New(deliver.Config{
+		Name: deps.Name, WindowCount: cfg.WindowCount, WindowBytes: cfg.WindowBytes, Reserve: cfg.WindowReserve,
+		MessageCount: cfg.MessageCount, MessageBytes: cfg.MessageBytes, StallAfter: cfg.StallAfter, CondemnAfter: cfg.CondemnAfter,
+		CheckInterval: cfg.CheckInterval, RefusedFor: cfg.RefusedFor, ConnectTimeout: cfg.ConnectTimeout,
+		RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, Conns: cfg.DeliveryConns,
+	}, log, m, locate.New(deps.Router, m, cfg.LocateTimeout, cfg.LocateNames), deps.Dial, lanes)
+	j := &Job{cfg: cfg, log: log, hub: hub}
+	for _, lane := range lanes {
+		name := topic.ForLane(lane)
+		h := &push.Handlers{
+			Topic: name, Lane: hub.Lane(lane), Meter: m.Lanes[lane], Dead: deps.Producer, Log: log.With(logs.Component, "push"),
+			Timeout: 2 * time.Second, RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax,
+		}
+		j.consumers = append(j.consumers, consume.New(consume.Config{
+			BatchRecords: cfg.BatchRecords, BatchBytes: cfg.BatchBytes, InFlight: cfg.InFlight, CommitInterval: cfg.CommitInterval,
+			// No heartbeat is sent while a generation drains: the broker must not take the member for dead.
+			DrainTimeout: min(cfg.DrainTimeout, deps.Kafka.SessionTimeout/3),
+			RetryMin:     cfg.RetryMin, RetryMax: cfg.RetryMax,
+		}, deps.Kafka, name, log, m, m.Lanes[lane], h.New))
+	}
+	return j, nil
+}
+
+// Run works until ctx ends: then it leaves its groups, waits a little for acknowledgements, commits, and ends its
+// streams. It returns an error if a consumer could not go on.
+func (j *Job) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	// Streams outlive the consumers, whose last act is to wait for acknowledgements.
+	streaming, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var hub sync.WaitGroup
+	hub.Go(func() { j.hub.Run(streaming) })
+	defer hub.Wait()
+	defer stop()
+
+	failed := make(chan error, len(j.consumers))
+	var consuming sync.WaitGroup
+	for _, c := range j.consumers {
+		consuming.Go(func() {
+			if err := c.Run(ctx); err != nil {
+				failed <- fmt.Errorf("%v: %w", c, err)
+				cancel() // the others end too: a job that reads some topics only would look healthy
+			}
+		})
+	}
+	consuming.Wait()
+	select {
+	case err := <-failed:
+		return err
+	default:
+		return nil
+	}
+}
+
+// errNotJoined says that a group was not joined yet.
+var errNotJoined = errors.New("consumer groups not joined yet")
+
+// Ready returns nil once job has joined all its groups.
+func (j *Job) Ready(context.Context) error {
+	for _, c := range j.consumers {
+		if !c.Joined() {
+			return errNotJoined
+		}
+	}
+	return nil
+}
