@@ -45,7 +45,7 @@ func (c Config) Validate() error {
 	if c.RouterTimeout <= 0 || c.StopTimeout <= 0 {
 		return errors.New("logic: router-timeout and stop-timeout must be more than 0")
 	}
-	for _, part := range []interface{ Validate() error }{c.Token, c.Push, c.Revoke, c.Room, c.Session, c.GoimCompat, c.Demo} {
+	for _, part := range []interface{ Validate() error }{c.Token, c.Push, c.Revoke, c.Room, c.Session, c.HTTP, c.GoimCompat, c.Demo} {
 		if err := part.Validate(); err != nil {
 			return fmt.Errorf("logic: %w", err)
 		}

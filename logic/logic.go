@@ -58,6 +58,14 @@ type Deps struct {
 	Web fs.FS
 	// TokenKeys verify and sign tokens besides those of Config.Token.Keys.
 	TokenKeys []*token.Key
+	// APIKeys are API keys besides those of Config.HTTP.APIKeys, in the same form.
+	APIKeys []string
+	// Secret signs the push keys of the demo log-in; the same in all logic processes. Empty: a random one, good at this process only.
+	Secret []byte
+	// Needs are checks of shared parts that GET /readyz?verbose tells of, by name, besides router and redis.
+	Needs map[string]func(context.Context) error
+	// Version of the program, told by GET /v1/cluster.
+	Version string
 	// Clock is time.Now if nil.
 	Clock func() time.Time
 }

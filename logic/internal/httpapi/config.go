@@ -1,0 +1,85 @@
+package httpapi
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/halley-im/halley/logic/internal/apikey"
+	"github.com/halley-im/halley/logic/internal/goim"
+	"github.com/halley-im/halley/logic/internal/idempotency"
+)
+
+// Config is what can be set of the HTTP API.
+type Config struct {
+	// APIKeys are the keys of backends, as package apikey reads them: hashes, never keys.
+	APIKeys []string `name:"api-keys" help:"API keys of backends: id:sha256hex:scope+scope[:tenant[:rate]]; scopes are push, token, chat, read, admin; tenant * is all."`
+	// APIKeysFile holds further ones, one a line.
+	APIKeysFile string `name:"api-keys-file" help:"File with further API keys, one a line; # begins a comment." default:""`
+	// Rate is the requests a second that one API key may make, over all logic processes; a key's own rate goes before.
+	Rate float64 `help:"Requests a second of one API key, over all logic processes; 0: no limit." default:"50000"`
+	// Burst is how many requests may come at once; 0: a second's worth.
+	Burst int `help:"Requests of one API key that may come at once; 0: a second's worth." default:"0"`
+	// MaxRequestBytes is the largest body of a request.
+	MaxRequestBytes int64 `help:"Largest body of a request, in bytes." default:"1048576"`
+	// MaxPushBytes is the largest body of a push, decoded.
+	MaxPushBytes int64 `help:"Largest body of a push, in bytes, once decoded." default:"65536"`
+	// MaxBatch is the most pushes of one batch.
+	MaxBatch int `help:"Most pushes in one batch." default:"1000"`
+	// RequestTimeout ends a request that waits for other parts.
+	RequestTimeout time.Duration `help:"Time limit of a request." default:"20s"`
+	// CORSOrigins are origins of web pages that may use /v1 from a browser; "*" is any. API keys don't belong into web pages: this is for
+	// short-lived ones.
+	CORSOrigins []string `name:"cors-origins" help:"Origins of web pages that may call /v1 from a browser, as https://example.org, or * for any; none: no CORS."`
+	// DemoTTL is the life of a token that the demo log-in gives.
+	DemoTTL time.Duration `name:"demo-ttl" help:"Life of a token of the demo log-in." default:"12h"`
+	// DemoKeyTTL is the life of the push key that it gives.
+	DemoKeyTTL time.Duration `name:"demo-key-ttl" help:"Life of a push key of the demo log-in." default:"1h"`
+
+	Idempotency idempotency.Config `embed:"" prefix:"idempotency-"`
+	Goim        goim.Config        `embed:"" prefix:"goim-"`
+}
+
+// Validate checks the bounds and reads what grants something, so that a typing error stops the start and opens nothing.
+func (c Config) Validate() error {
+	switch {
+	case c.Rate < 0 || c.Burst < 0:
+		return errors.New("http: rate and burst must not be less than 0")
+	case c.MaxPushBytes < 1 || c.MaxBatch < 1:
+		return errors.New("http: max-push-bytes and max-batch must be at least 1")
+	case c.MaxRequestBytes < 2*c.MaxPushBytes:
+		return errors.New("http: max-request-bytes must be at least twice max-push-bytes: base64 and JSON make a body larger")
+	case c.RequestTimeout <= 0 || c.DemoTTL < time.Second || c.DemoKeyTTL < time.Second:
+		return errors.New("http: request-timeout must be more than 0, demo-ttl and demo-key-ttl at least 1s")
+	}
+	for _, o := range c.CORSOrigins {
+		if o == "*" {
+			continue
+		}
+		u, err := url.Parse(o)
+		if err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.User != nil {
+			return fmt.Errorf(`http: cors-origins: %q must be "https://host[:port]" or "*"`, o)
+		}
+	}
+	if _, err := apikey.Parse(c.APIKeys); err != nil {
+		return fmt.Errorf("http: %w", err)
+	}
+	if err := c.Idempotency.Validate(); err != nil {
+		return fmt.Errorf("http: %w", err)
+	}
+	return c.Goim.Validate()
+}
+
+// keys reads all configured keys.
+func (c Config) keys(more []string) (*apikey.Set, error) {
+	lines := append(append([]string(nil), c.APIKeys...), more...)
+	if c.APIKeysFile != "" {
+		file, err := apikey.ReadFile(c.APIKeysFile)
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines, file...)
+	}
+	return apikey.Parse(lines)
+}
