@@ -12,3 +12,6 @@ cd proto
 buf lint
 rm -rf gen
 buf generate
+# The SDK's types: what clients see of the contracts, and only that.
+rm -rf ../web/sdk/src/gen
+buf generate --template buf.gen.web.yaml --path halley/v1/client.proto

@@ -1,0 +1,20 @@
+/**
+ * Halley's client: rooms, pushes and presence over a WebSocket, in browsers and in Node.
+ *
+ *     const client = new Client({ url: "wss://im.example.org/sub", token: () => fetchToken() });
+ *     client.on("message", ({ from, body }) => console.log(from, body));
+ *     client.connect();
+ *     await client.join("chat://lobby");
+ *     await client.say("chat://lobby", "hello");
+ *
+ * @module
+ */
+export { type BackoffOptions, backoff, defaultBackoff } from "./backoff.ts";
+export * from "./client.ts";
+export { ServerClock } from "./clock.ts";
+export * from "./codes.ts";
+export * from "./connection.ts";
+export { HalleyError } from "./error.ts";
+export * as frame from "./frame.ts";
+export type { WebSocketConstructor, WebSocketLike } from "./link.ts";
+export type * as wire from "./gen/halley/v1/client.ts";
