@@ -48,7 +48,7 @@ func (a *api) registerDocs() error {
 	} {
 		file := newWebFile(f.path, f.body)
 		file.contentType = f.contentType
-		a.mux.HandleFunc("GET "+f.path, func(w http.ResponseWriter, r *http.Request) {
+		a.get(f.path, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Security-Policy", docsPolicy)
 			w.Header().Set("Referrer-Policy", "no-referrer")
 			file.write(w, r)

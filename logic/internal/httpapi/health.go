@@ -17,11 +17,20 @@ const needWait = time.Second
 
 // registerHealth registers what those ask who run the process.
 func (a *api) registerHealth() {
-	a.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
-	a.mux.HandleFunc("GET /readyz", a.ready)
+	a.get("/healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
+	a.get("/readyz", a.ready)
 	if a.d.MetricsHandler != nil {
-		a.mux.HandleFunc("GET /metrics", a.serveMetrics)
+		a.get("/metrics", a.serveMetrics)
 	}
+}
+
+// get registers a path outside /v1 that is only read.
+func (a *api) get(path string, serve http.HandlerFunc) {
+	a.mux.HandleFunc("GET "+path, serve)
+	a.mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Allow", "GET, HEAD")
+		plain(w, http.StatusMethodNotAllowed, "method not allowed\n")
+	})
 }
 
 func plain(w http.ResponseWriter, status int, text string) {

@@ -103,6 +103,8 @@ func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 
 // init has huma's own errors look like ours. They are package variables of huma's; nothing else in the program uses it.
 func init() {
+	// A list may be left out, but null is no list.
+	huma.DefaultArrayNullable = false
 	huma.NewErrorWithContext = func(ctx huma.Context, status int, msg string, errs ...error) huma.StatusError {
 		id := ""
 		if ctx != nil {
