@@ -1,0 +1,337 @@
+// Package deliver takes deliveries from job and puts them into the outboxes of sessions. One stream is one
+// goroutine, which keeps the stream's order; pushes to all and resyncs of all go on in loops of their own,
+// at their own pace.
+package deliver
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/halley-im/halley/comet/internal/flush"
+	"github.com/halley-im/halley/comet/internal/meter"
+	"github.com/halley-im/halley/comet/internal/outbox"
+	"github.com/halley-im/halley/comet/internal/session"
+	"github.com/halley-im/halley/comet/internal/table"
+	"github.com/halley-im/halley/proto/frame"
+	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
+)
+
+// Controls are what the cluster may do to a session. None of them waits.
+type Controls interface {
+	Kick(s *session.Session, k *halleyv1.Kick)
+	ChangeRooms(s *session.Session, c *halleyv1.RoomsChange)
+	Leave(s *session.Session, room string)
+}
+
+// Service is the gRPC service Comet. Use New.
+type Service struct {
+	halleyv1.UnimplementedCometServer
+	table    *table.Table
+	flusher  *flush.Flusher
+	epoch    func() string
+	controls Controls
+	casts    *Broadcaster
+	resyncs  *Resyncer
+	m        *meter.Metrics
+	log      *slog.Logger
+	done     chan struct{}
+}
+
+// New returns the service.
+func New(t *table.Table, f *flush.Flusher, epoch func() string, controls Controls, casts *Broadcaster, resyncs *Resyncer, m *meter.Metrics, log *slog.Logger) *Service {
+	return &Service{table: t, flusher: f, epoch: epoch, controls: controls, casts: casts, resyncs: resyncs, m: m, log: log, done: make(chan struct{})}
+}
+
+// Stop ends all streams: the comet has no sessions any more.
+func (sv *Service) Stop() { close(sv.done) }
+
+// Deliver is one ordered stream of a job and a lane.
+func (sv *Service) Deliver(ss halleyv1.Comet_DeliverServer) error {
+	first, err := ss.Recv()
+	if err != nil {
+		return err
+	}
+	hello := first.GetHello()
+	if hello == nil {
+		return status.Error(codes.InvalidArgument, "the first message must be a hello")
+	}
+	if e := sv.epoch(); e == "" || hello.GetEpoch() != e {
+		return status.Error(codes.FailedPrecondition, "this comet has another epoch")
+	}
+	st := newStream(sv, ss, hello)
+	requests := make(chan *halleyv1.DeliverBatch)
+	failed := make(chan error, 1)
+	ctx := ss.Context()
+	go func() {
+		// Ends with the stream: Recv fails when the handler has returned.
+		for {
+			req, err := ss.Recv()
+			if err != nil {
+				failed <- err
+				return
+			}
+			select {
+			case requests <- req.GetBatch():
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	for {
+		select {
+		case b := <-requests:
+			if err := st.batch(b); err != nil {
+				return err
+			}
+		case err := <-failed:
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		case <-sv.done:
+			return status.Error(codes.Unavailable, "this comet has left")
+		}
+	}
+}
+
+// stream is what one Deliver works with.
+type stream struct {
+	sv    *Service
+	ss    halleyv1.Comet_DeliverServer
+	epoch string
+	lane  string
+	rank  outbox.Rank
+	b     *flush.Batch
+	found []*session.Session
+
+	reached, unwanted, gone int
+}
+
+func newStream(sv *Service, ss halleyv1.Comet_DeliverServer, hello *halleyv1.DeliverHello) *stream {
+	lane := strings.ToLower(strings.TrimPrefix(hello.GetLane().String(), "LANE_"))
+	return &stream{sv: sv, ss: ss, epoch: hello.GetEpoch(), lane: lane, rank: rank(hello.GetLane()), b: sv.flusher.Batch()}
+}
+
+func rank(l halleyv1.Lane) outbox.Rank {
+	switch l {
+	case halleyv1.Lane_LANE_URGENT:
+		return outbox.RankUrgent
+	case halleyv1.Lane_LANE_BULK:
+		return outbox.RankBulk
+	case halleyv1.Lane_LANE_CHAT:
+		return outbox.RankChat
+	}
+	return outbox.RankPush
+}
+
+// batch works off one batch and acknowledges it. The epoch may have ended since the hello: what comes for the
+// old one is refused, for job must look up again.
+func (st *stream) batch(b *halleyv1.DeliverBatch) error {
+	if st.sv.epoch() != st.epoch {
+		return status.Error(codes.FailedPrecondition, "this comet has another epoch")
+	}
+	if len(b.GetDeliveries()) == 0 {
+		return nil
+	}
+	st.b.Begin()
+	begun := st.b.Now
+	st.reached, st.unwanted, st.gone = 0, 0, 0
+	resp := &halleyv1.DeliverResponse{}
+	pushes := 0
+	for _, d := range b.GetDeliveries() {
+		var notHeld []string
+		if d.GetPush() != nil {
+			pushes++
+			var err error
+			if notHeld, err = st.push(d); err != nil {
+				return err
+			}
+		} else {
+			// Controls act at once: what was pushed before them must be in its outbox's hands first.
+			notHeld = st.control(d)
+		}
+		if len(notHeld) > 0 {
+			resp.NotHeld = append(resp.NotHeld, &halleyv1.NotHeld{Number: d.GetNumber(), ConnIds: notHeld})
+		}
+		resp.Acked = d.GetNumber()
+	}
+	st.b.Done()
+	resp.Reached = uint64(st.reached)
+	m := st.sv.m
+	m.Deliveries.WithLabelValues(st.lane, "push").Add(float64(pushes))
+	m.Deliveries.WithLabelValues(st.lane, "control").Add(float64(len(b.GetDeliveries()) - pushes))
+	m.Messages.WithLabelValues(st.lane).Add(float64(st.b.Messages))
+	if st.unwanted > 0 {
+		m.Dropped.WithLabelValues("not_accepted").Add(float64(st.unwanted))
+	}
+	if st.gone > 0 {
+		m.Dropped.WithLabelValues("not_held").Add(float64(st.gone))
+	}
+	err := st.ss.Send(resp)
+	m.LaneLag.WithLabelValues(st.lane).Set(float64(session.Now()-begun) / 1e9)
+	return err
+}
+
+// enqueue hands m to a session and reports whether the session is still there.
+func (st *stream) enqueue(s *session.Session, m *outbox.Message) bool {
+	r := s.Enqueue(m, st.b.Now, st.b.Window())
+	switch {
+	case st.b.Add(s, r):
+		st.reached++
+	case r == session.Gone:
+		st.gone++
+		return false
+	case r == session.Unwanted:
+		st.unwanted++
+	}
+	return true
+}
+
+// message encodes a delivery's push, once for all its sessions.
+func (st *stream) message(d *halleyv1.Delivery) *outbox.Message {
+	class := outbox.Volatile
+	if d.GetClass() == halleyv1.Class_CLASS_STORED {
+		class = outbox.Stored
+	}
+	m := outbox.NewPush(frame.Op(d.GetPush().GetOp()), d.GetPush().GetBody(), st.rank, class)
+	// goim's contract: pushes to rooms ignore the accepted ops.
+	m.Filtered = d.GetRoom() == ""
+	return m
+}
+
+func (st *stream) push(d *halleyv1.Delivery) (notHeld []string, err error) {
+	m := st.message(d)
+	ex := newExcept(d)
+	switch {
+	case d.GetAll():
+		return nil, st.sv.casts.Put(st.ss.Context(), st.sv.done, Broadcast{Tenant: d.GetTenant(), Message: m, Speed: int(d.GetSpeed()), except: ex})
+	case d.GetRoom() != "":
+		r := st.sv.table.Room(table.Name(d.GetTenant(), d.GetRoom()))
+		if r == nil {
+			st.gone++
+			return nil, nil
+		}
+		r.Each(func(s *session.Session) {
+			if ex == nil || !ex.has(s.Who()) {
+				st.enqueue(s, m)
+			}
+		})
+		return nil, nil
+	}
+	for _, id := range d.GetConnIds() {
+		s := st.sv.table.Conn(id)
+		if s != nil && ex != nil && ex.hasLive(s) {
+			continue
+		}
+		if s == nil || !st.enqueue(s, m) {
+			notHeld = append(notHeld, id)
+		}
+	}
+	for _, s := range st.named(d) {
+		if ex == nil || !ex.has(s.Who()) {
+			st.enqueue(s, m)
+		}
+	}
+	return notHeld, nil
+}
+
+// named returns the sessions that a delivery means by key or uid.
+func (st *stream) named(d *halleyv1.Delivery) []*session.Session {
+	st.found = st.found[:0]
+	for _, k := range d.GetKeys() {
+		if s := st.sv.table.Key(table.Name(d.GetTenant(), k)); s != nil {
+			st.found = append(st.found, s)
+		}
+	}
+	for _, u := range d.GetUids() {
+		st.found = st.sv.table.UID(st.found, table.Name(d.GetTenant(), u))
+	}
+	return st.found
+}
+
+// control does to sessions what a control delivery says.
+func (st *stream) control(d *halleyv1.Delivery) (notHeld []string) {
+	c := d.GetControl()
+	if c.GetResync() != nil && d.GetAll() {
+		st.sv.resyncs.All()
+		return nil
+	}
+	ex := newExcept(d)
+	do := func(s *session.Session) bool {
+		return s.WhenLive(func() {
+			if ex != nil && ex.has(s.Who()) {
+				return
+			}
+			switch {
+			case c.GetKick() != nil:
+				st.sv.controls.Kick(s, c.GetKick())
+			case c.GetRooms() != nil:
+				st.sv.controls.ChangeRooms(s, c.GetRooms())
+			case c.GetResync() != nil:
+				st.sv.m.Resyncs.Inc()
+				s.Send(session.ResyncEvent())
+			case c.GetCloseRoom() != nil:
+				st.sv.controls.Leave(s, d.GetRoom())
+			}
+		})
+	}
+	for _, id := range d.GetConnIds() {
+		s := st.sv.table.Conn(id)
+		if s == nil || !do(s) {
+			notHeld = append(notHeld, id)
+		}
+	}
+	targets := slices.Clone(st.named(d))
+	if d.GetRoom() != "" {
+		if r := st.sv.table.Room(table.Name(d.GetTenant(), d.GetRoom())); r != nil {
+			targets = r.Members()
+		}
+	}
+	if d.GetAll() {
+		for i := range table.Shards {
+			targets = st.sv.table.Conns(targets, i)
+		}
+		targets = slices.DeleteFunc(targets, func(s *session.Session) bool {
+			who := s.Live()
+			return who == nil || who.Tenant != d.GetTenant()
+		})
+	}
+	for _, s := range targets {
+		do(s)
+	}
+	return notHeld
+}
+
+// except is who doesn't get a push.
+type except struct{ uids, keys map[string]bool }
+
+func newExcept(d *halleyv1.Delivery) *except {
+	if len(d.GetExcludeUids()) == 0 && len(d.GetExcludeKeys()) == 0 {
+		return nil
+	}
+	e := &except{make(map[string]bool, len(d.GetExcludeUids())), make(map[string]bool, len(d.GetExcludeKeys()))}
+	for _, u := range d.GetExcludeUids() {
+		e.uids[u] = true
+	}
+	for _, k := range d.GetExcludeKeys() {
+		e.keys[k] = true
+	}
+	return e
+}
+
+func (e *except) has(who *session.Identity) bool {
+	uid := who.UID()
+	return uid != "" && e.uids[uid] || e.keys[who.Key()]
+}
+
+// hasLive is has for a session that may not be authenticated yet; such a one is not excluded.
+func (e *except) hasLive(s *session.Session) bool {
+	who := s.Live()
+	return who != nil && e.has(who)
+}

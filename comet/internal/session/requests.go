@@ -1,0 +1,72 @@
+package session
+
+import "sync"
+
+// Request is a client's frame that waits for logic. Its body is its own.
+type Request struct {
+	Op      int32
+	Ver     int16
+	Seq     int32
+	Body    []byte
+	Arrived int64
+}
+
+// Queue names one of a session's queues of requests.
+type Queue uint8
+
+// Queues of requests. Each bounds what waits; ordered ones are worked off one after another.
+const (
+	Ordered Queue = iota
+	Calls
+	Unordered
+
+	queues
+)
+
+// Requests are the requests of one session that wait or run.
+type Requests struct {
+	mu      sync.Mutex
+	waiting [queues][]Request
+	running [queues]int
+}
+
+// Requests returns the session's queues, which are made when the first request comes.
+func (s *Session) Requests() *Requests {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reqs == nil {
+		s.reqs = new(Requests)
+	}
+	return s.reqs
+}
+
+// Put appends r to a queue that holds at most limit, running ones included. run says that the caller must
+// start a goroutine that calls Next until there is none.
+func (q *Requests) Put(queue Queue, r Request, limit int) (ok, run bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting[queue])+q.running[queue] >= limit {
+		return false, false
+	}
+	q.waiting[queue] = append(q.waiting[queue], r)
+	if queue == Unordered || q.running[queue] == 0 {
+		q.running[queue]++
+		return true, true
+	}
+	return true, false
+}
+
+// Next returns the next request of a queue. When there is none, the calling goroutine counts as ended.
+func (q *Requests) Next(queue Queue) (Request, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting[queue]) == 0 {
+		q.waiting[queue] = nil
+		q.running[queue]--
+		return Request{}, false
+	}
+	r := q.waiting[queue][0]
+	q.waiting[queue][0] = Request{}
+	q.waiting[queue] = q.waiting[queue][1:]
+	return r, true
+}
