@@ -221,6 +221,17 @@ func (l *Loader) Value(s Setting) string {
 	return s.Default
 }
 
+// IsSet reports whether somebody set the flag's setting: on the command line, in the environment or in the file, be it to
+// its default.
+func (l *Loader) IsSet(ctx *kong.Context, flag string) bool {
+	if s, ok := l.byFlag[flag]; ok {
+		if _, ok := l.lookup(s.Env); ok {
+			return true
+		}
+	}
+	return slices.ContainsFunc(ctx.Path, func(p *kong.Path) bool { return p.Flag != nil && p.Flag.Name == flag })
+}
+
 func (l *Loader) load(ctx *kong.Context) error {
 	for _, s := range l.settings {
 		if v, ok := l.lookup(s.Env); ok {

@@ -147,6 +147,24 @@ func TestFieldWithItsOwnVariableIsASettingOfTheWhole(t *testing.T) {
 	}
 }
 
+func TestIsSetTellsADefaultFromTheSameValueGiven(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "halley.yaml")
+	if err := os.WriteFile(name, []byte("comet: {outbox_bytes: 262144}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("HALLEY_DATA_DIR", "data")
+	l, k := loader(t, &grammar{})
+	ctx, err := k.Parse([]string{"comet", "--config", name, "--mode", "off"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for flag, want := range map[string]bool{"comet-outbox-bytes": true, "data-dir": true, "mode": true, "comet-tcp-addr": false} {
+		if got := l.IsSet(ctx, flag); got != want {
+			t.Errorf("--%s: got %v, want %v", flag, got, want)
+		}
+	}
+}
+
 func TestBadFileIsOneLineThatNamesPlaceKeyAndReason(t *testing.T) {
 	tests := []struct{ name, file, want string }{
 		{"typo", "comet:\n  tcp_adr: x\n", "halley.yaml:2: comet.tcp_adr: unknown key; did you mean comet.tcp_addr?"},

@@ -1,0 +1,64 @@
+//go:build linux
+
+package bench
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestPayloadComesBack(t *testing.T) {
+	for range 1000 {
+		want := payload{uint16(rand.Uint32()), uint16(rand.Uint32()), rand.Uint32(), time.Duration(rand.Int64())}
+		b := want.append(nil)
+		got, ok := parse(b)
+		if len(b) != payloadLen || !ok || got != want {
+			t.Fatalf("got %+v, %v from %q (%d bytes), want %+v", got, ok, b, len(b), want)
+		}
+	}
+	for _, bad := range []string{"", `"`, `{"test":1}`, `"zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz"`} {
+		if p, ok := parse([]byte(bad)); ok {
+			t.Errorf("%q: got %+v, want it refused", bad, p)
+		}
+	}
+}
+
+func TestHistogramQuantilesAreNear(t *testing.T) {
+	var h histogram
+	var all []time.Duration
+	for range 20000 {
+		d := time.Duration(rand.ExpFloat64() * float64(5*time.Millisecond))
+		all = append(all, d)
+		h.add(d)
+	}
+	slices.Sort(all)
+	for _, q := range []float64{.5, .9, .99, .999} {
+		want := all[int(q*float64(len(all)))-1]
+		got := h.quantile(q)
+		if diff := (got - want).Abs(); float64(diff) > 0.02*float64(want)+float64(2*time.Microsecond) {
+			t.Errorf("q %v: got %v, want %v", q, got, want)
+		}
+	}
+	if h.quantile(1) != all[len(all)-1] {
+		t.Errorf("max: got %v, want %v", h.quantile(1), all[len(all)-1])
+	}
+}
+
+func TestTallyTellsLossFromRepeatsAndDisorder(t *testing.T) {
+	ty := newTally(7, 2, 2, 100)
+	for _, p := range []payload{
+		{7, 0, 0, 0}, {7, 0, 2, 0}, // a gap is no disorder
+		{7, 0, 2, 0}, // a repeat
+		{7, 0, 1, 0}, // late: disorder
+		{7, 1, 3, 0}, // another stream
+		{8, 0, 4, 0}, // another run
+	} {
+		ty.add(1, p, time.Millisecond)
+	}
+	ty.add(0, payload{7, 0, 2, 0}, time.Millisecond) // another session: no repeat
+	if u, d, o, a := ty.unique.Load(), ty.duplicates.Load(), ty.disorder.Load(), ty.alien.Load(); u != 5 || d != 1 || o != 1 || a != 1 {
+		t.Errorf("got %d unique, %d repeats, %d out of order, %d alien, want 5, 1, 1, 1", u, d, o, a)
+	}
+}

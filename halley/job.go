@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+
+	"google.golang.org/grpc"
+
+	"github.com/halley-im/halley/job"
+	"github.com/halley-im/halley/kit/grpcconn"
+	"github.com/halley-im/halley/kit/kafkaconn"
+)
+
+type jobCmd struct {
+	Common commonSettings   `embed:""`
+	Kafka  kafkaconn.Config `embed:"" prefix:"kafka-" group:"kafka"`
+	Router routerTarget     `embed:"" prefix:"router-" group:"router"`
+	Job    job.Config       `embed:"" prefix:"job-" group:"job"`
+	Addr   jobAddr          `embed:"" prefix:"job-" group:"job"`
+}
+
+// jobAddr is where a job listens.
+type jobAddr struct {
+	// Private is for the operator.
+	Private string `name:"private-addr" help:"Address of metrics, health and profiles." default:"127.0.0.1:3138"`
+}
+
+// Run is a job process:
+//
+//	Kafka ──▶ job ──▶ comets
+//	           └──▶ router (who is where)
+func (c *jobCmd) Run(ctx context.Context, t *terminal) error {
+	base, err := newLog(t, c.Common.Log)
+	if err != nil {
+		return err
+	}
+	log := base.With("role", "job")
+	secret, err := c.Common.secret()
+	if err != nil {
+		return err
+	}
+	p := newProcess(log)
+	defer p.close()
+
+	var privateL net.Listener
+	if err := p.listenAll(ctx, secret, []listener{{c.Addr.Private, "job.private_addr", &privateL}}); err != nil {
+		return err
+	}
+
+	if err := ensureTopics(ctx, c.Kafka, log); err != nil {
+		return err
+	}
+	producer := kafkaconn.NewProducer(c.Kafka, log)
+	p.later(producer.Close)
+	routers, err := grpcconn.Dial(c.Router.Target, secret)
+	if err != nil {
+		return fmt.Errorf("router.target: %w", err)
+	}
+	p.later(routers.Close)
+
+	j, err := job.New(c.Job, job.Deps{
+		Log: base, Metrics: p.metrics, Router: routers, Kafka: c.Kafka, Producer: producer,
+		Dial: dialComet(secret), Name: processName("job"),
+	})
+	if err != nil {
+		return err
+	}
+
+	p.health.Needs["kafka"] = needKafka(c.Kafka)
+	p.role("job", j)
+	p.private(privateL)
+	return p.run(ctx)
+}
+
+// dialComet opens connections to comets by the address in their lease.
+func dialComet(secret string) func(string) (*grpc.ClientConn, error) {
+	return func(addr string) (*grpc.ClientConn, error) { return grpcconn.Dial(addr, secret) }
+}
+
+// processName names this process in other processes' logs.
+func processName(role string) string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = role
+	}
+	return fmt.Sprintf("%s/%d", host, os.Getpid())
+}

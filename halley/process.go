@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/redis/go-redis/v9"
+	"github.com/segmentio/kafka-go"
+	"google.golang.org/grpc"
+
+	"github.com/halley-im/halley/halley/internal/private"
+	"github.com/halley-im/halley/halley/internal/rungroup"
+	"github.com/halley-im/halley/kit/kafkaconn"
+)
+
+// Times of a process' start and end.
+const (
+	// topicsTimeout is how long Kafka may take to answer at start.
+	topicsTimeout = 15 * time.Second
+	// grpcStopTimeout is how long calls in hand may take to end: streams from job end only by this.
+	grpcStopTimeout = 2 * time.Second
+)
+
+// process is what the compositions have in common: where parts are added to, and what the operator sees.
+type process struct {
+	log     *slog.Logger
+	metrics *prometheus.Registry
+	health  private.Health
+	group   rungroup.Group
+	closers []func() error
+}
+
+func newProcess(log *slog.Logger) *process {
+	p := &process{
+		log: log, metrics: prometheus.NewRegistry(),
+		health: private.Health{Ready: map[string]private.Check{}, Needs: map[string]private.Check{}},
+	}
+	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return p
+}
+
+// later has f called when the process ends, after all parts have.
+func (p *process) later(f func() error) { p.closers = append(p.closers, f) }
+
+// close calls what later was given, the last first. Compositions defer it.
+func (p *process) close() {
+	for i := len(p.closers) - 1; i >= 0; i-- {
+		if err := p.closers[i](); err != nil && !errors.Is(err, net.ErrClosed) {
+			p.log.Debug("close", "err", err)
+		}
+	}
+}
+
+// role adds a role's part: what it runs, and whether it is ready.
+func (p *process) role(name string, r interface {
+	Run(context.Context) error
+	Ready(context.Context) error
+},
+) {
+	p.group.Add(name, r.Run)
+	p.health.Ready[name] = r.Ready
+}
+
+// grpc adds a gRPC server.
+func (p *process) grpc(name string, l net.Listener, s *grpc.Server) {
+	p.group.Add(name+" grpc", func(ctx context.Context) error { return serveGRPC(ctx, l, s) })
+}
+
+// private adds the HTTP server for the operator.
+func (p *process) private(l net.Listener) {
+	h := private.Handler(p.metrics, p.health)
+	p.group.Add("private http", func(ctx context.Context) error { return private.Serve(ctx, l, h, p.log) })
+	p.log.Info("private http", "addr", l.Addr().String())
+}
+
+// run runs all parts until ctx is done.
+func (p *process) run(ctx context.Context) error {
+	p.log.Info("started", "version", version)
+	err := p.group.Run(ctx)
+	p.log.Info("stopped")
+	return err
+}
+
+func serveGRPC(ctx context.Context, l net.Listener, s *grpc.Server) error {
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	cut := time.AfterFunc(grpcStopTimeout, s.Stop)
+	defer cut.Stop()
+	s.GracefulStop()
+	if err := <-done; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
+	return nil
+}
+
+// listen opens a listener that the setting of that path names. Without a cluster secret nothing but loopback is
+// listened at: whoever reaches an internal port could else do anything.
+func listen(ctx context.Context, addr, setting, secret string) (net.Listener, error) {
+	env := "HALLEY_" + strings.ToUpper(strings.ReplaceAll(setting, ".", "_"))
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("%s (%s) is in use: stop what listens there, or set another address with %s", addr, setting, env)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("%s (%s): not allowed to listen there: set a port from 1024 up with %s", addr, setting, env)
+	case err != nil:
+		return nil, fmt.Errorf("%s: listen at %q: %w: set another address with %s", setting, addr, err, env)
+	}
+	if secret == "" && !isLoopback(l.Addr()) {
+		l.Close()
+		return nil, fmt.Errorf("%s (%s) can be reached from other machines and there is no cluster secret: set HALLEY_CLUSTER_SECRET or HALLEY_CLUSTER_SECRET_FILE, or listen on 127.0.0.1", addr, setting)
+	}
+	return l, nil
+}
+
+// listenAll opens several listeners, of which those with an empty address stay nil, and has them closed at the
+// end: a role that runs closes its own, one that never ran doesn't.
+func (p *process) listenAll(ctx context.Context, secret string, of []listener) error {
+	for _, o := range of {
+		if o.addr == "" {
+			continue
+		}
+		l, err := listen(ctx, o.addr, o.setting, secret)
+		if err != nil {
+			return err
+		}
+		p.later(l.Close)
+		*o.into = l
+	}
+	return nil
+}
+
+// listener is one to be opened.
+type listener struct {
+	addr    string
+	setting string
+	into    *net.Listener
+}
+
+func isLoopback(a net.Addr) bool {
+	t, ok := a.(*net.TCPAddr)
+	return ok && t.IP.IsLoopback()
+}
+
+// addrs returns the addresses of those listeners that are open.
+func addrs(ls ...net.Listener) []net.Addr {
+	var out []net.Addr
+	for _, l := range ls {
+		if l != nil {
+			out = append(out, l.Addr())
+		}
+	}
+	return out
+}
+
+// ensureTopics makes the topics, and waits for Kafka where it is still starting.
+func ensureTopics(ctx context.Context, c kafkaconn.Config, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(ctx, topicsTimeout)
+	defer cancel()
+	for {
+		err := kafkaconn.EnsureTopics(ctx, c, log)
+		if err == nil {
+			return nil
+		}
+		if !kafkaconn.IsConnErr(err) || ctx.Err() != nil {
+			return unreachable(err, c)
+		}
+		log.Warn("kafka does not answer yet", "err", err)
+		select {
+		case <-ctx.Done():
+			return unreachable(err, c)
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func unreachable(err error, c kafkaconn.Config) error {
+	if kafkaconn.IsConnErr(err) || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("kafka at %s does not answer: start it, or set kafka.brokers (HALLEY_KAFKA_BROKERS); `halley doctor` looks closer: %w", strings.Join(c.Brokers, ","), err)
+	}
+	return err
+}
+
+// needKafka and needRedis are checks of what roles share.
+func needKafka(c kafkaconn.Config) private.Check {
+	client := &kafka.Client{Addr: kafka.TCP(c.Brokers...), Timeout: time.Second}
+	return func(ctx context.Context) error {
+		_, err := client.Metadata(ctx, &kafka.MetadataRequest{Addr: client.Addr})
+		return err
+	}
+}
+
+func needRedis(c redis.UniversalClient) private.Check {
+	return func(ctx context.Context) error { return c.Ping(ctx).Err() }
+}
