@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strconv"
 	"time"
@@ -54,19 +55,20 @@ func (s *Server) Connect(ctx context.Context, req *halleyv1.ConnectRequest) (*ha
 	}
 	s.metrics.connect(kind, s.d.Now().Sub(start), err)
 	if err != nil {
-		return s.refuse(ctx, kind, req, err), nil
+		return s.refuse(ctx, kind, req, res.GetSession(), err), nil
 	}
 	return res, nil
 }
 
 // refuse makes the answer to a log-in that failed. goim's clients know no error and get no frame; whoever is
-// none of them, or can't be where they aren't trusted, gets one to read.
-func (s *Server) refuse(ctx context.Context, kind string, req *halleyv1.ConnectRequest, err error) *halleyv1.ConnectResponse {
+// none of them, or can't be where they aren't trusted, gets one to read. session is what router may have of it,
+// for comet to take out again.
+func (s *Server) refuse(ctx context.Context, kind string, req *halleyv1.ConnectRequest, session *halleyv1.Session, err error) *halleyv1.ConnectResponse {
 	e := errcode.Proto(err)
 	if errcode.From(err).Code == errcode.Internal {
 		s.d.Log.ErrorContext(ctx, "log-in failed", "session", req.GetConn().GetId(), "err", err)
 	}
-	res := &halleyv1.ConnectResponse{Error: e}
+	res := &halleyv1.ConnectResponse{Error: e, Session: session}
 	if kind == kindSigned || !s.d.TrustGoim {
 		res.Reply = encode(authReply{Error: errorOf(e)})
 	}
@@ -91,12 +93,13 @@ func (s *Server) connectSigned(ctx context.Context, req *halleyv1.ConnectRequest
 	}
 	reg, err := s.register(ctx, session, s.limits(claims.Platform), body.Resume.Replaces)
 	if err != nil {
-		return nil, err
+		return written(session, err), err
 	}
-	// Once more: who revokes kicks the sessions that router knows, and this one may have come just after. Comet
-	// takes it out of router again.
+	// Once more: who revokes kicks the sessions that router knows, and this one may have come just after.
 	if s.d.Revoked.Revoked(claims) {
-		return nil, errcode.TokenRevoked
+		// Router has forgotten those that gave way, so the kick doesn't find them.
+		s.displace(ctx, session, reg)
+		return written(session, nil), errcode.TokenRevoked
 	}
 
 	effects := &halleyv1.Effects{Join: rooms, Accepts: &halleyv1.Accepts{All: true}, Grants: encodeGrants(claims), ExpiresAtMs: proto.Int64(expiry(claims))}
@@ -196,7 +199,7 @@ func (s *Server) connectGoim(ctx context.Context, req *halleyv1.ConnectRequest, 
 	// goim limits nothing; the same key replaces its session all the same.
 	reg, err := s.register(ctx, session, &halleyv1.Limits{}, "")
 	if err != nil {
-		return nil, err
+		return written(session, err), err
 	}
 	s.displace(ctx, session, reg)
 	effects := &halleyv1.Effects{Accepts: &halleyv1.Accepts{Ops: g.Accepts}}
@@ -242,6 +245,15 @@ func (s *Server) register(ctx context.Context, session *halleyv1.Session, limits
 		return nil, errcode.Unavailable
 	}
 	return nil, errcode.Internal.Errorf("register: status %s", result.GetStatus())
+}
+
+// written returns what goes with an error after Register was asked: the session, since router may have it, now or
+// when a call that was given up arrives late; nil where it said that it has nothing.
+func written(session *halleyv1.Session, err error) *halleyv1.ConnectResponse {
+	if errors.Is(err, errcode.TooManySessions) || errors.Is(err, errcode.Replaced) {
+		return nil
+	}
+	return &halleyv1.ConnectResponse{Session: session}
 }
 
 // displace has those sessions closed that gave way to session, and returns the connection that it takes over

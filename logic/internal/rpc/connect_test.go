@@ -121,50 +121,52 @@ func TestConnectRefusals(t *testing.T) {
 		body func(r *rig) string
 		rig  func(r *rig)
 		want string
+		// registered says that router may have written the session.
+		registered bool
 	}{
-		{"no JSON", func(*rig) string { return "hello" }, nil, "invalid_request"},
-		{"no token", func(*rig) string { return "{}" }, nil, "unauthenticated"},
-		{"goim's token", func(*rig) string { return `{"mid":1}` }, nil, "unauthenticated"},
-		{"empty token", func(*rig) string { return `{"token":""}` }, nil, "unauthenticated"},
-		{"token a number", func(*rig) string { return `{"token":1}` }, nil, "invalid_request"},
+		{"no JSON", func(*rig) string { return "hello" }, nil, "invalid_request", false},
+		{"no token", func(*rig) string { return "{}" }, nil, "unauthenticated", false},
+		{"goim's token", func(*rig) string { return `{"mid":1}` }, nil, "unauthenticated", false},
+		{"empty token", func(*rig) string { return `{"token":""}` }, nil, "unauthenticated", false},
+		{"token a number", func(*rig) string { return `{"token":1}` }, nil, "invalid_request", false},
 		{"expired", func(r *rig) string {
 			return body(r.token(auth.Claims{UID: "ann", ExpiresAt: now.Add(-time.Hour)}))
-		}, nil, "token_expired"},
-		{"too large a body", func(*rig) string { return body(strings.Repeat("x", 17<<10)) }, nil, "too_large"},
-		{"too large a token", func(*rig) string { return body(strings.Repeat("x", 9<<10)) }, nil, "too_large"},
-		{"bad room", func(r *rig) string { return body(r.token(auth.Claims{UID: "ann"}), `"rooms":["lobby"]`) }, nil, "invalid_request"},
+		}, nil, "token_expired", false},
+		{"too large a body", func(*rig) string { return body(strings.Repeat("x", 17<<10)) }, nil, "too_large", false},
+		{"too large a token", func(*rig) string { return body(strings.Repeat("x", 9<<10)) }, nil, "too_large", false},
+		{"bad room", func(r *rig) string { return body(r.token(auth.Claims{UID: "ann"}), `"rooms":["lobby"]`) }, nil, "invalid_request", false},
 		{"reserved room", func(r *rig) string {
 			return body(r.token(auth.Claims{UID: "ann"}), `"rooms":["presence://bob"]`)
-		}, nil, "room_reserved"},
+		}, nil, "room_reserved", false},
 		{"too many rooms", func(r *rig) string {
 			return body(r.token(auth.Claims{UID: "ann"}), `"rooms":["public://1","public://2","public://3","public://4"]`)
-		}, nil, "too_many_rooms"},
-		{"revoked", nil, func(r *rig) { r.revoked.revoked = func(*auth.Claims) bool { return true } }, "token_revoked"},
-		{"revocations not read", nil, func(r *rig) { r.revoked.notReady = errcode.Unavailable }, "unavailable"},
+		}, nil, "too_many_rooms", false},
+		{"revoked", nil, func(r *rig) { r.revoked.revoked = func(*auth.Claims) bool { return true } }, "token_revoked", false},
+		{"revocations not read", nil, func(r *rig) { r.revoked.notReady = errcode.Unavailable }, "unavailable", false},
 		{"router away", nil, func(r *rig) {
 			r.router.OnRegister = func(*halleyv1.RegisterRequest) (*halleyv1.RegisterResponse, error) {
 				return nil, status.Error(codes.Unavailable, "redis")
 			}
-		}, "unavailable"},
+		}, "unavailable", true},
 		{"router broken", nil, func(r *rig) {
 			r.router.OnRegister = func(*halleyv1.RegisterRequest) (*halleyv1.RegisterResponse, error) {
 				return nil, status.Error(codes.Unknown, "secret of the inside")
 			}
-		}, "internal"},
+		}, "internal", true},
 		{"dead epoch", nil, func(r *rig) {
 			r.router.OnRegister = func(*halleyv1.RegisterRequest) (*halleyv1.RegisterResponse, error) {
 				return &halleyv1.RegisterResponse{Status: halleyv1.EpochStatus_EPOCH_STATUS_DEAD}, nil
 			}
-		}, "unavailable"},
-		{"too many sessions", nil, registers(halleyv1.RegisterResult_STATUS_TOO_MANY), "too_many_sessions"},
-		{"replaced meanwhile", nil, registers(halleyv1.RegisterResult_STATUS_REPLACED), "replaced"},
-		{"gone meanwhile", nil, registers(halleyv1.RegisterResult_STATUS_GONE), "unavailable"},
-		{"no status", nil, registers(halleyv1.RegisterResult_STATUS_UNSPECIFIED), "internal"},
+		}, "unavailable", true},
+		{"too many sessions", nil, registers(halleyv1.RegisterResult_STATUS_TOO_MANY), "too_many_sessions", false},
+		{"replaced meanwhile", nil, registers(halleyv1.RegisterResult_STATUS_REPLACED), "replaced", false},
+		{"gone meanwhile", nil, registers(halleyv1.RegisterResult_STATUS_GONE), "unavailable", true},
+		{"no status", nil, registers(halleyv1.RegisterResult_STATUS_UNSPECIFIED), "internal", true},
 		{"no result", nil, func(r *rig) {
 			r.router.OnRegister = func(*halleyv1.RegisterRequest) (*halleyv1.RegisterResponse, error) {
 				return &halleyv1.RegisterResponse{Status: halleyv1.EpochStatus_EPOCH_STATUS_OK}, nil
 			}
-		}, "internal"},
+		}, "internal", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t)
@@ -177,8 +179,11 @@ func TestConnectRefusals(t *testing.T) {
 			}
 			res := r.connect(b)
 			wantCode(t, res.GetError(), tt.want)
-			if res.GetSession() != nil || res.GetEffects() != nil {
-				t.Errorf("a session all the same: %v", res)
+			if res.GetEffects() != nil {
+				t.Errorf("effects all the same: %v", res)
+			}
+			if registered := res.GetSession() != nil; registered != tt.registered {
+				t.Errorf("a session that router may have: got %v, want it %t", res.GetSession(), tt.registered)
 			}
 			reply := authReply(t, res.GetReply())
 			wantCode(t, reply.GetError(), tt.want)
@@ -226,9 +231,16 @@ func TestRevocationDuringConnectRefusesIt(t *testing.T) {
 	r.router.OnRegister = func(*halleyv1.RegisterRequest) (*halleyv1.RegisterResponse, error) {
 		// The kick that comes with the revocation may have looked at router just before.
 		r.revoked.revoked = func(c *auth.Claims) bool { return c.UID == "ann" }
-		return fake.Registered(), nil
+		return displacing(nil, at("c2", "e2", "b.5"))(nil)
 	}
-	wantCode(t, r.connect(body(r.token(auth.Claims{UID: "ann"}))).GetError(), "token_revoked")
+	res := r.connect(body(r.token(auth.Claims{UID: "ann"})))
+	wantCode(t, res.GetError(), "token_revoked")
+	if res.GetSession().GetUid() != "ann" {
+		t.Error("comet isn't told what to take out of router again")
+	}
+	if got := r.kicked(); !slices.Equal(got, []string{"b.5"}) {
+		t.Errorf("those that gave way to it: got %v kicked", got)
+	}
 }
 
 func TestRevokedTokenDisplacesNobody(t *testing.T) {
@@ -454,7 +466,7 @@ func FuzzConnect(f *testing.F) {
 		if res.GetError().GetCode() == "internal" {
 			t.Errorf("%q is our fault", b)
 		}
-		if (res.GetError() == nil) == (res.GetSession() == nil) {
+		if res.GetError() == nil && res.GetSession() == nil {
 			t.Errorf("%q: got %v", b, res)
 		}
 	})

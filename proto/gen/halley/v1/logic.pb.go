@@ -105,7 +105,8 @@ func (x *ConnectRequest) GetConnectedAtMs() int64 {
 type ConnectResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Set: comet sends reply (if not empty) and closes with the error's close code.
-	Error   *Error   `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	Error *Error `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	// With an error: what router may have of the session all the same; comet deregisters it.
 	Session *Session `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
 	// Body of op 8; empty for goim's clients.
 	Reply []byte `protobuf:"bytes,3,opt,name=reply,proto3" json:"reply,omitempty"`
