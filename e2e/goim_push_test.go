@@ -236,9 +236,10 @@ var pushCases = []goimCase{
 	{"P27", "a client that stops reading gets all in order, or a prefix and a close", "TW", func(g *goim) {
 		key := freshKey()
 		c := g.login(tok{"mid": fresh(), "key": key, "accepts": []int{1000}})
-		shrink(g, c)
+		receive(g, c, 4096)
 		g.bigPushes(key)
 		time.Sleep(2 * time.Second) // the case: it does not read for two seconds
+		receive(g, c, 1<<20)        // with a small window the rest would take a minute
 		for i := range 300 {
 			f, err := c.Next(waitTime)
 			if Closed(err) {
@@ -257,7 +258,7 @@ var pushCases = []goimCase{
 	{"P28", "a client that stops reading harms nobody else in the push", "TW", func(g *goim) {
 		bad, good := freshKey(), freshKey()
 		stalled := g.login(tok{"mid": fresh(), "key": bad, "accepts": []int{1000}})
-		shrink(g, stalled)
+		receive(g, stalled, 4096)
 		c := g.login(tok{"mid": fresh(), "key": good, "accepts": []int{1000}})
 		g.bigPushes(bad, good)
 		g.inOrder(c, 1000, 300)
@@ -273,10 +274,10 @@ func (g *goim) roundTrip(body []byte) {
 	g.hears(c, 1000, body)
 }
 
-// shrink makes the kernel hold little for a client that doesn't read, so that the server feels it.
-func shrink(g *goim, c *Conn) {
+// receive sets how much the kernel holds for a client that doesn't read: little, so that the server feels it.
+func receive(g *goim, c *Conn, size int) {
 	g.Helper()
-	if err := c.Raw.(*net.TCPConn).SetReadBuffer(4096); err != nil {
+	if err := c.Raw.(*net.TCPConn).SetReadBuffer(size); err != nil {
 		g.Fatal(err)
 	}
 }
