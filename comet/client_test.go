@@ -139,7 +139,7 @@ func (c *client) read(limit time.Duration) (frame.Frame, error) {
 	if n != len(b) {
 		return f, errors.New("message is longer than its outer frame")
 	}
-	if f.Op != frame.OpBatch {
+	if f.Op != frame.OpBatch || len(f.Body) == 0 {
 		return f, nil
 	}
 	if f.Ver != 1 || f.Seq != 0 {

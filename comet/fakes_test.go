@@ -508,3 +508,34 @@ func push(op int32, body string) *halleyv1.Delivery_Push {
 func kick(code string) *halleyv1.Delivery_Control {
 	return &halleyv1.Delivery_Control{Control: &halleyv1.Control{Control: &halleyv1.Control_Kick{Kick: &halleyv1.Kick{Error: &halleyv1.Error{Code: code, Message: code}}}}}
 }
+
+// metric returns the sum over all labels of a counter or gauge.
+func (n *node) metric(name string, labels ...string) float64 {
+	n.t.Helper()
+	families, err := n.reg.Gather()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	sum := 0.0
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+	next:
+		for _, m := range f.GetMetric() {
+			for i := 0; i+1 < len(labels); i += 2 {
+				ok := false
+				for _, l := range m.GetLabel() {
+					ok = ok || l.GetName() == labels[i] && l.GetValue() == labels[i+1]
+				}
+				if !ok {
+					continue next
+				}
+			}
+			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	return sum
+}
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
