@@ -25,7 +25,7 @@ func serve(t testing.TB, register func(*grpc.Server)) (*grpc.Server, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := grpc.NewServer()
+	s := grpc.NewServer(grpc.WaitForHandlers(true))
 	register(s)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = s.Serve(ln) })
@@ -296,8 +296,6 @@ func (c *cometServer) Deliver(stream grpc.BidiStreamingServer[halleyv1.DeliverRe
 		return status.Error(codes.FailedPrecondition, "other epoch")
 	}
 	done := make(chan error, 1)
-	var wg sync.WaitGroup
-	defer wg.Wait()
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { c.with(func() {}) })
@@ -327,6 +325,8 @@ func (c *cometServer) Deliver(stream grpc.BidiStreamingServer[halleyv1.DeliverRe
 		select {
 		case err := <-done:
 			return err
+		case <-ctx.Done():
+			return ctx.Err()
 		case <-breaking:
 			return status.Error(codes.Unavailable, "broken by test")
 		case req := <-reqs:

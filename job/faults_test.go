@@ -1,11 +1,18 @@
 package job_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/halley-im/halley/job"
 	"github.com/halley-im/halley/kit/kittest"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/proto/topic"
@@ -160,6 +167,57 @@ func TestOneMuteJobDoesNotCondemnEveryCometAtOnce(t *testing.T) {
 		t.Errorf("condemned after %v though no comet at all answered: the job itself may be cut off", took)
 	}
 	balanced(t, r)
+}
+
+func TestCometThatPacesPushesToAllIsNotCondemned(t *testing.T) {
+	c := newCluster(t)
+	a := startComet(t, c.router, "a")
+	a.login("default", "anna", conn(1))
+	cfg := testConfig()
+	cfg.CondemnAfter = ms(300)
+	r := c.start(cfg)
+	// Its queue of pushes to all is full: it reads nothing more of this stream until there is room.
+	a.with(func() { a.hold = true })
+	c.push(topic.Bulk, record("u", toUID("anna")), record("all", toAll()))
+	kittest.Eventually(t, patience, func() bool { return r.count("deliveries_total") == 2 }, "not on their way")
+	before := r.count("locate_seconds")
+	kittest.Eventually(t, patience, func() bool { return r.count("locate_seconds") > before+10 }, "a silent comet is not checked")
+	if got := c.router.condemnedEpochs(); len(got) > 0 {
+		t.Errorf("condemned %v", got)
+	}
+	a.with(func() { a.hold = false })
+	c.waitCommitted(topic.Bulk, 2)
+	balanced(t, r)
+}
+
+func TestWhatBecomesTooLateInTheWindowIsNotSent(t *testing.T) {
+	c := newCluster(t)
+	a := startComet(t, c.router, "a")
+	a.login("default", "anna", conn(1))
+	r := c.start(testConfig(), func(d *job.Deps) {
+		// The comet can't be reached for a while.
+		reach := time.Now().Add(ms(500))
+		d.Dial = func(addr string) (*grpc.ClientConn, error) {
+			return grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
+				grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+					if time.Now().Before(reach) {
+						return nil, errors.New("no route")
+					}
+					return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+				}))
+		}
+	})
+	late, fresh := record("late", toUID("anna")), record("fresh", toUID("anna"))
+	late.ExpiresAtMs = time.Now().Add(ms(200)).UnixMilli()
+	c.push(topic.Push, late, fresh)
+	c.waitCommitted(topic.Push, 2)
+	if got := a.bodies(conn(1)); !slices.Equal(got, []string{"fresh"}) {
+		t.Errorf("got %v, want fresh only", got)
+	}
+	balanced(t, r)
+	if n := r.count("dropped_total", "reason=expired"); n != 1 {
+		t.Errorf("expired %v, want 1", n)
+	}
 }
 
 func TestKilledCometsPushesAreLookedUpAgainWhenItsLeaseIsOver(t *testing.T) {

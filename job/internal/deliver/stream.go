@@ -31,6 +31,7 @@ type stream struct {
 
 	mu    sync.Mutex
 	win   window.Window[*flight]
+	alls  int // pushes to all in win
 	state string
 	// When the window became full, unless it has fallen below half since.
 	full    time.Time
@@ -95,6 +96,7 @@ func (s *stream) offer(fs []*flight, now time.Time) (rest []*flight, wait <-chan
 			goto out
 		default:
 			s.win.Push(f, f.size)
+			s.count(f, 1)
 			took++
 			if s.isFull() && s.full.IsZero() {
 				s.becameFull(now)
@@ -183,6 +185,10 @@ func (s *stream) setState(state string) {
 func (s *stream) close() []*flight {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.closeLocked()
+}
+
+func (s *stream) closeLocked() []*flight {
 	if s.closed {
 		return nil
 	}
@@ -201,13 +207,12 @@ func (s *stream) close() []*flight {
 // closeIdle ends the stream if it owes nothing.
 func (s *stream) closeIdle() bool {
 	s.mu.Lock()
-	idle := s.win.Count() == 0
-	s.mu.Unlock()
-	// What is offered in between is what close returns.
-	if idle {
-		s.lane.lost(s.close())
+	defer s.mu.Unlock()
+	if s.win.Count() > 0 {
+		return false
 	}
-	return idle
+	s.closeLocked()
+	return true
 }
 
 func (s *stream) ended() bool {
@@ -219,10 +224,19 @@ func (s *stream) ended() bool {
 	}
 }
 
-func (s *stream) owes() bool {
+// count keeps count of pushes to all in the window. With mu held.
+func (s *stream) count(f *flight, n int) {
+	if f.d.GetAll() {
+		s.alls += n
+	}
+}
+
+// owes reports whether comet owes an acknowledgement, and whether it may take its time: comet writes pushes to all at a pace, and
+// while its queue of them is full it acknowledges none of the message that brings another.
+func (s *stream) owes() (owes, paced bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.win.Count() > 0
+	return s.win.Count() > 0, s.alls > 0
 }
 
 // run connects and serves until ctx ends, the stream is closed, its epoch is refused, or it breaks while it owes nothing.
@@ -304,6 +318,10 @@ func (s *stream) serve(ctx context.Context, client halleyv1.CometClient) error {
 		return broken(err)
 	}
 	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return errBroken
+	}
 	s.win.Rewind()
 	if s.stalled {
 		s.setState(stalledOpen)
@@ -358,12 +376,13 @@ func (s *stream) send(ctx context.Context, cs grpc.BidiStreamingClient[halleyv1.
 }
 
 // take moves the next message's deliveries to the sent ones; nil if there is none. What belongs to a partition that was
-// lost meanwhile is left out: its new owner sends it.
+// lost meanwhile is left out, its new owner sends it; and what has become too late in the window.
 func (s *stream) take() []*halleyv1.Delivery {
 	var batch []*halleyv1.Delivery
-	var left []*flight
+	var left, late []*flight
 	var bytes int64
 	resent := 0
+	now := time.Now()
 	s.mu.Lock()
 	for len(batch) < s.hub.cfg.MessageCount && bytes < s.hub.cfg.MessageBytes {
 		f, size, ok := s.win.Peek()
@@ -372,7 +391,14 @@ func (s *stream) take() []*halleyv1.Delivery {
 		}
 		if f.item.owner.Lost() {
 			s.win.Skip()
+			s.count(f, -1)
 			left = append(left, f)
+			continue
+		}
+		if f.item.expired(now) {
+			s.win.Skip()
+			s.count(f, -1)
+			late = append(late, f)
 			continue
 		}
 		if batch == nil {
@@ -386,8 +412,8 @@ func (s *stream) take() []*halleyv1.Delivery {
 		bytes += size
 		batch = append(batch, &f.d)
 	}
-	if left != nil {
-		s.eased(time.Now())
+	if left != nil || late != nil {
+		s.eased(now)
 	}
 	s.mu.Unlock()
 	if resent > 0 {
@@ -395,6 +421,9 @@ func (s *stream) take() []*halleyv1.Delivery {
 	}
 	for _, f := range left {
 		f.release(meter.HandedOver)
+	}
+	for _, f := range late {
+		f.release(meter.Expired)
 	}
 	return batch
 }
@@ -419,7 +448,10 @@ func (s *stream) receive(cs grpc.BidiStreamingClient[halleyv1.DeliverRequest, ha
 				f.nobody = true
 			}
 		}
-		err = s.win.Ack(resp.GetAcked(), func(f *flight) { acked = append(acked, f) })
+		err = s.win.Ack(resp.GetAcked(), func(f *flight) {
+			s.count(f, -1)
+			acked = append(acked, f)
+		})
 		if len(acked) > 0 {
 			s.eased(time.Now())
 		}

@@ -39,12 +39,18 @@ func (w *watcher) tick(h *Hub, elapsed time.Duration) []*stream {
 	var silent []*stream
 	for _, l := range h.lanes {
 		for _, s := range l.all() {
-			acks, owes := s.acks.Load(), s.owes()
-			if owes && s.owing && acks == s.seenAcks {
+			acks := s.acks.Load()
+			owes, paced := s.owes()
+			switch {
+			case !owes || !s.owing || acks != s.seenAcks:
+				s.silent = 0
+			case paced:
+				// It may be dead, but its silence proves nothing.
+				s.silent = 0
+				silent = append(silent, s)
+			default:
 				s.silent += elapsed
 				silent = append(silent, s)
-			} else {
-				s.silent = 0
 			}
 			s.owing, s.seenAcks = owes, acks
 		}

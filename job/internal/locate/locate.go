@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/halley-im/halley/job/internal/meter"
-	"github.com/halley-im/halley/proto/errcode"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/proto/name"
 )
@@ -81,7 +80,7 @@ func (l *Locator) ask(ctx context.Context, names []*halleyv1.Name) (*halleyv1.Lo
 		return nil, &UnknownError{Err: err}
 	}
 	if ms := resp.GetUnavailableMs(); ms > 0 {
-		l.meter.LocateFails.WithLabelValues(errcode.Unavailable.Name).Inc()
+		l.meter.LocateFails.WithLabelValues("learning").Inc()
 		return nil, &UnknownError{After: time.Duration(ms) * time.Millisecond, Err: errLearning}
 	}
 	if err := check(resp, len(names)); err != nil {
