@@ -32,19 +32,35 @@ type view struct {
 	leases     []lease // by comet's name
 	byEpoch    map[epoch]int
 	now        int64 // Redis' clock when it was read
+	askedAt    time.Time
 	readAt     time.Time
 }
 
 // clock is a view at one instant: what one request decides by.
 type clock struct {
 	*view
-	now int64
+	now   int64
+	table *leaseTable
+	// start is when the request began, where decide runs it.
+	start time.Time
+	// stale is set when an epoch was asked for that the view doesn't have, but which may have been enrolled, at
+	// another router, since it was read. Store.decide then tries again with a newer one.
+	stale *bool
+}
+
+// index returns the place of a live epoch in the view.
+func (c clock) index(e epoch) (int, bool) {
+	i, ok := c.byEpoch[e]
+	if !ok && !c.table.absent(e, c.view) {
+		*c.stale = true
+	}
+	return i, ok && c.leases[i].due > c.now
 }
 
 // live reports whether an epoch's lease is there and not due.
 func (c clock) live(e epoch) bool {
-	i, ok := c.byEpoch[e]
-	return ok && c.leases[i].due > c.now
+	_, ok := c.index(e)
+	return ok
 }
 
 // known reports whether an epoch's lease is there, due or not.
@@ -68,9 +84,55 @@ type leaseTable struct {
 	busy chan struct{} // closed when the refresh in flight has ended
 	err  error         // of the last refresh
 	gens uint64
+	// met says when an epoch without lease was first met in an entry. Its lease had been made by then, so a view that was
+	// read later and doesn't have it says that it is gone.
+	met map[epoch]time.Time
 }
 
-func newLeaseTable(s *Store) *leaseTable { return &leaseTable{s: s} }
+func newLeaseTable(s *Store) *leaseTable { return &leaseTable{s: s, met: make(map[epoch]time.Time)} }
+
+const metMax = 4096
+
+// absent reports whether an epoch that isn't in v has no lease for certain.
+func (t *leaseTable) absent(e epoch, v *view) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	first, ok := t.met[e]
+	if !ok {
+		if len(t.met) >= metMax {
+			clear(t.met)
+		}
+		t.met[e] = time.Now()
+		return false
+	}
+	return v.askedAt.After(first)
+}
+
+// decide runs f with the leases, and once more with fresh ones if f met an epoch that they didn't have, or asked for it by
+// errStale.
+func (s *Store) decide(ctx context.Context, f func(clock) error) error {
+	start := time.Now()
+	for try := 0; ; try++ {
+		c, err := s.leases.at(ctx)
+		if err != nil {
+			return err
+		}
+		c.start = start
+		err = f(c)
+		switch {
+		case try == 2 && errors.Is(err, errStale):
+			return errContended
+		case try == 2, err != nil && !errors.Is(err, errStale), err == nil && !*c.stale:
+			return err
+		}
+		if err := s.leases.refresh(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// errStale is returned by a plan that met an epoch which the leases in hand don't have.
+var errStale = errors.New("presence: leases in hand are too old")
 
 // at returns the leases, at most LeaseCache old.
 func (t *leaseTable) at(ctx context.Context) (clock, error) {
@@ -79,7 +141,7 @@ func (t *leaseTable) at(ctx context.Context) (clock, error) {
 		if v := t.cur; v != nil {
 			if age := time.Since(v.readAt); age < t.s.opt.LeaseCache {
 				t.mu.Unlock()
-				return clock{view: v, now: v.now + age.Milliseconds()}, nil
+				return clock{view: v, now: v.now + age.Milliseconds(), table: t, stale: new(bool)}, nil
 			}
 		}
 		wait := t.busy
@@ -165,6 +227,7 @@ func sameEpochs(a, b *view) bool {
 func (t *leaseTable) read(ctx context.Context) (*view, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.s.opt.RedisTimeout)
 	defer cancel()
+	asked := time.Now()
 	k := &t.s.keys.lease
 	c := &call{
 		script: leasesScript, keys: []string{k.due, k.info, k.dead, k.state, k.enrolled},
@@ -177,7 +240,7 @@ func (t *leaseTable) read(ctx context.Context) (*view, error) {
 	if err != nil || len(res) < 2 || len(res)%4 != 2 {
 		return nil, fmt.Errorf("read leases: unexpected answer (%w)", err)
 	}
-	v := &view{readAt: time.Now(), byEpoch: make(map[epoch]int, len(res)/4)}
+	v := &view{askedAt: asked, readAt: time.Now(), byEpoch: make(map[epoch]int, len(res)/4)}
 	v.now, _ = res[0].(int64)
 	v.birth, _ = res[1].(int64)
 	for i := 2; i < len(res); i += 4 {

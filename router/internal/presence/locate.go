@@ -37,11 +37,15 @@ func (l lookup) value() string {
 }
 
 // Locate answers where the addressees of a whole batch are, in one trip to Redis.
-func (s *Store) Locate(ctx context.Context, names []*halleyv1.Name) (*halleyv1.LocateResponse, error) {
-	c, err := s.leases.at(ctx)
-	if err != nil {
-		return nil, err
-	}
+func (s *Store) Locate(ctx context.Context, names []*halleyv1.Name) (res *halleyv1.LocateResponse, err error) {
+	err = s.decide(ctx, func(c clock) error {
+		res, err = s.locate(ctx, c, names)
+		return err
+	})
+	return res, err
+}
+
+func (s *Store) locate(ctx context.Context, c clock, names []*halleyv1.Name) (*halleyv1.LocateResponse, error) {
 	if ms := s.unavailable(c); ms > 0 {
 		s.metrics.unavailable.Inc()
 		return &halleyv1.LocateResponse{UnavailableMs: uint32(ms)}, nil
@@ -114,12 +118,6 @@ func newAnswer(c clock) *answer {
 	return &answer{c: c, resp: &halleyv1.LocateResponse{}, index: make([]int32, len(c.leases))}
 }
 
-// comet returns the index of a live epoch's comet in the view.
-func (a *answer) comet(e epoch) (int, bool) {
-	i, ok := a.c.byEpoch[e]
-	return i, ok && a.c.leases[i].due > a.c.now
-}
-
 // place returns the place at a comet, made if need be.
 func (a *answer) place(out *halleyv1.Located, i int) *halleyv1.Place {
 	if a.index[i] == 0 {
@@ -161,7 +159,7 @@ func (a *answer) user(out *halleyv1.Located, v string, missing []int) {
 		if leaving || r.bad {
 			continue
 		}
-		if i, ok := a.comet(e); ok && !slices.Contains(missing, i) {
+		if i, ok := a.c.index(e); ok && !slices.Contains(missing, i) {
 			p := a.place(out, i)
 			p.ConnIds = append(p.ConnIds, unpackConn(conn))
 		}
@@ -173,7 +171,7 @@ func (a *answer) key(out *halleyv1.Located, v string, missing []int) {
 	if err != nil || k == nil {
 		return
 	}
-	if i, ok := a.comet(k.epoch); ok && !slices.Contains(missing, i) {
+	if i, ok := a.c.index(k.epoch); ok && !slices.Contains(missing, i) {
 		p := a.place(out, i)
 		p.ConnIds = append(p.ConnIds, unpackConn(k.conn))
 	}
@@ -185,7 +183,7 @@ func (a *answer) room(out *halleyv1.Located, v string) {
 		return
 	}
 	for _, p := range r {
-		if i, ok := a.comet(p.epoch); ok && p.count > 0 {
+		if i, ok := a.c.index(p.epoch); ok && p.count > 0 {
 			a.place(out, i)
 		}
 	}

@@ -56,6 +56,8 @@ func (s *Store) readBuckets(ctx context.Context, c clock, reads []*bucketRead) e
 			r.values = vals[1 : 1+len(r.fields)]
 			cache := &s.markers[r.bucket].cur
 			if r.marks {
+				// The bucket was lost, or marked by a comet that may be new here.
+				*c.stale = *c.stale || c.askedAt.Before(c.start)
 				st := &markerState{version: version, generation: c.generation}
 				for i, v := range vals[1+len(r.fields):] {
 					if v == nil {

@@ -12,11 +12,15 @@ import (
 )
 
 // Presence answers the state of users, in their order. What a lost bucket held is offline until it is rewritten.
-func (s *Store) Presence(ctx context.Context, tenant string, uids []string) ([]*halleyv1.Presence, error) {
-	c, err := s.leases.at(ctx)
-	if err != nil {
-		return nil, err
-	}
+func (s *Store) Presence(ctx context.Context, tenant string, uids []string) (out []*halleyv1.Presence, err error) {
+	err = s.decide(ctx, func(c clock) error {
+		out, err = s.presence(ctx, c, tenant, uids)
+		return err
+	})
+	return out, err
+}
+
+func (s *Store) presence(ctx context.Context, c clock, tenant string, uids []string) ([]*halleyv1.Presence, error) {
 	var ls lookups
 	looks := make([]lookup, len(uids))
 	for i, uid := range uids {
@@ -49,32 +53,35 @@ func (u *userRecord) seen() int64 {
 }
 
 // SessionsOf lists the live sessions of a uid, oldest first.
-func (s *Store) SessionsOf(ctx context.Context, tenant, uid string) ([]*halleyv1.Session, error) {
-	c, err := s.leases.at(ctx)
-	if err != nil {
-		return nil, err
-	}
-	v, err := s.field(ctx, bucketOf(tenant, uid), userField(tenant, uid))
-	if err != nil {
-		return nil, err
-	}
-	u := s.user(v)
-	slices.SortStableFunc(u.sessions, func(a, b session) int { return int(a.since - b.since) })
-	var out []*halleyv1.Session
-	for i := range u.sessions {
-		if o := &u.sessions[i]; !o.leaving && c.live(o.epoch) {
-			out = append(out, o.proto(tenant, uid, c.comet(o.epoch)))
+func (s *Store) SessionsOf(ctx context.Context, tenant, uid string) (out []*halleyv1.Session, err error) {
+	err = s.decide(ctx, func(c clock) error {
+		v, err := s.field(ctx, bucketOf(tenant, uid), userField(tenant, uid))
+		if err != nil {
+			return err
 		}
-	}
-	return out, nil
+		u := s.user(v)
+		slices.SortStableFunc(u.sessions, func(a, b session) int { return int(a.since - b.since) })
+		out = nil
+		for i := range u.sessions {
+			if o := &u.sessions[i]; !o.leaving && c.live(o.epoch) {
+				out = append(out, o.proto(tenant, uid, c.comet(o.epoch)))
+			}
+		}
+		return nil
+	})
+	return out, err
 }
 
 // SessionWith returns the live session that holds a key, as a list of one or none.
-func (s *Store) SessionWith(ctx context.Context, tenant, key string) ([]*halleyv1.Session, error) {
-	c, err := s.leases.at(ctx)
-	if err != nil {
-		return nil, err
-	}
+func (s *Store) SessionWith(ctx context.Context, tenant, key string) (out []*halleyv1.Session, err error) {
+	err = s.decide(ctx, func(c clock) error {
+		out, err = s.sessionWith(ctx, c, tenant, key)
+		return err
+	})
+	return out, err
+}
+
+func (s *Store) sessionWith(ctx context.Context, c clock, tenant, key string) ([]*halleyv1.Session, error) {
 	v, err := s.field(ctx, bucketOf(tenant, key), keyField(tenant, key))
 	if err != nil {
 		return nil, err
@@ -107,41 +114,45 @@ func (s *Store) field(ctx context.Context, bucket int, field string) (string, er
 
 // CountRooms answers the sessions in rooms over all live comets, in their order.
 func (s *Store) CountRooms(ctx context.Context, rooms []*halleyv1.Name) ([]uint32, error) {
-	recs, c, err := s.rooms(ctx, rooms)
-	if err != nil {
-		return nil, err
-	}
 	out := make([]uint32, len(rooms))
-	for i, r := range recs {
-		out[i], _ = r.count(c.live)
-	}
-	return out, nil
+	err := s.decide(ctx, func(c clock) error {
+		recs, err := s.rooms(ctx, c, rooms)
+		for i, r := range recs {
+			out[i], _ = r.count(c.live)
+		}
+		return err
+	})
+	return out, err
 }
 
-func (s *Store) rooms(ctx context.Context, rooms []*halleyv1.Name) ([]roomRecord, clock, error) {
-	c, err := s.leases.at(ctx)
-	if err != nil {
-		return nil, clock{}, err
-	}
+func (s *Store) rooms(ctx context.Context, c clock, rooms []*halleyv1.Name) ([]roomRecord, error) {
 	var ls lookups
 	looks := make([]lookup, len(rooms))
 	for i, r := range rooms {
 		looks[i] = ls.add(bucketOf(r.GetTenant(), r.GetRoom()), roomField(r.GetTenant(), r.GetRoom()))
 	}
 	if err := s.readBuckets(ctx, c, ls.reads); err != nil {
-		return nil, clock{}, err
+		return nil, err
 	}
 	out := make([]roomRecord, len(rooms))
 	for i, l := range looks {
 		out[i] = s.room(l.value())
 	}
-	return out, c, nil
+	return out, nil
 }
 
 // Members lists a room's uids in order, from the one after cursor on. Rooms of more than MemberLimit sessions are
 // only counted.
-func (s *Store) Members(ctx context.Context, tenant, room, cursor string, limit int) (*halleyv1.ListMembersResponse, error) {
-	recs, c, err := s.rooms(ctx, []*halleyv1.Name{{Tenant: tenant, Name: &halleyv1.Name_Room{Room: room}}})
+func (s *Store) Members(ctx context.Context, tenant, room, cursor string, limit int) (out *halleyv1.ListMembersResponse, err error) {
+	err = s.decide(ctx, func(c clock) error {
+		out, err = s.members(ctx, c, tenant, room, cursor, limit)
+		return err
+	})
+	return out, err
+}
+
+func (s *Store) members(ctx context.Context, c clock, tenant, room, cursor string, limit int) (*halleyv1.ListMembersResponse, error) {
+	recs, err := s.rooms(ctx, c, []*halleyv1.Name{{Tenant: tenant, Name: &halleyv1.Name_Room{Room: room}}})
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ type roomEdit struct {
 	field string
 	total uint32 // sessions in the room after it, over live comets
 	event *halleyv1.RoomMember
+	edit  *edit
 }
 
 // UpdateRooms stores a comet's changes of rooms; those with an older number than is stored are ignored. It returns the
@@ -25,40 +26,19 @@ func (s *Store) UpdateRooms(ctx context.Context, id string, changes []*halleyv1.
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := s.leases.at(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
 	rooms := make([]*roomEdit, len(changes))
-	var edits []*edit
-	taken := make(map[string]bool, len(changes))
-	flush := func() error {
-		l, err := s.apply(ctx, guard{epoch: e, mode: modeWrite}, edits)
-		for _, b := range l {
-			if !slices.Contains(lost, b) {
-				lost = append(lost, b)
-			}
-		}
-		edits = nil
-		clear(taken)
-		return err
-	}
 	for i, ch := range changes {
 		if err := checkRoom(ch.GetTenant(), ch.GetRoom()); err != nil {
 			return nil, nil, err
 		}
-		r := &roomEdit{ch: ch, field: roomField(ch.GetTenant(), ch.GetRoom())}
-		rooms[i] = r
-		if taken[r.field] {
-			// A comet has one change of a room in flight; should there be two here, then one after the other.
-			if err := flush(); err != nil {
-				return nil, nil, err
-			}
-		}
-		taken[r.field] = true
-		edits = append(edits, s.roomEdit(c, e, r))
+		rooms[i] = &roomEdit{ch: ch, field: roomField(ch.GetTenant(), ch.GetRoom())}
 	}
-	if err := flush(); err != nil {
+	err = s.decide(ctx, func(c clock) error {
+		l, err := s.updateRooms(ctx, c, e, rooms)
+		lost = append(lost, l...)
+		return err
+	})
+	if err != nil {
 		return nil, nil, err
 	}
 	counts = make([]uint32, len(changes))
@@ -66,7 +46,36 @@ func (s *Store) UpdateRooms(ctx context.Context, id string, changes []*halleyv1.
 		counts[i] = r.total
 		s.emitRoomMember(r.ch.GetTenant(), r.event)
 	}
-	return counts, lost, nil
+	slices.Sort(lost)
+	return counts, slices.Compact(lost), nil
+}
+
+// updateRooms carries out those of the changes that aren't yet.
+func (s *Store) updateRooms(ctx context.Context, c clock, e epoch, rooms []*roomEdit) (lost []uint32, err error) {
+	var edits []*edit
+	taken := make(map[string]bool, len(rooms))
+	flush := func() error {
+		l, err := s.apply(ctx, guard{epoch: e, mode: modeWrite}, edits)
+		lost = append(lost, l...)
+		edits = nil
+		clear(taken)
+		return err
+	}
+	for _, r := range rooms {
+		if r.edit != nil && r.edit.done {
+			continue
+		}
+		if taken[r.field] {
+			// A comet has one change of a room in flight; should there be two here, then one after the other.
+			if err := flush(); err != nil {
+				return nil, err
+			}
+		}
+		taken[r.field] = true
+		r.edit = s.roomEdit(c, e, r)
+		edits = append(edits, r.edit)
+	}
+	return lost, flush()
 }
 
 func checkRoom(tenant, room string) error {
@@ -108,6 +117,9 @@ func (s *Store) roomEdit(c clock, e epoch, r *roomEdit) *edit {
 			return nil
 		}
 		total, listed := rec.count(c.live)
+		if *c.stale {
+			return errStale
+		}
 		r.total = total
 		it.set(r.field, rec.encode())
 		it.list(r.field)

@@ -60,14 +60,19 @@ func (s *Store) Register(ctx context.Context, req *halleyv1.RegisterRequest) ([]
 			regs[i].replaces = packConn(id)
 		}
 	}
-	c, err := s.leases.at(ctx)
+	var c clock
+	err = s.decide(ctx, func(now clock) error {
+		c = now
+		for _, r := range regs {
+			r.result.Reset()
+			r.result.Status = halleyv1.RegisterResult_STATUS_OK
+		}
+		if err := s.registerStep(ctx, c, e, regs, s.keyEdit); err != nil {
+			return err
+		}
+		return s.registerStep(ctx, c, e, regs, s.userEdit)
+	})
 	if err != nil {
-		return nil, err
-	}
-	if err := s.registerStep(ctx, c, e, regs, s.keyEdit); err != nil {
-		return nil, err
-	}
-	if err := s.registerStep(ctx, c, e, regs, s.userEdit); err != nil {
 		return nil, err
 	}
 	for _, r := range regs {
@@ -177,7 +182,10 @@ func (s *Store) keyEdit(c clock, e epoch, regs []*registration) *edit {
 			cur = nil // what can't be read is no one's
 		}
 		for _, r := range regs {
-			r.prior, r.displaced = "", nil
+			if cur == nil || cur.conn != r.conn {
+				// Otherwise it was written before, and what gave way then still stands in r.
+				r.prior, r.displaced = "", nil
+			}
 			r.result.Status = halleyv1.RegisterResult_STATUS_OK
 			rec := newKeyRecord(r.m, e, c.now)
 			if !r.claim {
@@ -199,6 +207,9 @@ func (s *Store) keyEdit(c clock, e epoch, regs []*registration) *edit {
 			}
 			it.notGone(r.conn)
 			cur = rec
+		}
+		if *c.stale {
+			return errStale
 		}
 		if cur == nil || cur.epoch != e {
 			it.skip()
@@ -280,6 +291,9 @@ func (s *Store) userEdit(c clock, e epoch, regs []*registration) *edit {
 					r.displaced = append([]*halleyv1.Session{o.proto(tenant, uid, c.comet(o.epoch))}, r.displaced...)
 				}
 			}
+		}
+		if *c.stale {
+			return errStale
 		}
 		if !changed {
 			it.skip()

@@ -1,0 +1,86 @@
+package router_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
+)
+
+func TestPresenceEventsAreDebouncedAndWatched(t *testing.T) {
+	w := newWorld(t, short())
+	r, _ := w.router()
+	w.router() // two do no harm
+	c := newComet(t, r, "c1")
+	c.keepAlive(100 * time.Millisecond)
+	c.room("default", "presence://alice", 1, nil, nil)
+	s := c.session("default", "alice", "k1")
+	s.Platform = "web"
+	other := c.session("default", "bob", "k2")
+	c.register(s, nil)
+	c.register(other, nil)
+	if n := len(w.kafka.presence(t, "alice")); n != 0 {
+		t.Errorf("%d events at once, want none before it has settled", n)
+	}
+	eventually(t, func() bool { return len(w.kafka.presence(t, "alice")) == 1 }, "online")
+	if e := w.kafka.events(t)[0]; e.room != "presence://alice" || !e.GetPresence().GetOnline() || !slices.Equal(e.GetPresence().GetPlatforms(), []string{"web"}) {
+		t.Errorf("got %v", e)
+	}
+	// A reconnect within the delay, twice: nobody is told.
+	for i := range 2 {
+		c.deregister(s)
+		time.Sleep(w.cfg.SettleDelay / 2)
+		s = c.session("default", "alice", "k1")
+		s.Platform = "web"
+		c.register(s, nil)
+		time.Sleep(w.cfg.SettleDelay / 2)
+		if n := len(w.kafka.presence(t, "alice")); n != 1 {
+			t.Fatalf("reconnect %d: %d events, want 1", i, n)
+		}
+	}
+	time.Sleep(2 * w.cfg.SettleDelay)
+	if n := len(w.kafka.presence(t, "alice")); n != 1 {
+		t.Fatalf("after the reconnects: %d events, want 1", n)
+	}
+	ended := time.Now().UnixMilli()
+	c.deregister(s)
+	eventually(t, func() bool { return len(w.kafka.presence(t, "alice")) == 2 }, "offline")
+	e := w.kafka.presence(t, "alice")[1]
+	if e.GetOnline() || len(e.GetPlatforms()) > 0 || int64(e.GetLastSeen()) < ended-500 || int64(e.GetLastSeen()) > ended+500 {
+		t.Errorf("got %v, want offline, last seen near %d", e, ended)
+	}
+	p, err := r.GetPresence(ctxFor(t), &halleyv1.GetPresenceRequest{Tenant: "default", Uids: []string{"alice", "bob", "eve"}})
+	if err != nil || p.GetStates()[0].GetLastSeen() != e.GetLastSeen() || !p.GetStates()[1].GetOnline() || p.GetStates()[2].GetLastSeen() != 0 {
+		t.Errorf("GetPresence: got %v %v", p, err)
+	}
+	if n := len(w.kafka.presence(t, "bob")); n != 0 {
+		t.Errorf("%d events of bob, whom nobody watches", n)
+	}
+}
+
+func TestPresenceOfADeadCometEnds(t *testing.T) {
+	cfg := short()
+	cfg.PresenceHooks = true
+	w := newWorld(t, cfg)
+	r, _ := w.router()
+	c := newComet(t, r, "c1")
+	c.register(c.session("default", "alice", "k1"), nil)
+	eventually(t, func() bool { return len(w.kafka.presence(t, "alice")) >= 2 }, "online, then offline")
+	if e := w.kafka.presence(t, "alice"); !e[0].GetOnline() || e[1].GetOnline() || e[1].GetLastSeen() == 0 {
+		t.Errorf("got %v, want online, offline", e)
+	}
+}
+
+func TestPresenceEventThatFailsIsTriedAgain(t *testing.T) {
+	cfg := short()
+	cfg.PresenceHooks, cfg.ClaimTime, cfg.LeaseTTL = true, 300*time.Millisecond, time.Minute
+	w := newWorld(t, cfg)
+	r, _ := w.router()
+	c := newComet(t, r, "c1")
+	w.kafka.setDown(true)
+	c.register(c.session("default", "alice", "k1"), nil)
+	time.Sleep(3 * cfg.SettleDelay)
+	w.kafka.setDown(false)
+	eventually(t, func() bool { return len(w.kafka.presence(t, "alice")) == 1 }, "online")
+}

@@ -1,0 +1,369 @@
+package router_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
+)
+
+const (
+	statusOK       = halleyv1.RegisterResult_STATUS_OK
+	statusTooMany  = halleyv1.RegisterResult_STATUS_TOO_MANY
+	statusGone     = halleyv1.RegisterResult_STATUS_GONE
+	statusReplaced = halleyv1.RegisterResult_STATUS_REPLACED
+	statusLost     = halleyv1.RegisterResult_STATUS_BUCKET_LOST
+)
+
+func ids(ss []*halleyv1.Session) []string {
+	var out []string
+	for _, s := range ss {
+		out = append(out, s.GetConn().GetId())
+	}
+	slices.Sort(out)
+	return out
+}
+
+func TestRegisterLimits(t *testing.T) {
+	type sess struct{ key, device, platform string }
+	for _, tt := range []struct {
+		name   string
+		limits *halleyv1.Limits
+		before []sess
+		new    sess
+		status halleyv1.RegisterResult_Status
+		// displaced are indices of before.
+		displaced []int
+	}{
+		{"no limit", &halleyv1.Limits{}, []sess{{"a", "", ""}, {"b", "", ""}}, sess{"c", "", ""}, statusOK, nil},
+		{"oldest gives way", &halleyv1.Limits{MaxSessions: 2}, []sess{{"a", "", ""}, {"b", "", ""}}, sess{"c", "", ""}, statusOK, []int{0}},
+		{"one only", &halleyv1.Limits{MaxSessions: 1}, []sess{{"a", "", ""}, {"b", "", ""}}, sess{"c", "", ""}, statusOK, []int{0, 1}},
+		{"refused", &halleyv1.Limits{MaxSessions: 2, Refuse: true}, []sess{{"a", "", ""}, {"b", "", ""}}, sess{"c", "", ""}, statusTooMany, nil},
+		{"same device", &halleyv1.Limits{}, []sess{{"a", "d1", ""}, {"b", "d2", ""}}, sess{"c", "d2", ""}, statusOK, []int{1}},
+		{"same device isn't refused", &halleyv1.Limits{MaxSessions: 1, Refuse: true}, []sess{{"a", "d1", ""}}, sess{"c", "d1", ""}, statusOK, []int{0}},
+		{"same key", &halleyv1.Limits{}, []sess{{"a", "", ""}, {"b", "", ""}}, sess{"a", "", ""}, statusOK, []int{0}},
+		{"newest of platform", &halleyv1.Limits{NewestWinsPlatform: true}, []sess{{"a", "", "ios"}, {"b", "", "web"}, {"d", "", "ios"}}, sess{"c", "", "ios"}, statusOK, []int{0, 2}},
+		{"no platform, no rival", &halleyv1.Limits{NewestWinsPlatform: true}, []sess{{"a", "", ""}}, sess{"c", "", ""}, statusOK, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, short())
+			r, _ := w.router()
+			c := newComet(t, r, "c1")
+			c.keepAlive(100 * time.Millisecond)
+			make1 := func(x sess) *halleyv1.Session {
+				s := c.session("default", "u", x.key)
+				s.DeviceId, s.Platform = x.device, x.platform
+				return s
+			}
+			var old []*halleyv1.Session
+			for _, b := range tt.before {
+				s := make1(b)
+				c.register(s, nil)
+				old = append(old, s)
+				time.Sleep(2 * time.Millisecond) // order of registration is by milliseconds
+			}
+			s := make1(tt.new)
+			res := c.register(s, tt.limits)
+			if res.GetStatus() != tt.status {
+				t.Fatalf("status: got %v, want %v", res.GetStatus(), tt.status)
+			}
+			var want []string
+			var stay []*halleyv1.Session
+			for i, o := range old {
+				if slices.Contains(tt.displaced, i) {
+					want = append(want, o.GetConn().GetId())
+				} else {
+					stay = append(stay, o)
+				}
+			}
+			slices.Sort(want)
+			if got := ids(res.GetDisplaced()); !slices.Equal(got, want) {
+				t.Errorf("displaced: got %v, want %v", got, want)
+			}
+			if tt.status == statusOK {
+				stay = append(stay, s)
+				if got := ids(c.register(s, tt.limits).GetDisplaced()); !slices.Equal(got, want) {
+					t.Errorf("displaced by the repeated call: got %v, want %v", got, want)
+				}
+			} else if got := locate(t, r, keyName("default", tt.new.key)); got[0] != nil {
+				t.Errorf("refused session's key: got %v, want nothing", got[0])
+			}
+			if got := locate(t, r, uidName("default", "u")); !slices.Equal(got[0], at(stay...)) {
+				t.Errorf("located: got %v, want %v", got[0], at(stay...))
+			}
+			// What gave way is closed, and its end takes nothing of the others.
+			for _, i := range tt.displaced {
+				c.deregister(old[i])
+			}
+			got, err := r.ListSessions(ctxFor(t), &halleyv1.ListSessionsRequest{Tenant: "default", By: &halleyv1.ListSessionsRequest_Uid{Uid: "u"}})
+			if err != nil || !slices.Equal(ids(got.GetSessions()), ids(stay)) {
+				t.Errorf("sessions: got %v %v, want %v", ids(got.GetSessions()), err, ids(stay))
+			}
+		})
+	}
+}
+
+func TestRefusedSessionGivesTheKeyBack(t *testing.T) {
+	w := newWorld(t, short())
+	r, _ := w.router()
+	c := newComet(t, r, "c1")
+	other := c.session("default", "other", "k")
+	c.register(other, nil)
+	c.register(c.session("default", "u", "k1"), nil)
+	if got := c.register(c.session("default", "u", "k"), &halleyv1.Limits{MaxSessions: 1, Refuse: true}).GetStatus(); got != statusTooMany {
+		t.Fatalf("status: got %v, want too many", got)
+	}
+	if got := locate(t, r, keyName("default", "k")); !slices.Equal(got[0], at(other)) {
+		t.Errorf("key: got %v, want %v", got[0], at(other))
+	}
+}
+
+func TestReplacedByResumeIsNotCounted(t *testing.T) {
+	w := newWorld(t, short())
+	r, _ := w.router()
+	c := newComet(t, r, "c1")
+	old, stranger := c.session("default", "u", "k1"), c.session("default", "v", "k2")
+	c.register(old, nil)
+	c.register(stranger, nil)
+	s := c.session("default", "u", "k3")
+	for range 2 {
+		res := c.registerReplacing(s, &halleyv1.Limits{MaxSessions: 1, Refuse: true}, old.GetConn())
+		if res.GetStatus() != statusOK || res.GetReplaced().GetConn().GetId() != old.GetConn().GetId() || len(res.GetDisplaced()) != 0 {
+			t.Fatalf("got %v, want OK, replaced %s", res, old.GetConn().GetId())
+		}
+	}
+	if got := locate(t, r, uidName("default", "u"))[0]; !slices.Equal(got, at(s)) {
+		t.Errorf("located: got %v, want only the new one", got)
+	}
+	res := c.registerReplacing(c.session("default", "u", "k4"), nil, stranger.GetConn())
+	if res.GetStatus() != statusOK || res.GetReplaced() != nil {
+		t.Errorf("another user's connection: got %v, want it ignored", res)
+	}
+	if got := locate(t, r, uidName("default", "v"))[0]; !slices.Equal(got, at(stranger)) {
+		t.Errorf("the stranger: got %v, want %v", got, at(stranger))
+	}
+}
+
+func TestSessionsOfDeadCometsDoNotCount(t *testing.T) {
+	w := newWorld(t, short())
+	r, _ := w.router()
+	dead, c := newComet(t, r, "dead"), newComet(t, r, "c1")
+	c.keepAlive(100 * time.Millisecond)
+	dead.register(dead.session("default", "u", "k1"), nil)
+	eventually(t, func() bool { return locate(t, r, uidName("default", "u"))[0] == nil }, "lease is due")
+	if got := c.register(c.session("default", "u", "k2"), &halleyv1.Limits{MaxSessions: 1, Refuse: true}); got.GetStatus() != statusOK || got.GetDisplaced() != nil {
+		t.Errorf("got %v, want OK", got)
+	}
+}
+
+func TestOldEndDoesNotRemoveNewSession(t *testing.T) {
+	w := newWorld(t, short())
+	r, _ := w.router()
+	a, b := newComet(t, r, "a"), newComet(t, r, "b")
+	old := a.session("default", "u", "k")
+	a.register(old, nil)
+	s := b.session("default", "u", "k")
+	if got := b.register(s, nil).GetDisplaced(); !slices.Equal(ids(got), ids([]*halleyv1.Session{old})) {
+		t.Fatalf("displaced: got %v, want the old one", got)
+	}
+	a.deregister(old)
+	for _, n := range []*halleyv1.Name{uidName("default", "u"), keyName("default", "k")} {
+		if got := locate(t, r, n)[0]; !slices.Equal(got, at(s)) {
+			t.Errorf("%v: got %v, want %v", n, got, at(s))
+		}
+	}
+}
+
+func TestCometsOwnRegistrationGivesWayToNewer(t *testing.T) {
+	w := newWorld(t, short())
+	r, _ := w.router()
+	a, b := newComet(t, r, "a"), newComet(t, r, "b")
+	old := a.session("default", "u", "k")
+	old.ConnectedAtMs -= 60_000
+	a.register(old, nil)
+	s := b.session("default", "u", "k")
+	b.register(s, nil)
+	other := a.session("default", "u", "k2")
+	res, err := r.Register(ctxFor(t), &halleyv1.RegisterRequest{Sessions: []*halleyv1.Session{old, other}})
+	if err != nil || res.GetResults()[0].GetStatus() != statusReplaced || res.GetResults()[1].GetStatus() != statusOK {
+		t.Fatalf("got %v %v, want replaced, OK", res, err)
+	}
+	if got := locate(t, r, keyName("default", "k"))[0]; !slices.Equal(got, at(s)) {
+		t.Errorf("key: got %v, want %v", got, at(s))
+	}
+	if got := locate(t, r, uidName("default", "u"))[0]; !slices.Equal(got, at(s, other)) {
+		t.Errorf("uid: got %v, want %v", got, at(s, other))
+	}
+}
+
+func TestSessionsComeBackAsTheyWere(t *testing.T) {
+	w := newWorld(t, short())
+	r, _ := w.router()
+	c := newComet(t, r, "c1")
+	for i, s := range []*halleyv1.Session{
+		{Uid: "u1", Key: "0f8fad5b-d9cb-469f-a165-70867728950e", DeviceId: "7c9e6679-7425-40de-944b-e07fc1f90ae7", Platform: "web", RemoteAddr: "2001:db8::1", Signed: true, IssuedAtMs: 17},
+		{Uid: "", Key: "anonymous", Platform: "ios", RemoteAddr: "192.0.2.7"},
+		{Uid: "0f8fad5b-d9cb-469f-a165-70867728950e", Key: "0F8FAD5B-D9CB-469F-A165-70867728950E", RemoteAddr: "not an address"},
+	} {
+		m := c.session("default", s.Uid, s.Key)
+		m.DeviceId, m.Platform, m.RemoteAddr, m.Signed, m.IssuedAtMs = s.DeviceId, s.Platform, s.RemoteAddr, s.Signed, s.IssuedAtMs
+		if i == 2 {
+			m.Conn.Id = "odd connection"
+		}
+		c.register(m, nil)
+		got, err := r.ListSessions(ctxFor(t), &halleyv1.ListSessionsRequest{Tenant: "default", By: &halleyv1.ListSessionsRequest_Key{Key: m.Key}})
+		if err != nil || len(got.GetSessions()) != 1 || got.GetSessions()[0].String() != m.String() {
+			t.Errorf("by key: got %v %v, want %v", got, err, m)
+		}
+		if m.Uid == "" {
+			continue
+		}
+		got, err = r.ListSessions(ctxFor(t), &halleyv1.ListSessionsRequest{Tenant: "default", By: &halleyv1.ListSessionsRequest_Uid{Uid: m.Uid}})
+		if err != nil || len(got.GetSessions()) != 1 || got.GetSessions()[0].String() != m.String() {
+			t.Errorf("by uid: got %v %v, want %v", got, err, m)
+		}
+	}
+}
+
+func TestManySessionsOfOneUserInOneCall(t *testing.T) {
+	w := newWorld(t, short())
+	r, _ := w.router()
+	c := newComet(t, r, "c1")
+	c.keepAlive(100 * time.Millisecond)
+	req := &halleyv1.RegisterRequest{}
+	for i := range 300 {
+		req.Sessions = append(req.Sessions, c.session("default", fmt.Sprintf("u%d", i%3), fmt.Sprintf("k%d", i)))
+	}
+	gone := req.Sessions[6]
+	c.deregister(gone)
+	res, err := r.Register(ctxFor(t), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, x := range res.GetResults() {
+		want := statusOK
+		if i == 6 {
+			want = statusGone
+		}
+		if x.GetStatus() != want {
+			t.Errorf("session %d: got %v, want %v", i, x.GetStatus(), want)
+		}
+	}
+	var want []*halleyv1.Session
+	for i, s := range req.Sessions {
+		if i%3 == 0 && i != 6 {
+			want = append(want, s)
+		}
+	}
+	if got := locate(t, r, uidName("default", "u0"))[0]; !slices.Equal(got, at(want...)) {
+		t.Errorf("u0: got %v, want 99 sessions", got)
+	}
+	c.deregister(req.Sessions...)
+	for i := range 3 {
+		if got := locate(t, r, uidName("default", fmt.Sprintf("u%d", i)))[0]; got != nil {
+			t.Errorf("u%d: got %v, want nothing", i, got)
+		}
+	}
+}
+
+func TestTenantsNeverSeeEachOther(t *testing.T) {
+	w := newWorld(t, short())
+	r, _ := w.router()
+	c := newComet(t, r, "c1")
+	c.keepAlive(100 * time.Millisecond)
+	tenants := []string{"default", "acme"}
+	var ss []*halleyv1.Session
+	for i, tenant := range tenants {
+		s := c.session(tenant, "u", "k")
+		s.Platform = []string{"web", "ios"}[i]
+		if res := c.register(s, &halleyv1.Limits{MaxSessions: 1}); res.GetStatus() != statusOK || res.GetDisplaced() != nil {
+			t.Fatalf("%s: got %v, want OK", tenant, res)
+		}
+		if got := c.room(tenant, "live://1", uint32(i+1), []string{fmt.Sprintf("u%d", i)}, nil); got != uint32(i+1) {
+			t.Errorf("%s: count %d, want %d", tenant, got, i+1)
+		}
+		ss = append(ss, s)
+	}
+	for i, tenant := range tenants {
+		got := locate(t, r, uidName(tenant, "u"), keyName(tenant, "k"))
+		if !slices.Equal(got[0], at(ss[i])) || !slices.Equal(got[1], at(ss[i])) {
+			t.Errorf("%s: got %v, want %v", tenant, got, at(ss[i]))
+		}
+		p, err := r.GetPresence(ctxFor(t), &halleyv1.GetPresenceRequest{Tenant: tenant, Uids: []string{"u"}})
+		if err != nil || !slices.Equal(p.GetStates()[0].GetPlatforms(), []string{ss[i].Platform}) {
+			t.Errorf("%s: presence %v %v, want %s", tenant, p, err, ss[i].Platform)
+		}
+		m, err := r.ListMembers(ctxFor(t), &halleyv1.ListMembersRequest{Tenant: tenant, Room: "live://1"})
+		if err != nil || !slices.Equal(m.GetUids(), []string{fmt.Sprintf("u%d", i)}) || m.GetCount() != uint32(i+1) {
+			t.Errorf("%s: members %v %v", tenant, m, err)
+		}
+		top, err := r.TopRooms(ctxFor(t), &halleyv1.TopRoomsRequest{Tenant: tenant, Type: "live", Limit: 5})
+		if err != nil || len(top.GetRooms()) != 1 || top.GetRooms()[0].GetCount() != uint32(i+1) {
+			t.Errorf("%s: top %v %v", tenant, top, err)
+		}
+	}
+	c.deregister(ss[0])
+	if got := locate(t, r, uidName("acme", "u"), uidName("default", "u")); !slices.Equal(got[0], at(ss[1])) || got[1] != nil {
+		t.Errorf("after one's end: got %v", got)
+	}
+	eventually(t, func() bool { return len(w.kafka.events(t)) == 2 }, "two events")
+	for _, e := range w.kafka.events(t) {
+		want := map[string]string{"default": "u0", "acme": "u1"}[e.tenant]
+		if !slices.Equal(e.GetRoomMember().GetJoined(), []string{want}) {
+			t.Errorf("%s: event %v, want joined %s", e.tenant, e, want)
+		}
+	}
+}
+
+func TestPresenceOfThousands(t *testing.T) {
+	w := newWorld(t, short())
+	r, _ := w.router()
+	c := newComet(t, r, "c1")
+	c.keepAlive(100 * time.Millisecond)
+	var uids []string
+	req := &halleyv1.RegisterRequest{}
+	for i := range 3000 {
+		uids = append(uids, fmt.Sprintf("u%d", i))
+		if i%10 == 0 {
+			s := c.session("default", uids[i], "k"+uids[i])
+			s.Platform = "web"
+			req.Sessions = append(req.Sessions, s)
+		}
+	}
+	if _, err := r.Register(ctxFor(t), req); err != nil {
+		t.Fatal(err)
+	}
+	res, err := r.GetPresence(ctxFor(t), &halleyv1.GetPresenceRequest{Tenant: "default", Uids: uids})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range res.GetStates() {
+		if p.GetUid() != uids[i] || p.GetOnline() != (i%10 == 0) {
+			t.Fatalf("state %d: got %v", i, p)
+		}
+	}
+}
+
+func TestBadRequestsAreTold(t *testing.T) {
+	w := newWorld(t, short())
+	r, _ := w.router()
+	c := newComet(t, r, "c1")
+	good := func() *halleyv1.Session { return c.session("default", "u", "k") }
+	for name, f := range map[string]func(*halleyv1.Session){
+		"no tenant":    func(s *halleyv1.Session) { s.Tenant = "" },
+		"no key":       func(s *halleyv1.Session) { s.Key = "" },
+		"bad uid":      func(s *halleyv1.Session) { s.Uid = "a\x00b" },
+		"odd epoch":    func(s *halleyv1.Session) { s.Conn.Epoch = "one" },
+		"no id":        func(s *halleyv1.Session) { s.Conn.Id = "" },
+		"bad device":   func(s *halleyv1.Session) { s.DeviceId = "\x01" },
+		"bad platform": func(s *halleyv1.Session) { s.Platform = "ä" },
+	} {
+		s := good()
+		f(s)
+		if _, err := r.Register(ctxFor(t), &halleyv1.RegisterRequest{Sessions: []*halleyv1.Session{s}}); code(err) != "InvalidArgument" {
+			t.Errorf("%s: got %v, want InvalidArgument", name, err)
+		}
+	}
+}
