@@ -94,6 +94,9 @@ func (sv *Service) Deliver(ss halleyv1.Comet_DeliverServer) error {
 				return nil
 			}
 			return err
+		case <-ctx.Done():
+			// The receiver may have seen this first, with a request in hand.
+			return ctx.Err()
 		case <-sv.done:
 			return status.Error(codes.Unavailable, "this comet has left")
 		}
@@ -148,9 +151,14 @@ func (st *stream) batch(b *halleyv1.DeliverBatch) error {
 		var notHeld []string
 		if d.GetPush() != nil {
 			pushes++
+			there := st.reached + st.unwanted
 			var err error
 			if notHeld, err = st.push(d); err != nil {
 				return err
+			}
+			// By name or to a room: only this says that nobody was there.
+			if len(d.GetConnIds()) == 0 && !d.GetAll() && st.reached+st.unwanted == there {
+				resp.Nobody = append(resp.Nobody, d.GetNumber())
 			}
 		} else {
 			// Controls act at once: what was pushed before them must be in its outbox's hands first.
