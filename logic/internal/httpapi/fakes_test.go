@@ -63,6 +63,8 @@ type producer struct {
 	records []record
 	err     error
 	hold    chan struct{}
+	// discard keeps no records.
+	discard bool
 }
 
 func (p *producer) Partition(key []byte) int { return len(key) % 4 }
@@ -80,7 +82,7 @@ func (p *producer) Produce(ctx context.Context, msgs ...kafka.Message) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.err != nil {
+	if p.err != nil || p.discard {
 		return p.err
 	}
 	for _, m := range msgs {
@@ -429,4 +431,19 @@ func metric(t testing.TB, reg *prometheus.Registry, name string) (sum float64) {
 		}
 	}
 	return sum
+}
+
+// taken returns the revocations since the last call.
+func (r *revoker) taken() []revoked {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := r.list
+	r.list = nil
+	return l
+}
+
+func redisFor(t testing.TB) (redis.UniversalClient, string) { return kittest.Redis(t) }
+
+func withRedis(rdb redis.UniversalClient, prefix string) option {
+	return func(_ *httpapi.Config, d *httpapi.Deps) { d.Redis, d.RedisPrefix = rdb, prefix }
 }
