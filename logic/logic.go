@@ -190,7 +190,7 @@ func (l *Logic) serveHTTP(ctx context.Context) error {
 		defer cancel()
 		if err := srv.Shutdown(end); err != nil {
 			l.log.WarnContext(ctx, "requests cut off", "err", err)
-			srv.Close()
+			_ = srv.Close()
 		}
 	})
 	err := srv.Serve(l.deps.HTTP)
@@ -201,6 +201,6 @@ func (l *Logic) serveHTTP(ctx context.Context) error {
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
-	srv.Close()
+	_ = srv.Close()
 	return fmt.Errorf("http api: %w", err)
 }

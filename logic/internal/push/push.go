@@ -211,7 +211,7 @@ func (s *Service) Control(ctx context.Context, tenant string, targets []*halleyv
 	return nil
 }
 
-// UIDTarget, KeyTarget, RoomTarget and ConnTarget name what a control delivery is for.
+// UIDTarget names all sessions of a uid.
 func UIDTarget(uid string) *halleyv1.Target {
 	return &halleyv1.Target{Target: &halleyv1.Target_Uid{Uid: uid}}
 }

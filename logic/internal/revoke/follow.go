@@ -45,7 +45,8 @@ func (r *Registry) follow(ctx context.Context, alive func()) error {
 		return err
 	}
 	reader := kafkaconn.NewReader(r.kafka, topic.Revoked, 0, r.log)
-	defer reader.Close()
+	// Close waits for the fetch in hand, kafkaconn.Config.MaxWait at most; what it returns is of no use to anybody.
+	defer func() { _ = reader.Close() }()
 	if err := reader.SetOffset(first); err != nil {
 		return err
 	}
