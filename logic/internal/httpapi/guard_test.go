@@ -293,7 +293,7 @@ func TestBadJSONIs400Everywhere(t *testing.T) {
 
 func TestManyFaultsAreCutShort(t *testing.T) {
 	s := newServer(t)
-	a := s.do("POST", "/v1/push/batch", "push", `{"items":[`+strings.Repeat(`{"x":1},`, 500)+`{"x":1}]}`).want(t, 400, "invalid_request")
+	a := s.do("POST", "/v1/presence", "read", `{"uids":[`+strings.Repeat(`1,`, 500)+`1]}`).want(t, 400, "invalid_request")
 	if n := len(a.json(t)["errors"].([]any)); n != 20 {
 		t.Errorf("got %d faults, want 20", n)
 	}

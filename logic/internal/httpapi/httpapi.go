@@ -9,9 +9,12 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net/http"
@@ -202,10 +205,26 @@ func humaConfig() huma.Config {
 	// Huma's own pages: the description is served from memory, the docs page without a CDN, and $schema links nobody asked for.
 	c.OpenAPIPath, c.DocsPath, c.SchemasPath, c.CreateHooks = "", "", "", nil
 	c.RejectUnknownQueryParameters = true
+	strict := huma.Format{Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: strictJSON}
+	c.Formats = map[string]huma.Format{"application/json": strict, "json": strict}
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"key": {Type: "http", Scheme: "bearer", Description: "An API key: hk_<id>_<secret>, or a temporary one: ht_…"},
 	}
 	return c
+}
+
+// strictJSON is json.Unmarshal that takes no unknown field: pushes aren't validated by their schema before, and a misspelt field must not
+// be taken for one left out.
+func strictJSON(b []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("more than one JSON value")
+	}
+	return nil
 }
 
 const apiDescription = `Backends push to users, sessions, rooms or everybody, and look at and manage who is connected.

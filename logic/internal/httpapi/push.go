@@ -77,14 +77,16 @@ type (
 	}
 )
 
+// registerPush has huma skip its validation, which decodes a body a second time, into maps: half the cost of a small push. What
+// the schema says is held by strictJSON, pushRequest and package push.
 func (a *api) registerPush() {
 	handle(a, route{scope: apikey.Push, replay: true}, huma.Operation{
-		OperationID: "push", Method: http.MethodPost, Path: "/v1/push", Summary: "Push a message", Tags: []string{"push"},
+		OperationID: "push", Method: http.MethodPost, Path: "/v1/push", Summary: "Push a message", Tags: []string{"push"}, SkipValidateBody: true,
 		Description: "The push is accepted when Kafka has acknowledged it for all its targets; it is then delivered at least once to each session that is " +
 			"connected, within its ttl, and stored nowhere. Whoever isn't connected misses it. 503: not accepted, or not known; repeat it under the same Idempotency-Key.",
 	}, a.push)
 	handle(a, route{scope: apikey.Push, replay: true}, huma.Operation{
-		OperationID: "push-batch", Method: http.MethodPost, Path: "/v1/push/batch", Summary: "Push many messages", Tags: []string{"push"},
+		OperationID: "push-batch", Method: http.MethodPost, Path: "/v1/push/batch", Summary: "Push many messages", Tags: []string{"push"}, SkipValidateBody: true,
 		Description: "Each push is judged and answered by itself: 200, and 207 if some may succeed when they are tried again. 503: none was accepted.",
 	}, a.pushBatch)
 }
@@ -105,6 +107,9 @@ func (a *api) push(ctx context.Context, in *pushInput) (*pushOutput, error) {
 func (a *api) pushBatch(ctx context.Context, in *batchInput) (*batchOutput, error) {
 	c := callOf(ctx)
 	items := in.Body.Items
+	if len(items) == 0 {
+		return nil, errcode.InvalidRequest.Errorf("items: at least one")
+	}
 	if len(items) > a.cfg.MaxBatch {
 		return nil, errcode.TooLarge.Errorf("items: at most %d", a.cfg.MaxBatch)
 	}
@@ -151,6 +156,9 @@ func (a *api) pushBatch(ctx context.Context, in *batchInput) (*batchOutput, erro
 	return out, nil
 }
 
+// mostTTL is in seconds; as the schema says.
+const mostTTL = 24 * 60 * 60
+
 // pushRequest judges what only JSON can get wrong; the rest is package push's.
 func (a *api) pushRequest(p *Push, c *call, id string) (push.Request, error) {
 	q := push.Request{
@@ -163,11 +171,18 @@ func (a *api) pushRequest(p *Push, c *call, id string) (push.Request, error) {
 	if p.Op != nil {
 		q.Op = *p.Op
 	}
+	// Beyond it the conversion below would wrap around.
+	if !(p.TTL >= 0 && p.TTL <= mostTTL) {
+		return q, errcode.InvalidRequest.Errorf("ttl: 0 to %d seconds", mostTTL)
+	}
 	switch p.Lane {
+	case "", "push":
 	case "urgent":
 		q.Lane = halleyv1.Lane_LANE_URGENT
 	case "bulk":
 		q.Lane = halleyv1.Lane_LANE_BULK
+	default:
+		return q, errcode.InvalidRequest.Errorf("lane: urgent, push or bulk")
 	}
 	bodies := 0
 	if p.Text != nil {

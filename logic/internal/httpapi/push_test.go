@@ -92,6 +92,8 @@ func TestPushRefuses(t *testing.T) {
 		"no body":          {``, 400, "invalid_request"},
 		"no JSON":          {`{`, 400, "invalid_request"},
 		"not an object":    {`[]`, 400, "invalid_request"},
+		"two values":       {`{"uids":["a"]}{}`, 400, "invalid_request"},
+		"null":             {`null`, 400, "invalid_request"},
 		"no target":        {`{"text":"x"}`, 400, "invalid_request"},
 		"empty targets":    {`{"uids":[],"text":"x"}`, 400, "invalid_request"},
 		"unknown field":    {`{"uids":["a"],"txet":"x"}`, 400, "invalid_request"},
