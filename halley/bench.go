@@ -1,5 +1,256 @@
+//go:build linux
+
 package main
 
-type benchCmd struct{}
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
 
-func (benchCmd) Run() error { return nil }
+	"github.com/halley-im/halley/halley/internal/bench"
+)
+
+type benchCmd struct {
+	Room    benchRoom    `cmd:"" help:"Pushes at a rate to one room that all sessions are in."`
+	Lone    benchLone    `cmd:"" help:"A lone push now and then to a room: the latency when nothing else goes on."`
+	Users   benchUsers   `cmd:"" help:"Pushes at a rate to single users."`
+	API     benchAPI     `cmd:"" name:"api" help:"As many pushes to single users as the HTTP API takes."`
+	Idle    benchIdle    `cmd:"" help:"What idle sessions cost in memory."`
+	Connect benchConnect `cmd:"" help:"How fast sessions are set up, authentication included."`
+	Ramp    benchRamp    `cmd:"" help:"Look for the highest rate to one room at which nothing is lost."`
+
+	LimitServer limitServerCmd `cmd:"" name:"limit-server" hidden:"" help:"The bare loop of --limit; started by it."`
+}
+
+// Help is the long text of halley bench --help.
+func (benchCmd) Help() string {
+	return `Measures a running cluster from one process: many sessions on one cheap loop, pushes over the HTTP API, every delivery's number and time
+checked. Say which processes to watch with --pids.
+
+  halley bench room --members 1000 --rate 40 --limit --pids auto
+  halley bench users --ws --pids comet=4711,logic=4712
+
+On one machine the client needs processor time too: what holds between machines are ratios, such as comet's CPU over the bare loop's (--limit).`
+}
+
+// benchFlags are what all scenarios have.
+type benchFlags struct {
+	Data     dataSettings  `embed:""`
+	Sign     signing       `embed:""`
+	API      apiFlags      `embed:""`
+	Comet    []string      `name:"comet" placeholder:"HOST:PORT" help:"Where sessions connect; several with commas are used in turn. Default: 127.0.0.1:3101, with --ws 127.0.0.1:3102."`
+	WS       bool          `name:"ws" help:"Connect by WebSocket instead of TCP."`
+	Goim     bool          `name:"goim" help:"Log in with goim's unsigned token and push over goim's paths: for goim_compat open, and for goim itself."`
+	NoKey    bool          `name:"no-key" help:"Send no API key."`
+	Sources  int           `name:"sources" help:"Loopback addresses (127.0.0.2 and up) that sessions come from; 0: enough for their number."`
+	PIDs     []string      `name:"pids" placeholder:"ROLE=PID" help:"Processes whose CPU and memory are told; auto: every halley process of this machine."`
+	Duration time.Duration `name:"duration" help:"How long is measured." default:"10s"`
+	WarmUp   time.Duration `name:"warm-up" help:"How long the same is done before." default:"2s"`
+	JSON     string        `name:"json" placeholder:"FILE" help:"Write the results there too, one JSON object a line; - is the standard output, without the table."`
+	Quiet    bool          `name:"quiet" short:"q" help:"Don't tell what goes on."`
+}
+
+// portsPerSource is how many sessions one address is given: the system has some 28,000 ports for each.
+const portsPerSource = 20000
+
+func (f *benchFlags) setup(t *terminal, sessions int) (*bench.Setup, error) {
+	s := &bench.Setup{WS: f.WS, Path: "/sub", Sources: f.Sources, Duration: f.Duration, WarmUp: f.WarmUp, Progress: func(format string, args ...any) {
+		if !f.Quiet {
+			fmt.Fprintf(t.err, "bench: "+format+"\n", args...)
+		}
+	}}
+	if s.Sources == 0 {
+		s.Sources = sessions/portsPerSource + 1
+	}
+	comets := f.Comet
+	if len(comets) == 0 {
+		comets = []string{"127.0.0.1:3101"}
+		if f.WS {
+			comets = []string{"127.0.0.1:3102"}
+		}
+	}
+	for _, c := range comets {
+		a, err := net.ResolveTCPAddr("tcp4", c)
+		if err != nil {
+			return nil, fmt.Errorf("--comet: %w", err)
+		}
+		s.Comets = append(s.Comets, netip.AddrPortFrom(a.AddrPort().Addr().Unmap(), a.AddrPort().Port()))
+	}
+	for _, a := range s.Comets {
+		if !a.Addr().IsLoopback() {
+			s.Sources = 0
+		}
+	}
+	s.API = bench.API{URL: f.API.URL, Goim: f.Goim}
+	var err error
+	if !f.NoKey {
+		if s.API.Key, err = f.API.key(f.Data.DataDir); err != nil {
+			return nil, err
+		}
+	}
+	if !f.Goim {
+		if s.Sign, err = f.Sign.key(f.Data.DataDir); err != nil {
+			return nil, err
+		}
+	}
+	s.Processes, err = bench.ParseProcesses(f.PIDs)
+	return s, err
+}
+
+// report prints a result and says whether it is one to be published: a run with losses isn't.
+func (f *benchFlags) report(t *terminal, r *bench.Result, err error) error {
+	if r == nil {
+		return err
+	}
+	if f.JSON != "" {
+		line, jsonErr := json.Marshal(r)
+		if jsonErr != nil {
+			return jsonErr
+		}
+		line = append(line, '\n')
+		if f.JSON == "-" {
+			_, jsonErr = t.out.Write(line)
+			return errors.Join(err, jsonErr)
+		}
+		file, jsonErr := os.OpenFile(f.JSON, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+		if jsonErr != nil {
+			return jsonErr
+		}
+		_, jsonErr = file.Write(line)
+		if jsonErr = errors.Join(jsonErr, file.Close()); jsonErr != nil {
+			return jsonErr
+		}
+	}
+	return errors.Join(err, bench.Print(t.out, []bench.Result{*r}))
+}
+
+type benchRoom struct {
+	Bench   benchFlags `embed:""`
+	Members int        `name:"members" help:"Sessions in the room." default:"1000"`
+	Rate    float64    `name:"rate" help:"Pushes a second." default:"40"`
+	Limit   bool       `name:"limit" help:"Measure this machine's bare write(2) loop in the same pattern too."`
+}
+
+// Run measures.
+func (c *benchRoom) Run(ctx context.Context, t *terminal) error {
+	s, err := c.Bench.setup(t, c.Members)
+	if err != nil {
+		return err
+	}
+	s.Limit = c.Limit
+	r, err := s.Room(ctx, "room", c.Members, c.Rate)
+	return c.Bench.report(t, r, err)
+}
+
+type benchLone struct {
+	Bench   benchFlags    `embed:""`
+	Members int           `name:"members" help:"Sessions in the room." default:"1000"`
+	Every   time.Duration `name:"every" help:"Time from push to push." default:"500ms"`
+}
+
+// Run measures.
+func (c *benchLone) Run(ctx context.Context, t *terminal) error {
+	s, err := c.Bench.setup(t, c.Members)
+	if err != nil {
+		return err
+	}
+	r, err := s.Room(ctx, "lone", c.Members, float64(time.Second)/float64(c.Every))
+	return c.Bench.report(t, r, err)
+}
+
+type benchUsers struct {
+	Bench benchFlags `embed:""`
+	Users int        `name:"users" help:"Users, a session each." default:"1000"`
+	Rate  float64    `name:"rate" help:"Pushes a second." default:"2000"`
+}
+
+// Run measures.
+func (c *benchUsers) Run(ctx context.Context, t *terminal) error {
+	s, err := c.Bench.setup(t, c.Users)
+	if err != nil {
+		return err
+	}
+	r, err := s.Users(ctx, c.Users, c.Rate)
+	return c.Bench.report(t, r, err)
+}
+
+type benchAPI struct {
+	Bench    benchFlags `embed:""`
+	Users    int        `name:"users" help:"Users, a session each." default:"1000"`
+	InFlight int        `name:"in-flight" help:"Requests that wait for their answer at once." default:"64"`
+	Batch    int        `name:"batch" help:"Pushes in one request." default:"1"`
+}
+
+// Run measures.
+func (c *benchAPI) Run(ctx context.Context, t *terminal) error {
+	if c.Batch > 1 && c.Bench.Goim {
+		return errors.New("--batch: goim's API has no batches")
+	}
+	s, err := c.Bench.setup(t, c.Users)
+	if err != nil {
+		return err
+	}
+	r, err := s.Throughput(ctx, c.Users, c.InFlight, c.Batch)
+	return c.Bench.report(t, r, err)
+}
+
+type benchIdle struct {
+	Bench    benchFlags    `embed:""`
+	Sessions int           `name:"sessions" help:"Sessions." default:"10000"`
+	Wait     time.Duration `name:"wait" help:"How long they are idle before memory is read." default:"10s"`
+}
+
+// Run measures.
+func (c *benchIdle) Run(ctx context.Context, t *terminal) error {
+	s, err := c.Bench.setup(t, c.Sessions)
+	if err != nil {
+		return err
+	}
+	r, err := s.Idle(ctx, c.Sessions, c.Wait)
+	return c.Bench.report(t, r, err)
+}
+
+type benchConnect struct {
+	Bench    benchFlags `embed:""`
+	Sessions int        `name:"sessions" help:"Sessions." default:"20000"`
+	InFlight int        `name:"in-flight" help:"Sessions that are being set up at once." default:"128"`
+}
+
+// Run measures.
+func (c *benchConnect) Run(ctx context.Context, t *terminal) error {
+	s, err := c.Bench.setup(t, c.Sessions)
+	if err != nil {
+		return err
+	}
+	r, err := s.Connect(ctx, c.Sessions, c.InFlight)
+	return c.Bench.report(t, r, err)
+}
+
+type benchRamp struct {
+	Bench   benchFlags    `embed:""`
+	Members int           `name:"members" help:"Sessions in the room." default:"10000"`
+	From    float64       `name:"from" help:"Pushes a second to begin with." default:"100"`
+	Step    time.Duration `name:"step" help:"How long each rate is tried." default:"2s"`
+}
+
+// Run measures.
+func (c *benchRamp) Run(ctx context.Context, t *terminal) error {
+	s, err := c.Bench.setup(t, c.Members)
+	if err != nil {
+		return err
+	}
+	r, err := s.Ramp(ctx, c.Members, c.From, c.Step)
+	return c.Bench.report(t, r, err)
+}
+
+type limitServerCmd struct {
+	WS bool `name:"ws"`
+}
+
+// Run serves until its standard input ends.
+func (c *limitServerCmd) Run() error { return bench.LimitServer(os.Stdin, os.Stdout, c.WS) }

@@ -58,7 +58,8 @@ func TestTallyTellsLossFromRepeatsAndDisorder(t *testing.T) {
 		ty.add(1, p, time.Millisecond)
 	}
 	ty.add(0, payload{7, 0, 2, 0}, time.Millisecond) // another session: no repeat
-	if u, d, o, a := ty.unique.Load(), ty.duplicates.Load(), ty.disorder.Load(), ty.alien.Load(); u != 5 || d != 1 || o != 1 || a != 1 {
-		t.Errorf("got %d unique, %d repeats, %d out of order, %d alien, want 5, 1, 1, 1", u, d, o, a)
+	ty.publish()
+	if got, want := ty.read(), (counts{unique: 5, duplicates: 1, disorder: 1, alien: 1, lastAt: time.Millisecond}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

@@ -21,11 +21,18 @@ type tally struct {
 
 	words int
 
-	unique     atomic.Int64
-	duplicates atomic.Int64
-	disorder   atomic.Int64
-	alien      atomic.Int64
-	lastAt     atomic.Int64 // when the last one came, as a time since epoch
+	// Counted by the loop alone, and told to others by publish.
+	count  counts
+	public struct{ unique, duplicates, disorder, alien, lastAt atomic.Int64 }
+}
+
+// counts is what came.
+type counts struct {
+	unique     int64
+	duplicates int64
+	disorder   int64
+	alien      int64         // bodies of another run, or not of ours
+	lastAt     time.Duration // when the last one came
 }
 
 func newTally(run uint16, sessions, streams int, most uint32) *tally {
@@ -39,23 +46,40 @@ func newTally(run uint16, sessions, streams int, most uint32) *tally {
 // add books a delivery. It belongs to the loop.
 func (t *tally) add(session int, p payload, at time.Duration) {
 	if p.run != t.run || int(p.stream) >= t.streams || p.seq >= t.most {
-		t.alien.Add(1)
+		t.count.alien++
 		return
 	}
 	word := &t.seen[session*t.words+int(p.seq/64)]
 	bit := uint64(1) << (p.seq % 64)
 	if *word&bit != 0 {
-		t.duplicates.Add(1)
+		t.count.duplicates++
 		return
 	}
 	*word |= bit
 	last := &t.last[session*t.streams+int(p.stream)]
 	if p.seq < *last {
-		t.disorder.Add(1)
+		t.count.disorder++
 	} else {
 		*last = p.seq + 1
 	}
 	t.lat.add(at - p.sent)
-	t.unique.Add(1)
-	t.lastAt.Store(int64(at))
+	t.count.unique++
+	t.count.lastAt = at
+}
+
+// publish lets other goroutines see what was counted. The loop calls it after each read, not for each delivery.
+func (t *tally) publish() {
+	t.public.unique.Store(t.count.unique)
+	t.public.duplicates.Store(t.count.duplicates)
+	t.public.disorder.Store(t.count.disorder)
+	t.public.alien.Store(t.count.alien)
+	t.public.lastAt.Store(int64(t.count.lastAt))
+}
+
+// read returns what was published. Any goroutine may call it.
+func (t *tally) read() counts {
+	return counts{
+		unique: t.public.unique.Load(), duplicates: t.public.duplicates.Load(), disorder: t.public.disorder.Load(),
+		alien: t.public.alien.Load(), lastAt: time.Duration(t.public.lastAt.Load()),
+	}
 }

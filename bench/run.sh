@@ -1,0 +1,184 @@
+#!/usr/bin/env bash
+# The benchmarks of docs/performance.md: one process of each role on real Kafka and Redis, one load generator, all
+# on this machine. Prints a table for each scenario and keeps all as JSON in bench/results.
+#
+#   bench/run.sh                  everything, some minutes
+#   bench/run.sh --smoke          everything once, small: does it work at all?
+#   bench/run.sh SCENARIO...      only those: room lone large users api idle connect ramp
+#
+# Environment: HALLEY (the binary; bin/halley), HALLEY_BENCH_KAFKA and HALLEY_BENCH_REDIS (servers that run already;
+# else scripts/servers.sh starts them), DURATION (10s), OUT (the JSON file), KEEP (keep logs and data).
+set -euo pipefail
+root="$(cd "$(dirname "$0")/.." && pwd)"
+halley="${HALLEY:-$root/bin/halley}"
+smoke=
+if [ "${1:-}" = --smoke ]; then smoke=1; shift; fi
+[ $# -gt 0 ] || set -- room lone large users api idle connect ramp
+
+[ -x "$halley" ] || { echo "bench: no $halley; run make build" >&2; exit 1; }
+dir="$(mktemp -d "${TMPDIR:-/tmp}/halley-bench.XXXXXX")"
+pids=()
+stop_roles() {
+  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+  for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
+  pids=()
+}
+cleanup() {
+  stop_roles
+  [ "${started:-}" ] && "$root/scripts/servers.sh" stop "$dir/servers" >/dev/null 2>&1
+  if [ "${KEEP:-}" ]; then echo "bench: logs are in $dir" >&2; else rm -rf "$dir"; fi
+}
+trap cleanup EXIT
+
+ulimit -n "$(ulimit -Hn)"
+
+# Servers.
+if [ -z "${HALLEY_BENCH_KAFKA:-}" ] || [ -z "${HALLEY_BENCH_REDIS:-}" ]; then
+  started=1
+  "$root/scripts/servers.sh" start "$dir/servers"
+  eval "$("$root/scripts/servers.sh" env "$dir/servers")"
+  HALLEY_BENCH_KAFKA=$HALLEY_TEST_KAFKA HALLEY_BENCH_REDIS=$HALLEY_TEST_REDIS
+fi
+
+# Settings that all roles share, and free ports.
+port() {
+  local p
+  while :; do
+    p=$((20000 + (RANDOM * 32768 + RANDOM) % 12000))
+    (exec 3<>"/dev/tcp/127.0.0.1/$p") 2>/dev/null || { echo "$p"; return; }
+  done
+}
+tcp=$(port) ws=$(port) http=$(port)
+key="hk_bench_$(head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=\n')"
+head -c 32 /dev/urandom | base64 | tr -d '\n' >"$dir/token-key"
+export HALLEY_API_KEY="$key" HALLEY_URL="http://127.0.0.1:$http"
+export HALLEY_CLUSTER_SECRET="$(head -c 24 /dev/urandom | base64)"
+cat >"$dir/halley.yaml" <<YAML
+data_dir: $dir
+log: {level: ${LOG_LEVEL:-info}}
+kafka: {brokers: ["$HALLEY_BENCH_KAFKA"], prefix: "bench$$."}
+redis: {addrs: ["$HALLEY_BENCH_REDIS"], prefix: "bench$$"}
+comet:
+  name: bench
+  tcp_addr: 127.0.0.1:$tcp
+  ws_addr: 127.0.0.1:$ws
+  grpc_addr: 127.0.0.1:$(port)
+  private_addr: 127.0.0.1:$(port)
+  handshake_rate: 0
+logic:
+  target: 127.0.0.1:${logic:=$(port)}
+  grpc_addr: 127.0.0.1:$logic
+  http_addr: 127.0.0.1:$http
+  private_addr: 127.0.0.1:$(port)
+  token_keys: ["local:HS256:@$dir/token-key"]
+  http_api_keys: ["bench:$(printf %s "$key" | sha256sum | cut -d' ' -f1):admin:*"]
+  http_rate: 0
+router:
+  target: 127.0.0.1:${router:=$(port)}
+  grpc_addr: 127.0.0.1:$router
+  private_addr: 127.0.0.1:$(port)
+  settle_delay: 3s
+job:
+  private_addr: 127.0.0.1:$(port)
+YAML
+export HALLEY_CONFIG="$dir/halley.yaml"
+
+ready() { # ADDR PID
+  local end=$((SECONDS + 40))
+  until curl -fs -o /dev/null "http://$1/readyz"; do
+    kill -0 "$2" 2>/dev/null && [ $SECONDS -lt $end ] || { echo "bench: a role did not start:" >&2; tail -n 3 "$dir"/*.log >&2; exit 1; }
+    sleep 0.1
+  done
+}
+private() { sed -n "/^$1:/,/^[a-z]/s/^  private_addr: //p" "$dir/halley.yaml"; }
+roles=
+start_roles() { # settings for this start as NAME=VALUE
+  local role
+  roles=
+  for role in router logic job comet; do
+    env "$@" "$halley" "$role" >>"$dir/$role.log" 2>&1 &
+    pids+=($!)
+    roles="$roles${roles:+,}$role=$!"
+    ready "$(private $role)" $!
+  done
+}
+
+duration="${DURATION:-10s}" warm=3s
+small() { if [ "$smoke" ]; then echo "$2"; else echo "$1"; fi; }
+[ "$smoke" ] && duration=1s warm=500ms
+
+out="${OUT:-}"
+if [ -z "$out" ]; then
+  out="$root/bench/results/$(date -u +%Y-%m-%dT%H%M%SZ).jsonl"
+  [ "$smoke" ] && out="$dir/smoke.jsonl"
+fi
+mkdir -p "$(dirname "$out")"
+printf '{"date":"%s","commit":"%s","machine":"%s, %s processors, %s","version":"%s"}\n' "$(date -u +%FT%TZ)" \
+  "$(git -C "$root" rev-parse --short HEAD 2>/dev/null || echo unknown)" \
+  "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)" "$(nproc)" "Linux $(uname -r)" "$("$halley" version)" >>"$out"
+
+run() { # SCENARIO FLAGS...
+  local scenario=$1 addr="127.0.0.1:$tcp"
+  shift
+  case " $* " in *" --ws "*) addr="127.0.0.1:$ws" ;; esac
+  printf '\n$ halley bench %s %s\n' "$scenario" "$*"
+  "$halley" bench "$scenario" --comet "$addr" --pids "$roles" --json "$out" "$@"
+}
+timed() { run "$@" --duration "$duration" --warm-up "$warm"; }
+
+for scenario in "$@"; do
+  echo "== $scenario"
+  case "$scenario" in
+    room) # each delivery its own write, against the bare loop
+      start_roles
+      timed room --members "$(small 1000 100)" --rate 40 --limit
+      timed room --members "$(small 1000 100)" --rate 40 --limit --ws
+      ;;
+    lone)
+      start_roles
+      timed lone --members "$(small 1000 100)"
+      timed lone --members "$(small 1000 100)" --ws
+      ;;
+    large) # goim's published scenario; then with a longer flush window
+      start_roles
+      timed room --members "$(small 10000 500)" --rate 40
+      timed room --members "$(small 10000 500)" --rate 40 --ws
+      stop_roles
+      start_roles HALLEY_COMET_FLUSH_MAX=330ms
+      timed room --members "$(small 10000 500)" --rate 40
+      ;;
+    users)
+      start_roles
+      timed users --users "$(small 1000 100)" --rate "$(small 2000 200)"
+      ;;
+    api)
+      start_roles
+      timed api --users "$(small 1000 100)"
+      timed api --users "$(small 1000 100)" --batch 50
+      ;;
+    idle) # a fresh comet each: memory that one run leaves would hide what the next takes
+      start_roles
+      run idle --sessions "$(small 10000 500)" --wait "$(small 10s 1s)"
+      stop_roles
+      start_roles
+      run idle --sessions "$(small 10000 500)" --wait "$(small 10s 1s)" --ws
+      ;;
+    connect)
+      start_roles
+      run connect --sessions "$(small 20000 1000)"
+      stop_roles
+      start_roles
+      run connect --sessions "$(small 20000 1000)" --ws
+      ;;
+    ramp)
+      start_roles HALLEY_COMET_FLUSH_MAX=400ms HALLEY_COMET_OUTBOX_BYTES=2097152
+      run ramp --members "$(small 10000 500)" --from "$(small 100 50)" --step "$(small 2s 500ms)"
+      ;;
+    *)
+      echo "bench: no scenario $scenario" >&2
+      exit 2
+      ;;
+  esac
+  stop_roles
+done
+[ "$smoke" ] || echo "results are in $out"
