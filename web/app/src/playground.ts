@@ -176,7 +176,13 @@ export class Playground {
     const target: api.PushTarget = kind === "user" ? { uids: [name] } : kind === "room" ? { rooms: [name] } : { all: true };
     // sent lets the receiver tell the latency; it is the server's clock as both sides know it.
     const body = { text, from: this.uid.value, sent: Math.round(this.#client.clock.now()) };
-    const { id } = await api.push(this.#credentials.pushKey, target, pushOp, body);
+    const send = () => api.push(this.#credentials.pushKey, target, pushOp, body);
+    const { id } = await send().catch(async (error: unknown) => {
+      // The key of the demo log-in lives for an hour; a new log-in brings a new one.
+      if (!(error instanceof api.ApiError && error.status === 401) || !this.#credentials.name) throw error;
+      await this.#token("refused");
+      return send();
+    });
     this.#note("push", `Push to ${kind === "all" ? "everybody" : kind === "room" ? roomLabel(name) : name} accepted.`);
     return id;
   }

@@ -1,0 +1,170 @@
+// What the browser tests run against: a Halley, a Chromium, and a way to cut the line between them.
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { mkdtempSync, mkdirSync, rmSync } from "node:fs";
+import { createServer, connect, type AddressInfo, type Server, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
+
+export interface Halley {
+  url: string;
+  stop(): Promise<void>;
+}
+
+/** The Halley at HALLEY_URL, else one of our own: `halley all` on free ports, from HALLEY_BIN or built now. */
+export async function startHalley(): Promise<Halley> {
+  const given = process.env.HALLEY_URL;
+  if (given) return { url: given.replace(/\/$/, ""), stop: async () => {} };
+  const dir = mkdtempSync(join(tmpdir(), "halley-browser-"));
+  let binary = process.env.HALLEY_BIN;
+  if (!binary) {
+    binary = join(dir, "halley");
+    execFileSync("go", ["build", "-o", binary, "."], { cwd: new URL("../../../halley", import.meta.url), stdio: "inherit" });
+  }
+  const [http, ws, tcp] = await Promise.all([freePort(), freePort(), freePort()]);
+  const server = spawn(binary, ["all"], {
+    env: {
+      ...process.env,
+      HALLEY_DATA_DIR: join(dir, "data"),
+      HALLEY_LOGIC_HTTP_ADDR: `127.0.0.1:${http}`,
+      HALLEY_COMET_WS_ADDR: `127.0.0.1:${ws}`,
+      HALLEY_COMET_TCP_ADDR: `127.0.0.1:${tcp}`,
+    },
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  let log = "";
+  server.stderr?.on("data", (b: Buffer) => (log += b.toString()));
+  const url = `http://127.0.0.1:${http}`;
+  try {
+    await until(async () => {
+      if (server.exitCode !== null) throw new Error(`halley ended with ${server.exitCode}:\n${log}`);
+      const { endpoints } = await fetch(`${url}/v1/endpoints`).then((r) => r.json() as Promise<{ endpoints: unknown[] }>);
+      return endpoints.length > 0;
+    });
+  } catch (error) {
+    await stop(server);
+    throw error;
+  }
+  return {
+    url,
+    stop: async () => {
+      await stop(server);
+      rmSync(dir, { recursive: true });
+    },
+  };
+}
+
+async function stop(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null) return;
+  const ended = new Promise((resolve) => child.once("exit", resolve));
+  child.kill("SIGTERM");
+  const late = setTimeout(() => child.kill("SIGKILL"), 20_000);
+  await ended;
+  clearTimeout(late);
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+/** Waits until probe is true; what it throws meanwhile counts as not yet, but is told in the end. */
+export async function until(probe: () => Promise<boolean>, limit = 30_000): Promise<void> {
+  const end = Date.now() + limit;
+  for (let last: unknown; ; ) {
+    try {
+      if (await probe()) return;
+    } catch (error) {
+      last = error;
+    }
+    if (Date.now() > end) throw new Error("not in time", { cause: last });
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
+export function startBrowser(): Promise<Browser> {
+  return chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: [
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-quic",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+    ],
+  });
+}
+
+/** A line between a page and a comet that can be cut, and forbidden, as real networks do. */
+export class Line {
+  readonly #sockets = new Set<Socket>();
+  #server: Server | undefined;
+  #open = true;
+  port = 0;
+
+  /** Listens on a port of its own, for a comet at host:port. */
+  async start(host: string, port: number): Promise<void> {
+    this.#server = createServer((near) => {
+      if (!this.#open) {
+        near.destroy();
+        return;
+      }
+      const far = connect(port, host);
+      for (const [from, to] of [[near, far], [far, near]] as const) {
+        this.#sockets.add(from);
+        from.on("error", () => {});
+        from.on("close", () => {
+          this.#sockets.delete(from);
+          to.destroy();
+        });
+        from.pipe(to);
+      }
+    });
+    await new Promise<void>((resolve) => this.#server?.listen(0, "127.0.0.1", resolve));
+    this.port = (this.#server.address() as AddressInfo).port;
+  }
+
+  /** Breaks what is connected, and lets nobody through until mend(). */
+  cut(): void {
+    this.#open = false;
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  mend(): void {
+    this.#open = true;
+  }
+
+  async stop(): Promise<void> {
+    this.cut();
+    await new Promise((resolve) => this.#server?.close(resolve) ?? resolve(undefined));
+  }
+}
+
+/** Makes a page believe that all comets are at the line's end. */
+export async function through(line: Line, context: BrowserContext, url: string): Promise<void> {
+  const { endpoints } = await fetch(`${url}/v1/endpoints`).then((r) => r.json() as Promise<{ endpoints: { ws?: string }[] }>);
+  const comet = new URL(endpoints.find((e) => e.ws)?.ws ?? "");
+  await line.start(comet.hostname, Number(comet.port));
+  comet.hostname = "127.0.0.1";
+  comet.port = String(line.port);
+  for (const path of ["**/v1/endpoints", "**/v1/demo/login"]) {
+    await context.route(path, async (route) => {
+      const response = await route.fetch();
+      const body = (await response.json()) as object;
+      await route.fulfill({ response, json: "endpoints" in body ? { ...body, endpoints: [{ ws: comet.href }] } : body });
+    });
+  }
+}
+
+/** Keeps a picture, if HALLEY_SCREENSHOTS names a folder. */
+export async function picture(page: Page, name: string): Promise<void> {
+  const dir = process.env.HALLEY_SCREENSHOTS;
+  if (!dir) return;
+  mkdirSync(dir, { recursive: true });
+  await page.screenshot({ path: join(dir, `${name}.png`) });
+}
