@@ -97,6 +97,20 @@ func (d *Dispatcher) carryOut(ctx context.Context, s *session.Session, r session
 	}
 	ctx, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
+	resp, err := d.ask(ctx, s, r)
+	if err == nil && resp.GetAgain() {
+		// Now that the effects are stored logic sees what they changed.
+		resp, err = d.ask(ctx, s, r)
+	}
+	d.answer(s, r, resp, err)
+	if e := resp.GetEffects().GetClose(); e != nil {
+		s.Close(session.Cause{Code: errcode.ByName(e.GetCode()), Error: e})
+	}
+}
+
+// ask asks logic about a request and carries out the effects of its answer. The answer is not nil if logic gave
+// one.
+func (d *Dispatcher) ask(ctx context.Context, s *session.Session, r session.Request) (*halleyv1.SessionResponse, error) {
 	comet, epoch := d.Lease.Conn()
 	resp, err := d.Logic.Request(ctx, &halleyv1.SessionRequest{
 		Session: s.Proto(&halleyv1.Conn{Comet: comet, Epoch: epoch, Id: d.Table.ConnID(s)}),
@@ -108,10 +122,7 @@ func (d *Dispatcher) carryOut(ctx context.Context, s *session.Session, r session
 	if err == nil {
 		err = d.effects(ctx, s, resp.GetEffects())
 	}
-	d.answer(s, r, resp, err)
-	if e := resp.GetEffects().GetClose(); e != nil {
-		s.Close(session.Cause{Code: errcode.ByName(e.GetCode()), Error: e})
-	}
+	return resp, err
 }
 
 // answer queues the answer to a request.
