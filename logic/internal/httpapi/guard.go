@@ -141,6 +141,11 @@ func (a *api) guard(w *recorder, r *http.Request, rt route, next http.HandlerFun
 		a.fail(w, r, errcode.TooLarge.Errorf("body: at most %d bytes", rt.maxBytes))
 		return
 	}
+	if !rt.public {
+		// Bodies are JSON whatever they are called: curl -d calls them a form. Paths without a key are strict, so that a foreign page can't send to
+		// them without being asked by the browser (Fetch: only simple content types go without a preflight).
+		r.Header.Set("Content-Type", "application/json")
+	}
 	c := &call{remote: remoteAddr(r), origin: r.Header.Get("Origin"), host: r.Host}
 	if !rt.public {
 		var err error

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/halley-im/halley/logic/internal/httpapi"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/proto/topic"
 )
@@ -174,4 +175,15 @@ func TestBatchIsBounded(t *testing.T) {
 	s.do("POST", "/v1/push/batch", "push", strings.Replace(full, "[", "["+item+",", 1)).want(t, 413, "too_large")
 	s.do("POST", "/v1/push/batch", "push", `{"items":[]}`).want(t, 400, "invalid_request")
 	s.do("POST", "/v1/push/batch", "push", `{}`).want(t, 400, "invalid_request")
+}
+
+func TestBodyIsJSONWhateverItIsCalled(t *testing.T) {
+	s := newServer(t, demo(httpapi.Loopback))
+	for _, ct := range []string{"", "application/x-www-form-urlencoded", "text/plain", "application/json; charset=utf-8"} {
+		s.do("POST", "/v1/push", "push", `{"uids":["ann"]}`, "Content-Type", ct).want(t, 200, "")
+	}
+	// Without a key a page of somewhere else could send it.
+	for _, ct := range []string{"application/x-www-form-urlencoded", "text/plain", "multipart/form-data; boundary=x"} {
+		s.do("POST", "/v1/demo/login", "", `{"name":"ann"}`, "Content-Type", ct).want(t, 400, "invalid_request")
+	}
 }
