@@ -187,3 +187,16 @@ func TestBodyIsJSONWhateverItIsCalled(t *testing.T) {
 		s.do("POST", "/v1/demo/login", "", `{"name":"ann"}`, "Content-Type", ct).want(t, 400, "invalid_request")
 	}
 }
+
+func TestFaultsAreToldInTheWordsOfJSON(t *testing.T) {
+	s := newServer(t)
+	for body, want := range map[string]string{
+		`{"uids":[1]}`: "uids: a number where a string belongs", `{"uids":"a"}`: "uids: a string where a list belongs", `{"all":"yes"}`: "all: a string where a bool belongs",
+		`{"op":"x"}`: "op: a string where a number belongs", `{"txet":"x"}`: `unknown field \"txet\"`, `{"items":1}`: `unknown field \"items\"`, `[]`: ": a array where a object belongs",
+	} {
+		a := s.do("POST", "/v1/push", "push", body).want(t, 400, "invalid_request")
+		if !strings.Contains(a.body, want) || strings.Contains(a.body, "Go ") {
+			t.Errorf("%s: got %s", body, a.body)
+		}
+	}
+}
