@@ -194,19 +194,7 @@ func TestWhatBecomesTooLateInTheWindowIsNotSent(t *testing.T) {
 	c := newCluster(t)
 	a := startComet(t, c.router, "a")
 	a.login("default", "anna", conn(1))
-	r := c.start(testConfig(), func(d *job.Deps) {
-		// The comet can't be reached for a while.
-		reach := time.Now().Add(ms(500))
-		d.Dial = func(addr string) (*grpc.ClientConn, error) {
-			return grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
-				grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-					if time.Now().Before(reach) {
-						return nil, errors.New("no route")
-					}
-					return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
-				}))
-		}
-	})
+	r := c.start(testConfig(), unreachable(ms(500)))
 	late, fresh := record("late", toUID("anna")), record("fresh", toUID("anna"))
 	late.ExpiresAtMs = time.Now().Add(ms(200)).UnixMilli()
 	c.push(topic.Push, late, fresh)
@@ -218,6 +206,92 @@ func TestWhatBecomesTooLateInTheWindowIsNotSent(t *testing.T) {
 	if n := r.count("dropped_total", "reason=expired"); n != 1 {
 		t.Errorf("expired %v, want 1", n)
 	}
+}
+
+// unreachable has a job reach no comet for a while.
+func unreachable(d time.Duration) func(*job.Deps) {
+	return func(deps *job.Deps) {
+		until := time.Now().Add(d)
+		deps.Dial = func(addr string) (*grpc.ClientConn, error) {
+			return grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
+				grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+					if time.Now().Before(until) {
+						return nil, errors.New("no route")
+					}
+					return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+				}))
+		}
+	}
+}
+
+func TestLostPartitionsPushesAreLeftToTheirNewOwner(t *testing.T) {
+	c := newCluster(t)
+	a := startComet(t, c.router, "a")
+	var want []string
+	var recs []*halleyv1.PushRecord
+	for u := range 40 { // in all partitions
+		uid := fmt.Sprintf("u%d", u)
+		a.login("default", uid, conn(u))
+		recs = append(recs, record(uid, toUID(uid)))
+		want = append(want, uid)
+	}
+	cfg := testConfig()
+	cfg.StallAfter, cfg.CondemnAfter = 2*time.Second, time.Minute
+	first := c.start(cfg, unreachable(1500*time.Millisecond))
+	c.push(topic.Push, recs...)
+	kittest.Eventually(t, patience, func() bool { return first.count("deliveries_total") == 40 }, "not on their way")
+	second := c.start(cfg)
+	c.waitCommitted(topic.Push, 40)
+	balanced(t, first, second)
+	for u, id := range want {
+		if got := a.bodies(conn(u)); !slices.Equal(got, []string{id}) {
+			t.Errorf("%s got %v, want it once: what the first job had not sent belongs to whoever has the partition now", id, got)
+		}
+	}
+	if n := first.count("handed_over_total"); n != 40 {
+		t.Errorf("handed over %v, want 40", n)
+	}
+}
+
+func TestRecordsThatWaitForRouterAreHandedOver(t *testing.T) {
+	c := newCluster(t)
+	a := startComet(t, c.router, "a")
+	a.login("default", "anna", conn(1))
+	c.router.with(func() { c.router.away = true })
+	first := c.start(testConfig())
+	c.push(topic.Push, numbered("p", 5, toUID("anna"))...)
+	kittest.Eventually(t, patience, func() bool { return first.count("targets_total") == 5 }, "not taken")
+	first.stop()
+	balanced(t, first)
+	if n := c.committed(topic.Push); n != 0 {
+		t.Errorf("committed up to %d though nothing was delivered", n)
+	}
+	c.router.with(func() { c.router.away = false })
+	second := c.start(testConfig())
+	c.waitCommitted(topic.Push, 5)
+	if got := a.bodies(conn(1)); !slices.Equal(got, ids("p", 5)) {
+		t.Errorf("got %v, want all five", got)
+	}
+	balanced(t, first, second)
+}
+
+func TestFullWindowGoesOnWithTheFirstAcknowledgement(t *testing.T) {
+	c := newCluster(t)
+	a := startComet(t, c.router, "a")
+	a.login("default", "anna", conn(1))
+	cfg := testConfig()
+	cfg.StallAfter, cfg.CondemnAfter = time.Minute, time.Minute
+	r := c.start(cfg)
+	a.with(func() { a.hold = true })
+	const n = 500
+	c.push(topic.Push, numbered("p", n, toUID("anna"))...)
+	kittest.Eventually(t, patience, func() bool { return r.count("deliveries_total") == float64(cfg.WindowCount) }, "the window is not full")
+	a.with(func() { a.hold = false })
+	c.waitCommitted(topic.Push, n)
+	if got := a.bodies(conn(1)); !slices.Equal(got, ids("p", n)) {
+		t.Errorf("got %v", got)
+	}
+	balanced(t, r)
 }
 
 func TestKilledCometsPushesAreLookedUpAgainWhenItsLeaseIsOver(t *testing.T) {

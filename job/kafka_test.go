@@ -1,0 +1,67 @@
+package job_test
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/halley-im/halley/kit/kafkaconn"
+	"github.com/halley-im/halley/kit/kittest"
+	"github.com/halley-im/halley/proto/topic"
+)
+
+func TestKafkaMayRestart(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := ln.Addr().(*net.TCPAddr).Port
+	_ = ln.Close()
+	dir := t.TempDir()
+	start := func() *kfake.Cluster {
+		t.Helper()
+		k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(port), kfake.DataDir(dir), kfake.GroupMinSessionTimeout(time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	k := start()
+	defer func() { k.Close() }()
+	c := &cluster{t: t, router: startRouter(t), log: slog.New(slog.DiscardHandler), kafka: kafkaconn.Config{
+		Brokers: k.ListenAddrs(), Partitions: 2, Replication: 1, MinInsync: 1, Retention: time.Hour, WriteTimeout: 3 * time.Second,
+		BatchTimeout: time.Millisecond, SessionTimeout: 2 * time.Second, HeartbeatInterval: 200 * time.Millisecond,
+		RebalanceTimeout: 3 * time.Second, JoinBackoff: 100 * time.Millisecond, MaxWait: 200 * time.Millisecond,
+	}}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := kafkaconn.EnsureTopics(ctx, c.kafka, c.log); err != nil {
+		t.Fatal(err)
+	}
+	c.prod = kafkaconn.NewProducer(c.kafka, c.log)
+	defer c.prod.Close()
+	a := startComet(t, c.router, "a")
+	a.login("default", "anna", conn(1))
+	r := c.start(testConfig())
+	defer r.stop()
+	c.push(topic.Push, numbered("p", 10, toUID("anna"))...)
+	c.waitCommitted(topic.Push, 10)
+	k.Close()
+	k = start()
+	kittest.Eventually(t, patience, func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		return kafkaconn.EnsureTopics(ctx, c.kafka, c.log) == nil
+	}, "kafka is not back")
+	c.push(topic.Push, numbered("q", 10, toUID("anna"))...)
+	c.waitCommitted(topic.Push, 20)
+	checkFirsts(t, a.bodies(conn(1)), append(ids("p", 10), ids("q", 10)...))
+	balanced(t, r)
+	if n := r.count("rebalances_total", "lane=push"); n < 2 {
+		t.Errorf("joined %v times, want twice: Kafka was not away", n)
+	}
+}
