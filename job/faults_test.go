@@ -208,6 +208,46 @@ func TestWhatBecomesTooLateInTheWindowIsNotSent(t *testing.T) {
 	}
 }
 
+func TestRoomIsNotRepeatedWhereItWasDelivered(t *testing.T) {
+	c := newCluster(t)
+	a, b := startComet(t, c.router, "a"), startComet(t, c.router, "b")
+	a.login("default", "anna", conn(1), "chat://1")
+	b.login("default", "bert", conn(2), "chat://1")
+	cfg := testConfig()
+	cfg.CondemnAfter = time.Minute
+	r := c.start(cfg)
+	a.with(func() { a.hold = true })
+	c.push(topic.Push, record("p", toRoom("chat://1")))
+	kittest.Eventually(t, patience, func() bool { return len(b.bodies(conn(2))) == 1 && r.count("acknowledged_total") == 1 }, "b did not get it")
+	c.router.die(a.epoch)
+	c.waitCommitted(topic.Push, 1)
+	balanced(t, r)
+	if got := b.bodies(conn(2)); len(got) != 1 {
+		t.Errorf("bert got %v, want it once though the room was looked up again", got)
+	}
+	if n := r.count("located_again_total"); n != 1 {
+		t.Errorf("looked up again %v times, want once", n)
+	}
+}
+
+func TestEndWaitsForAcknowledgementsAndCommitsThem(t *testing.T) {
+	c := newCluster(t)
+	a := startComet(t, c.router, "a")
+	a.login("default", "anna", conn(1))
+	r := c.start(testConfig())
+	a.with(func() { a.hold = true })
+	c.push(topic.Push, numbered("p", 5, toUID("anna"))...)
+	kittest.Eventually(t, patience, func() bool { return r.count("deliveries_total") == 5 }, "not on their way")
+	r.cancel()
+	kittest.Eventually(t, patience, func() bool { return r.Ready(t.Context()) != nil }, "ready while it ends")
+	a.with(func() { a.hold = false })
+	r.stop()
+	if n := c.committed(topic.Push); n != 5 {
+		t.Errorf("committed up to %d, want 5: the acknowledgements came while the job ended", n)
+	}
+	balanced(t, r)
+}
+
 // unreachable has a job reach no comet for a while.
 func unreachable(d time.Duration) func(*job.Deps) {
 	return func(deps *job.Deps) {

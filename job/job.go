@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -53,6 +54,7 @@ type Job struct {
 	log       *slog.Logger
 	hub       *deliver.Hub
 	consumers []*consume.Consumer
+	ended     atomic.Bool
 }
 
 // lanes are those whose topics hold PushRecords.
@@ -96,6 +98,8 @@ func New(cfg Config, deps Deps) (*Job, error) {
 func (j *Job) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	ending := context.AfterFunc(ctx, func() { j.ended.Store(true) })
+	defer ending()
 	// Streams outlive the consumers, whose last act is to wait for acknowledgements.
 	streaming, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var hub sync.WaitGroup
@@ -122,11 +126,16 @@ func (j *Job) Run(ctx context.Context) error {
 	}
 }
 
-// errNotJoined says that a group was not joined yet.
-var errNotJoined = errors.New("consumer groups not joined yet")
+var (
+	errNotJoined = errors.New("consumer groups not joined yet")
+	errEnding    = errors.New("ending")
+)
 
-// Ready returns nil once job has joined all its groups.
+// Ready returns nil from when job has joined all its groups until it is to end.
 func (j *Job) Ready(context.Context) error {
+	if j.ended.Load() {
+		return errEnding
+	}
 	for _, c := range j.consumers {
 		if !c.Joined() {
 			return errNotJoined
