@@ -60,22 +60,32 @@ describe("backoff", () => {
 });
 
 describe("clock", () => {
-  it("believes the sample with the shortest round trip", () => {
+  it("lies between the closest bounds that the answers gave", () => {
     const clock = new ServerClock();
     expect(clock.error).toBe(Infinity);
-    clock.sample(1000, 1100, 6090); // 5040 ± 50
-    expect(clock.offset).toBe(5040);
-    clock.sample(2000, 2004, 7002); // 5000 ± 2
-    clock.sample(3000, 3400, 8390);
-    expect(clock.offset).toBe(5000);
-    expect(clock.error).toBe(2);
+    clock.sample(1000, 1100, 6090); // 4990 to 5090
+    expect(clock.offset).toBe(4990);
+    clock.sample(2000, 2004, 7002); // 4998 to 5002
+    clock.sample(3000, 3400, 8390); // 4990 to 5390
+    expect(clock.offset).toBe(4998);
+    expect(clock.error).toBe(4);
+    clock.sample(4000, 4100, -1000 + 4000); // the clock was set: -1100 to -1000
+    expect(clock.offset).toBe(-1000);
   });
 
-  it("forgets, so that a clock that was set is followed", () => {
+  it("believes that two clocks which may be equal are equal", () => {
     const clock = new ServerClock();
-    clock.sample(0, 0, 5000);
-    for (let i = 0; i < 8; i++) clock.sample(100, 110, 105);
+    // The server stamps at once and takes its time to answer: the middle would be wrong by 10 ms.
+    clock.sample(1000, 1021, 1001);
     expect(clock.offset).toBe(0);
+  });
+
+  it("follows one that drifts", () => {
+    const clock = new ServerClock();
+    for (let i = 0; i < 100; i++) {
+      clock.sample(i * 1000, i * 1000 + 10, i * 1000 + 500 + i);
+      expect(Math.abs(clock.offset - (500 + i))).toBeLessThanOrEqual(10);
+    }
   });
 });
 

@@ -24,6 +24,11 @@ export const Leave = () => (
     <path d="M10 4H6a2 2 0 0 0-2 2v12a2 2 0 0 0 2 2h4M15 8l4 4-4 4m4-4H9" />
   </Icon>
 );
+export const Close = () => (
+  <Icon>
+    <path d="M6 6l12 12M18 6 6 18" />
+  </Icon>
+);
 export const Bell = () => (
   <Icon>
     <path d="M6 16V11a6 6 0 1 1 12 0v5l1.500 2h-15L6 16Zm4 4.500a2.200 2.200 0 0 0 4 0" />

@@ -3,7 +3,7 @@ import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { bodyText, duration, exactTime, roomLabel, time } from "../format.ts";
 import type { Line, Playground, Received, Room } from "../playground.ts";
 import { Avatar } from "./avatar.tsx";
-import { Bell, Chat, Hash, Leave, People, Send } from "./icons.tsx";
+import { Bell, Chat, Close, Hash, People, Send } from "./icons.tsx";
 
 /** The middle: the room in view, or the pushes. */
 export function Conversation({ playground }: { playground: Playground }) {
@@ -27,7 +27,7 @@ function RoomView({ playground, room }: { playground: Playground; room: Room }) 
           <span class="aside"> in this room</span>
         </span>
         <button class="icon-button" type="button" title="Leave this room" aria-label={`Leave ${roomLabel(room.name)}`} onClick={() => void playground.leave(room.name)}>
-          <Leave />
+          <Close />
         </button>
       </header>
       <Lines lines={room.lines} onAgain={(id) => void playground.sayAgain(id)} />
@@ -77,7 +77,7 @@ function LineView({ line, follows, onAgain }: { line: Line; follows: boolean; on
           {line.failed ? (
             <span class="failed">
               Not sent: {line.failed}.{" "}
-              <button class="small" type="button" onClick={() => onAgain(line.id)}>
+              <button class="chip" type="button" onClick={() => onAgain(line.id)}>
                 Try again
               </button>
             </span>

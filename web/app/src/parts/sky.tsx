@@ -3,23 +3,28 @@ export function Sky() {
   return (
     <svg class="sky" viewBox="0 0 1200 800" preserveAspectRatio="xMidYMid slice" aria-hidden="true" focusable="false">
       <defs>
-        <linearGradient id="sky-tail" x1="0" y1="0" x2="1" y2="1">
-          <stop offset="0" class="tail-far" />
-          <stop offset="1" class="tail-near" />
+        <linearGradient id="sky-dust" gradientUnits="userSpaceOnUse" x1="180" y1="20" x2="900" y2="320">
+          <stop offset="0" class="dust-far" />
+          <stop offset="1" class="dust-near" />
+        </linearGradient>
+        <linearGradient id="sky-gas" gradientUnits="userSpaceOnUse" x1="330" y1="20" x2="900" y2="320">
+          <stop offset="0" class="gas-far" />
+          <stop offset="1" class="gas-near" />
         </linearGradient>
         <radialGradient id="sky-glow">
           <stop offset="0" class="glow-in" />
+          <stop offset="0.3" class="glow-mid" />
           <stop offset="1" class="glow-out" />
         </radialGradient>
       </defs>
       {stars.map(([x, y, r]) => (
         <circle class="star" cx={x} cy={y} r={r} />
       ))}
-      <g class="comet">
-        <path d="M120 40C420 110 700 190 906 318a22 22 0 1 1-36 24C700 220 400 130 120 40Z" fill="url(#sky-tail)" />
-        <circle cx="888" cy="331" r="90" fill="url(#sky-glow)" />
-        <circle class="head" cx="888" cy="331" r="15" />
-      </g>
+      {/* Two tails, as comets have: dust, broad and bent; gas, narrow and straight away from the sun. */}
+      <path d="M150 70C470 90 700 175 907 320a11 11 0 0 1-14 20C690 225 460 130 150 70Z" fill="url(#sky-dust)" />
+      <path d="M330 12 905 323a8 8 0 0 1-9 13Z" fill="url(#sky-gas)" />
+      <circle cx="900" cy="330" r="130" fill="url(#sky-glow)" />
+      <circle class="head" cx="900" cy="330" r="12" />
     </svg>
   );
 }

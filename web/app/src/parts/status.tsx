@@ -41,7 +41,7 @@ export function Status({ playground }: { playground: Playground }) {
           <span class="figure" aria-hidden="true">
             in {left} s
           </span>
-          <button class="small" type="button" onClick={() => playground.retryNow()}>
+          <button class="chip" type="button" onClick={() => playground.retryNow()}>
             Now
           </button>
         </>
