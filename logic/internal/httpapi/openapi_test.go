@@ -2,9 +2,13 @@ package httpapi_test
 
 import (
 	"flag"
+	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/halley-im/halley/proto/errcode"
 )
 
 var update = flag.Bool("update", false, "rewrite openapi.yaml")
@@ -56,5 +60,33 @@ func TestDocsNeedNothingFromElsewhere(t *testing.T) {
 	}
 	if j := s.do("GET", "/openapi.json", "", ""); j.status != 200 || j.json(t)["openapi"] != "3.1.0" {
 		t.Errorf("openapi.json: got %d", j.status)
+	}
+}
+
+// The page of the API in docs names every path and every error that the API can answer.
+func TestDocsPageIsComplete(t *testing.T) {
+	b, err := os.ReadFile("../../../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(b)
+	for _, c := range calls {
+		path, _, _ := strings.Cut(c.path, "?")
+		// The page has rooms and users of its own.
+		for part := range strings.SplitSeq(strings.TrimPrefix(path, "/v1/"), "/") {
+			if part != "chat%3A%2F%2Flobby" && part != "ann" && !strings.Contains(page, part) {
+				t.Errorf("%s isn't there: %s", c.path, part)
+			}
+		}
+	}
+	for _, code := range []*errcode.Code{
+		errcode.InvalidRequest, errcode.OpReserved, errcode.Unauthenticated, errcode.Forbidden, errcode.RoomReserved, errcode.UnknownMethod, errcode.NotFound,
+		errcode.MethodNotAllowed, errcode.IdempotencyBusy, errcode.TooLarge, errcode.IdempotencyReuse, errcode.RateLimited, errcode.Internal, errcode.Unavailable,
+	} {
+		retry := map[bool]string{true: "yes", false: "no"}[code.Retry]
+		row := regexp.MustCompile(fmt.Sprintf("(?m)^\\| `%s` \\| %d \\| .* \\| %s \\|$", code.Name, code.HTTP, retry))
+		if !row.MatchString(page) {
+			t.Errorf("no row for %s, %d, retry %s", code.Name, code.HTTP, retry)
+		}
 	}
 }
