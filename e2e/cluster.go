@@ -26,8 +26,10 @@ const (
 // setup is how a cluster or node is started.
 type setup struct {
 	env map[string]string
-	// routerTarget is what comets, logics and jobs are told instead of the routers' addresses.
-	routerTarget map[string]string
+	// proxied are the processes that reach the routers through proxies.
+	proxied map[string]bool
+	// spareRouters is how many more routers everybody is told of; they are not started.
+	spareRouters int
 }
 
 // Option changes a setup.
@@ -47,10 +49,11 @@ func GoimIdle(d time.Duration) Option {
 	}
 }
 
-// RoutersVia has the processes of a name reach the routers at another address.
-func RoutersVia(process, target string) Option {
-	return func(s *setup) { s.routerTarget[process] = target }
-}
+// RoutersByProxy has a process reach the routers through proxies that a test can cut.
+func RoutersByProxy(process string) Option { return func(s *setup) { s.proxied[process] = true } }
+
+// SpareRouters are routers that everybody is told of and that are not started.
+func SpareRouters(n int) Option { return func(s *setup) { s.spareRouters = n } }
 
 // Secrets are a cluster's keys as its tests know them.
 type Secrets struct {
@@ -86,6 +89,9 @@ type Cluster struct {
 	Prefix string
 
 	Comets, Logics, Routers, Jobs []*Node
+	// Spare are routers that are not started; Proxies carry the proxied processes' calls of the routers.
+	Spare   []*Node
+	Proxies []*Proxy
 
 	dir   string
 	setup setup
@@ -110,7 +116,7 @@ func logDir(t testing.TB) string {
 }
 
 func newSetup(opts []Option) setup {
-	s := setup{env: map[string]string{}, routerTarget: map[string]string{}}
+	s := setup{env: map[string]string{}, proxied: map[string]bool{}}
 	for _, o := range opts {
 		o(&s)
 	}
@@ -137,6 +143,9 @@ func shortTimes() map[string]string {
 		"HALLEY_ROUTER_LEASE_TTL":         leaseTTL.String(),
 		"HALLEY_ROUTER_MARKER_WINDOW":     "6s",
 		"HALLEY_ROUTER_SETTLE_DELAY":      "1s",
+		"HALLEY_ROUTER_CONN_TOMBSTONE":    "5s",
+		"HALLEY_ROUTER_ROOM_TOMBSTONE":    "5s",
+		"HALLEY_ROUTER_SWEEP_INTERVAL":    "10s",
 		"HALLEY_COMET_RENEW_INTERVAL":     renewInterval.String(),
 		"HALLEY_COMET_COUNT_INTERVAL":     "2s",
 		"HALLEY_COMET_RESYNC_SPREAD":      "2s",
@@ -144,6 +153,8 @@ func shortTimes() map[string]string {
 		"HALLEY_COMET_DRAIN_RATE":         "50",
 		"HALLEY_JOB_CONDEMN_AFTER":        leaseTTL.String(),
 		"HALLEY_LOG_LEVEL":                "debug",
+		// A killed logic leaves its requests in progress; until this is over their repeats are answered 409.
+		"HALLEY_LOGIC_HTTP_IDEMPOTENCY_PROGRESS": "3s",
 	}
 }
 
@@ -190,6 +201,9 @@ func StartCluster(t testing.TB, size Size, opts ...Option) *Cluster {
 	for i := range size.Routers {
 		c.Routers = append(c.Routers, c.node("router", i))
 	}
+	for i := range c.setup.spareRouters {
+		c.Spare = append(c.Spare, c.node("router", size.Routers+i))
+	}
 	for i := range size.Logics {
 		c.Logics = append(c.Logics, c.node("logic", i))
 	}
@@ -198,6 +212,9 @@ func StartCluster(t testing.TB, size Size, opts ...Option) *Cluster {
 	}
 	for i := range size.Jobs {
 		c.Jobs = append(c.Jobs, c.node("job", i))
+	}
+	for _, n := range c.Spare {
+		c.configure(n)
 	}
 	for _, group := range [][]*Node{c.Routers, c.Logics, c.Comets, c.Jobs} {
 		for _, n := range group {
@@ -248,11 +265,17 @@ func (c *Cluster) configure(n *Node) {
 		"HALLEY_KAFKA_PREFIX":   c.Prefix + ".",
 		"HALLEY_REDIS_ADDRS":    c.Servers.Redis,
 		"HALLEY_REDIS_PREFIX":   c.Prefix,
-		"HALLEY_ROUTER_TARGET":  targets(c.Routers),
+		"HALLEY_ROUTER_TARGET":  targets(append(c.Routers[:len(c.Routers):len(c.Routers)], c.Spare...)),
 		"HALLEY_LOGIC_TARGET":   targets(c.Logics),
 	})
-	if via := c.setup.routerTarget[n.Name]; via != "" {
-		env["HALLEY_ROUTER_TARGET"] = via
+	if c.setup.proxied[n.Name] {
+		var via []string
+		for _, r := range c.Routers {
+			p := NewProxy(c.T, r.GRPC)
+			c.Proxies = append(c.Proxies, p)
+			via = append(via, p.Addr)
+		}
+		env["HALLEY_ROUTER_TARGET"] = strings.Join(via, ",")
 	}
 	env["HALLEY_"+strings.ToUpper(role)+"_PRIVATE_ADDR"] = n.Private
 	switch role {
