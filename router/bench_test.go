@@ -126,7 +126,7 @@ func BenchmarkMemory(b *testing.B) {
 			}
 		}
 		eventually(b, func() bool { // the settle set is empty again
-			k, err := w.redis.Keys(context.Background(), w.prefix+":*:due").Result()
+			k, err := w.redis.Keys(context.Background(), w.prefix+":{p*}:due").Result()
 			return err == nil && len(k) == 0
 		}, "settled")
 		b.ReportMetric((used()-before)/sessions, "redis-B/session")

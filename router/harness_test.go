@@ -356,7 +356,7 @@ func at(s ...*halleyv1.Session) []string {
 
 func eventually(t testing.TB, f func() bool, what string, args ...any) {
 	t.Helper()
-	limit := time.Now().Add(10 * time.Second)
+	limit := time.Now().Add(15 * time.Second)
 	for !f() {
 		if time.Now().After(limit) {
 			t.Fatalf("never: "+what, args...)

@@ -30,23 +30,38 @@ type claimedWork struct {
 }
 
 const (
-	claimLimit = 200
+	// claimLimit is the most work taken at once, over all buckets: so much is done well before the claim runs out.
+	claimLimit = 2000
 	eventOp    = 102
+	// produceMost is the most records written at once.
+	produceMost = 200
 )
 
 // settle does the work that is due. What fails stays, and is due again when the claim has run out.
 func (s *Store) settle(ctx context.Context) error {
-	c, err := s.leases.at(ctx)
-	if err != nil {
-		return err
+	for ctx.Err() == nil {
+		c, err := s.leases.at(ctx)
+		if err != nil {
+			return err
+		}
+		if s.unavailable(c) > 0 {
+			return nil // who isn't found now may well be there
+		}
+		work, err := s.claim(ctx, c)
+		if err != nil || len(work) == 0 {
+			return err
+		}
+		if err := s.settleWork(ctx, c, work); err != nil {
+			return err
+		}
+		if len(work) < claimLimit/4 {
+			return nil // the rest is so little that it can wait for the next look
+		}
 	}
-	if s.unavailable(c) > 0 {
-		return nil // who isn't found now may well be there
-	}
-	work, err := s.claim(ctx, c)
-	if err != nil || len(work) == 0 {
-		return err
-	}
+	return nil
+}
+
+func (s *Store) settleWork(ctx context.Context, c clock, work []claimedWork) error {
 	var users, rooms, empties []claimedWork
 	for _, w := range work {
 		switch w.member[0] {
@@ -80,10 +95,13 @@ func (s *Store) claim(ctx context.Context, c clock) ([]claimedWork, error) {
 	for i, h := range heads {
 		if v := h.Val(); len(v) > 0 && int64(v[0].Score) <= c.now {
 			buckets = append(buckets, i)
-			calls = append(calls, &call{
-				script: claimScript, keys: []string{s.keys.bucket[i].due}, args: []any{s.opt.ClaimTime.Milliseconds(), claimLimit},
-			})
 		}
+	}
+	for _, i := range buckets {
+		calls = append(calls, &call{
+			script: claimScript, keys: []string{s.keys.bucket[i].due},
+			args: []any{s.opt.ClaimTime.Milliseconds(), max(claimLimit/len(buckets), 1)},
+		})
 	}
 	if err := runAll(ctx, s.redis, calls); err != nil {
 		return nil, err
@@ -295,7 +313,7 @@ func (s *Store) produceEvents(ctx context.Context) {
 			msgs = append(msgs, m)
 		}
 	more:
-		for len(msgs) < claimLimit {
+		for len(msgs) < produceMost {
 			select {
 			case m := <-s.events:
 				msgs = append(msgs, m)
