@@ -142,7 +142,7 @@ func ReadFile(path string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open API keys: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	var lines []string
 	for sc := bufio.NewScanner(f); ; {
 		if !sc.Scan() {

@@ -176,5 +176,5 @@ func (a answer) want(t testing.TB, status int, contentType, body string) {
 var (
 	away     = status.Error(codes.Unavailable, "away")
 	kafkaOut = errcode.Unavailable.After(time.Second)
-	odd      = errors.New("odd")
+	errOdd   = errors.New("odd")
 )

@@ -195,7 +195,7 @@ func ready(s string) answer { return answer{[]byte(s), []string{strconv.Itoa(len
 func (a answer) write(w http.ResponseWriter) {
 	h := w.Header()
 	h["Content-Type"], h["Content-Length"] = typeJSON, a.length
-	w.Write(a.body) // who hung up isn't told
+	_, _ = w.Write(a.body) // who hung up isn't told
 }
 
 // result is the answer's shape; data nil is left out.
@@ -216,14 +216,14 @@ func (h *Handler) data(w http.ResponseWriter, r *http.Request, v any) {
 		return
 	}
 	w.Header()["Content-Type"] = typeJSON
-	w.Write(b)
+	_, _ = w.Write(b)
 }
 
 // failed is goim's answer to what went wrong behind it: HTTP 200 and a code.
 func (h *Handler) failed(w http.ResponseWriter, code int, message string) {
 	b, _ := json.Marshal(result{Code: code, Message: message}) // two plain fields: can't fail
 	w.Header()["Content-Type"] = typeJSON
-	w.Write(b)
+	_, _ = w.Write(b)
 }
 
 // badRequest is goim's answer to a bad parameter: JSON that says it is text, status 400 (or another, for what goim has no
@@ -232,7 +232,7 @@ func badRequest(w http.ResponseWriter, status int, message string) {
 	b, _ := json.Marshal(result{Code: codeRequest, Message: message})
 	w.Header()["Content-Type"] = typeText
 	w.WriteHeader(status)
-	w.Write(b)
+	_, _ = w.Write(b)
 }
 
 // refuse answers a request without a good key, or with too many before it. goim has no such case: the code is the
@@ -248,7 +248,7 @@ func refuse(w http.ResponseWriter, e *errcode.Error, old bool) {
 	}
 	w.WriteHeader(e.Code.HTTP)
 	if old {
-		w.Write(oldFailure.body)
+		_, _ = w.Write(oldFailure.body)
 		return
 	}
 	text := e.Detail
@@ -256,7 +256,7 @@ func refuse(w http.ResponseWriter, e *errcode.Error, old bool) {
 		text = e.Code.Text
 	}
 	b, _ := json.Marshal(result{Code: -e.Code.HTTP, Message: text})
-	w.Write(b)
+	_, _ = w.Write(b)
 }
 
 // router returns a context for a call of router.

@@ -38,7 +38,7 @@ var clientBackoff = &backoff{MaxDelay: 300, BaseDelay: 3, Factor: 1.8, Jitter: 0
 // are told, and only nodes with the same ones.
 func (h *Handler) nodesWeighted(w http.ResponseWriter, r *http.Request, _ Caller) {
 	var platform text
-	query(r.URL.RawQuery, func(k, v string) error {
+	_ = query(r.URL.RawQuery, func(k, v string) error {
 		if k == "platform" {
 			platform.take(v)
 		}

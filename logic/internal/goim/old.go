@@ -156,7 +156,7 @@ func (h *Handler) oldCount(w http.ResponseWriter, r *http.Request, c Caller) {
 		return
 	}
 	w.Header()["Content-Type"] = typeJSON
-	w.Write(b)
+	_, _ = w.Write(b)
 }
 
 // oldServerDel has nothing to do: a dead comet's sessions are gone when its lease is due. It answers that all is well, so

@@ -70,7 +70,7 @@ func (h *Handler) onlineTop(w http.ResponseWriter, r *http.Request, c Caller) {
 func (h *Handler) onlineRoom(w http.ResponseWriter, r *http.Request, c Caller) {
 	var typ text
 	var ids []string
-	query(r.URL.RawQuery, func(k, v string) error {
+	_ = query(r.URL.RawQuery, func(k, v string) error {
 		switch k {
 		case "type":
 			typ.take(v)

@@ -237,7 +237,7 @@ func TestFailureBehindIsGoimsCode(t *testing.T) {
 	for _, path := range []string{"mids?operation=1000&mids=1", "room?operation=1000&type=a&room=1", "all?operation=1000"} {
 		f.do("POST", "/goim/push/"+path, "x").want(t, 200, typeJSON, `{"code":-500,"message":"the service can't answer now"}`)
 	}
-	f.push.err = odd
+	f.push.err = errOdd
 	f.do("POST", "/goim/push/all?operation=1000", "x").want(t, 200, typeJSON, `{"code":-500,"message":"something went wrong on our side"}`)
 	f.push.err = errcode.TooLarge.Errorf("targets and exclusions: at most 10000")
 	f.do("POST", "/goim/push/mids?operation=1000&mids=1", "x").want(t, 413, typeText, `{"code":-400,"message":"targets and exclusions: at most 10000"}`)

@@ -185,9 +185,10 @@ func (a *api) guard(w *recorder, r *http.Request, rt route, next http.HandlerFun
 // once carries a request out unless it was before, and keeps its answer.
 func (a *api) once(w *recorder, r *http.Request, c *call, body []byte, next http.HandlerFunc) {
 	h := sha256.New()
-	io.WriteString(h, r.URL.RawQuery)
-	h.Write([]byte{0})
-	h.Write(body)
+	// A hash takes all it is given.
+	_, _ = io.WriteString(h, r.URL.RawQuery)
+	_, _ = h.Write([]byte{0})
+	_, _ = h.Write(body)
 	var print [sha256.Size]byte
 	h.Sum(print[:0])
 	kept, req, err := a.idem.Begin(r.Context(), c.scope, c.idem, print)
@@ -201,7 +202,7 @@ func (a *api) once(w *recorder, r *http.Request, c *call, body []byte, next http
 		}
 		w.Header().Set("Idempotency-Replayed", "true")
 		w.WriteHeader(kept.Status)
-		w.Write(kept.Body)
+		_, _ = w.Write(kept.Body)
 		return
 	}
 	var answer *idempotency.Answer

@@ -38,7 +38,7 @@ func plain(w http.ResponseWriter, status int, text string) {
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	w.Write([]byte(text))
+	_, _ = w.Write([]byte(text))
 }
 
 // readiness is the answer to /readyz?verbose.
@@ -86,7 +86,7 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	w.Write(append(b, '\n'))
+	_, _ = w.Write(append(b, '\n'))
 }
 
 // serveMetrics serves /metrics to this machine, and to keys that may read. A request that a proxy passed on comes from loopback

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"mime"
@@ -93,9 +94,8 @@ func newWebFile(name string, b []byte) *webFile {
 	if len(b) >= gzipFrom && compressible {
 		var buf bytes.Buffer
 		zw, _ := gzip.NewWriterLevel(&buf, gzip.BestCompression) // a level that exists
-		zw.Write(b)
-		zw.Close()
-		if buf.Len() < len(b) {
+		_, err := zw.Write(b)
+		if err = errors.Join(err, zw.Close()); err == nil && buf.Len() < len(b) {
 			f.small = buf.Bytes()
 		}
 	}
@@ -137,7 +137,7 @@ func (f *webFile) write(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Type", f.contentType)
 	h.Set("Content-Length", fmt.Sprint(len(body)))
 	if r.Method != http.MethodHead {
-		w.Write(body)
+		_, _ = w.Write(body)
 	}
 }
 

@@ -123,7 +123,7 @@ func TestScopesDoNotShareKeys(t *testing.T) {
 			t.Errorf("another %s got the push id", name)
 		}
 	}
-	if idempotency.PushID(scope, "k") != idempotency.PushID(scope, "k") || idempotency.PushID(scope, "k") == idempotency.PushID(scope, "l") {
+	if same := scope; idempotency.PushID(scope, "k") != idempotency.PushID(same, "k") || idempotency.PushID(scope, "k") == idempotency.PushID(scope, "l") {
 		t.Error("a push id must follow from the key")
 	}
 }
