@@ -14,6 +14,7 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/halley-im/halley/kit/kittest"
 	"github.com/halley-im/halley/logic/internal/idempotency"
 	"github.com/halley-im/halley/proto/errcode"
 )
@@ -25,6 +26,20 @@ var (
 	other = sha256.Sum256([]byte("other"))
 )
 
+func TestMain(m *testing.M) { kittest.Main(m) }
+
+// onRedis returns a Store on Redis, a real one if the environment names it.
+func onRedis(t *testing.T) *idempotency.Store {
+	t.Helper()
+	rdb, prefix := kittest.Redis(t)
+	s, err := idempotency.New(rdb, prefix, times, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// open returns a Store on a Redis whose clock and end are the test's.
 func open(t *testing.T) (*idempotency.Store, *miniredis.Miniredis) {
 	t.Helper()
 	mr := miniredis.RunT(t)
@@ -47,7 +62,7 @@ func begin(t *testing.T, s *idempotency.Store, sc idempotency.Scope, key string,
 }
 
 func TestFinalAnswerIsGivenAgain(t *testing.T) {
-	s, mr := open(t)
+	s := onRedis(t)
 	a, r := begin(t, s, scope, "k", body)
 	if a != nil {
 		t.Fatalf("an answer before there was one: %+v", a)
@@ -59,14 +74,24 @@ func TestFinalAnswerIsGivenAgain(t *testing.T) {
 			t.Fatalf("got %+v", a)
 		}
 	}
-	mr.FastForward(24*time.Hour + time.Second)
+}
+
+func TestAnswerIsForgottenAfterADay(t *testing.T) {
+	s, mr := open(t)
+	_, r := begin(t, s, scope, "k", body)
+	r.End(t.Context(), &idempotency.Answer{Status: 200})
+	mr.FastForward(24*time.Hour - time.Second)
+	if a, _ := begin(t, s, scope, "k", body); a == nil {
+		t.Error("the answer is gone before a day")
+	}
+	mr.FastForward(2 * time.Second)
 	if a, _ := begin(t, s, scope, "k", body); a != nil {
 		t.Error("the answer is there after a day")
 	}
 }
 
 func TestOtherBodyIsRefused(t *testing.T) {
-	s, _ := open(t)
+	s := onRedis(t)
 	_, r := begin(t, s, scope, "k", body)
 	if _, _, err := s.Begin(t.Context(), scope, "k", other); !errors.Is(err, errcode.IdempotencyReuse) {
 		t.Errorf("in progress: got %v", err)
@@ -91,14 +116,14 @@ func TestInProgressIsRefusedForAWhile(t *testing.T) {
 
 func TestWhatIsNotFinalIsTriedAgain(t *testing.T) {
 	for _, status := range []int{401, 403, 408, 409, 429, 500, 503} {
-		s, _ := open(t)
+		s := onRedis(t)
 		_, r := begin(t, s, scope, "k", body)
 		r.End(t.Context(), &idempotency.Answer{Status: status})
 		if a, _ := begin(t, s, scope, "k", body); a != nil {
 			t.Errorf("%d was kept", status)
 		}
 	}
-	s, _ := open(t)
+	s := onRedis(t)
 	_, r := begin(t, s, scope, "k", body)
 	r.End(t.Context(), nil)
 	if a, _ := begin(t, s, scope, "k", body); a != nil {
@@ -107,7 +132,7 @@ func TestWhatIsNotFinalIsTriedAgain(t *testing.T) {
 }
 
 func TestScopesDoNotShareKeys(t *testing.T) {
-	s, _ := open(t)
+	s := onRedis(t)
 	_, r := begin(t, s, scope, "k", body)
 	r.End(t.Context(), &idempotency.Answer{Status: 200})
 	for name, change := range map[string]func(*idempotency.Scope){
@@ -141,7 +166,7 @@ func TestLateOwnerDoesNotOverwriteTheNext(t *testing.T) {
 }
 
 func TestOneOfManyIsCarriedOut(t *testing.T) {
-	s, _ := open(t)
+	s := onRedis(t)
 	var carried, busy atomic.Int64
 	var wg sync.WaitGroup
 	for range 32 {
@@ -197,7 +222,7 @@ func TestForeignValueIsNoAnswer(t *testing.T) {
 }
 
 func TestKeysAreChecked(t *testing.T) {
-	s, _ := open(t)
+	s := onRedis(t)
 	for _, key := range []string{"", strings.Repeat("k", 256), "a\nb", "ä", "\x7f"} {
 		if _, _, err := s.Begin(t.Context(), scope, key, body); !errors.Is(err, errcode.InvalidRequest) {
 			t.Errorf("%q: got %v", key, err)

@@ -11,8 +11,18 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/halley-im/halley/kit/kittest"
 	"github.com/halley-im/halley/logic/internal/limit"
 )
+
+func TestMain(m *testing.M) { kittest.Main(m) }
+
+// open returns a Limiter on Redis, a real one if the environment names it.
+func open(t testing.TB) *limit.Limiter {
+	t.Helper()
+	rdb, prefix := kittest.Redis(t)
+	return limit.New(rdb, prefix, nil)
+}
 
 func client(t testing.TB, addr string) redis.UniversalClient {
 	t.Helper()
@@ -35,7 +45,7 @@ func count(t testing.TB, l *limit.Limiter, caller string, rate limit.Rate, tries
 }
 
 func TestBurstThenRefusalThatSaysWhen(t *testing.T) {
-	l := limit.New(client(t, miniredis.RunT(t).Addr()), "t", nil)
+	l := open(t)
 	allowed, wait := count(t, l, "a", limit.Rate{PerSecond: 0.5, Burst: 5}, 9)
 	if allowed != 5 {
 		t.Errorf("got %d allowed, want 5", allowed)
@@ -46,8 +56,7 @@ func TestBurstThenRefusalThatSaysWhen(t *testing.T) {
 }
 
 func TestTokensComeBack(t *testing.T) {
-	mr := miniredis.RunT(t)
-	l := limit.New(client(t, mr.Addr()), "t", nil)
+	l := open(t)
 	rate := limit.Rate{PerSecond: 50, Burst: 1}
 	if n, _ := count(t, l, "a", rate, 2); n != 1 {
 		t.Fatalf("got %d, want 1", n)
@@ -66,8 +75,8 @@ func TestTokensComeBack(t *testing.T) {
 }
 
 func TestCallersAndPrefixesDoNotShare(t *testing.T) {
-	rdb := client(t, miniredis.RunT(t).Addr())
-	l, other := limit.New(rdb, "t", nil), limit.New(rdb, "u", nil)
+	rdb, prefix := kittest.Redis(t)
+	l, other := limit.New(rdb, prefix, nil), limit.New(rdb, prefix+"u", nil)
 	rate := limit.Rate{PerSecond: 0.1, Burst: 2}
 	for _, c := range []struct {
 		l      *limit.Limiter
@@ -80,13 +89,13 @@ func TestCallersAndPrefixesDoNotShare(t *testing.T) {
 }
 
 func TestProcessesShareOneLimit(t *testing.T) {
-	addr := miniredis.RunT(t).Addr()
+	rdb, prefix := kittest.Redis(t)
 	rate := limit.Rate{PerSecond: 200, Burst: 100}
 	var allowed atomic.Int64
 	var wg sync.WaitGroup
 	start := time.Now()
 	for range 3 {
-		l := limit.New(client(t, addr), "t", nil)
+		l := limit.New(rdb, prefix, nil)
 		for range 4 {
 			wg.Go(func() {
 				n, _ := count(t, l, "a", rate, 200)
@@ -125,14 +134,14 @@ func TestWithoutRedisEverythingIsAllowedSoon(t *testing.T) {
 }
 
 func TestNoRateIsNoLimit(t *testing.T) {
-	l := limit.New(client(t, miniredis.RunT(t).Addr()), "t", nil)
+	l := open(t)
 	if n, _ := count(t, l, "a", limit.Rate{}, 100); n != 100 {
 		t.Errorf("got %d, want 100", n)
 	}
 }
 
 func TestManyCallersStayBounded(t *testing.T) {
-	l := limit.New(client(t, miniredis.RunT(t).Addr()), "t", nil)
+	l := open(t)
 	l.SetMost(50)
 	for i := range 500 {
 		l.Allow(context.Background(), fmt.Sprint(i), limit.Rate{PerSecond: 1})
@@ -143,7 +152,7 @@ func TestManyCallersStayBounded(t *testing.T) {
 }
 
 func BenchmarkAllow(b *testing.B) {
-	l := limit.New(client(b, miniredis.RunT(b).Addr()), "t", nil)
+	l := open(b)
 	rate := limit.Rate{PerSecond: 1e6}
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
