@@ -143,7 +143,8 @@ func New(cfg Config, deps Deps) (*Comet, error) {
 		Logic: upstream.NewLogic(halleyv1.NewLogicClient(deps.Logic), cfg.ConnectTimeout),
 	})
 	c.server = transport.New(transport.Config{
-		Origins: cfg.Origins, Proxies: proxies, FrameTimeout: cfg.FrameTimeout, KeepAlive: cfg.KeepAlive, TLS: tlsConfig,
+		Origins: cfg.Origins, Proxies: proxies, FrameTimeout: cfg.FrameTimeout, KeepAlive: cfg.KeepAlive,
+		SendBuffer: int(cfg.SendBufferBytes), TLS: tlsConfig,
 	}, c.gate, (*handler)(c), c.log)
 	c.casts = deliver.NewBroadcaster(cfg.BroadcastQueue, cfg.BroadcastRate, c.table, c.flusher, c.metrics)
 	c.resyncs = deliver.NewResyncer(cfg.ResyncSpread, c.table, c.flusher, c.metrics)
@@ -204,7 +205,7 @@ func (c *Comet) Run(ctx context.Context) error {
 	defer stop()
 	var parts sync.WaitGroup
 	for _, run := range []func(context.Context){
-		c.flusher.Run, c.lease.Run, c.rooms.Run, c.deregister.Run, c.casts.Run, c.resyncs.Run, c.scan, c.count,
+		c.flusher.Run, c.lease.Run, c.rooms.Run, c.deregister.Run, c.casts.Run, c.resyncs.Run, c.scan, c.count, c.tidy,
 	} {
 		parts.Go(func() { run(inner) })
 	}

@@ -41,12 +41,13 @@ type Config struct {
 	RequestTimeout   time.Duration `name:"request-timeout" help:"Time that a request may take from its arrival, waiting included." default:"5s"`
 	ScanInterval     time.Duration `name:"scan-interval" help:"How often idle times, expiries and deadlines of sessions are looked at." default:"1s"`
 
-	OutboxBytes    int64         `name:"outbox-bytes" help:"Most bytes that wait to be written to one session." default:"524288"`
-	FlushMax       time.Duration `name:"flush-max" help:"Longest time that pushes wait for more when there is much to write. A lone push never waits." default:"100ms"`
-	Walkers        int           `name:"walkers" help:"Goroutines that write pushes; 0: half the processors." default:"0"`
-	BroadcastRate  int           `name:"broadcast-rate" help:"Sessions a second that a push to all reaches on this comet, if it names no speed." default:"50000"`
-	BroadcastQueue int           `name:"broadcast-queue" help:"Pushes to all that may wait." default:"64"`
-	ResyncSpread   time.Duration `name:"resync-spread" help:"Time over which a resync of all sessions is spread." default:"30s"`
+	OutboxBytes     int64         `name:"outbox-bytes" help:"Most bytes that wait to be written to one session." default:"524288"`
+	SendBufferBytes int64         `name:"send-buffer-bytes" help:"Kernel buffer for what one client has not taken yet; 0: the kernel's choice." default:"131072"`
+	FlushMax        time.Duration `name:"flush-max" help:"Longest time that pushes wait for more when there is much to write. A lone push never waits." default:"100ms"`
+	Walkers         int           `name:"walkers" help:"Goroutines that write pushes; 0: half the processors." default:"0"`
+	BroadcastRate   int           `name:"broadcast-rate" help:"Sessions a second that a push to all reaches on this comet, if it names no speed." default:"50000"`
+	BroadcastQueue  int           `name:"broadcast-queue" help:"Pushes to all that may wait." default:"64"`
+	ResyncSpread    time.Duration `name:"resync-spread" help:"Time over which a resync of all sessions is spread." default:"30s"`
 
 	Upstream bool `name:"upstream" help:"Forward clients' frames with ops from 1000 up to logic, which puts them into the topic upstream."`
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -115,7 +116,9 @@ func TestPushesArriveInOrder(t *testing.T) {
 		c := n.login(tr, `{"token":"o-`+tr+`","rooms":["live://o"]}`)
 		j := n.job(halleyv1.Lane_LANE_PUSH)
 		const total = 3000
-		go func() {
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		wg.Go(func() {
 			for i := 0; i < total; i += 10 {
 				var ds []*halleyv1.Delivery
 				for k := range 10 {
@@ -127,7 +130,7 @@ func TestPushesArriveInOrder(t *testing.T) {
 				}
 				j.send(ds...)
 			}
-		}()
+		})
 		for i := range total {
 			c.expect(1000, strconv.Itoa(i))
 		}

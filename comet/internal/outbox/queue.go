@@ -1,8 +1,6 @@
 package outbox
 
 import (
-	"math/bits"
-
 	"github.com/halley-im/halley/proto/frame"
 )
 
@@ -18,8 +16,9 @@ type Queue struct {
 	reply int32
 	// dropped counts volatile messages that were dropped since the last lagged event.
 	dropped uint32
-	count   [ranks]uint32
 	resync  bool
+	// unsorted says that a message came in behind one of a higher rank.
+	unsorted bool
 }
 
 // Dropped is what one Push dropped to make room.
@@ -32,18 +31,19 @@ type Dropped struct {
 // allows it. A queue that holds nothing takes a message of any size.
 func (q *Queue) Push(m *Message, limit int) (d Dropped) {
 	size := m.Size()
-	if int(q.bytes)+size > limit && q.bytes > 0 && m.class != Reply && m.class != Control {
+	if int(q.bytes)+size > limit && q.bytes > 0 {
 		d = q.makeRoom(size, limit)
 		if int(q.bytes)+size > limit && q.bytes > 0 {
 			switch m.class {
 			case Volatile:
 				d.Volatile++
 				q.dropped++
+				return d
 			case Stored:
 				d.Stored++
 				q.resync = true
+				return d
 			}
-			return d
 		}
 		// What is stored must not come after the resync that stands for its predecessors.
 		if m.class == Stored && q.resync {
@@ -51,9 +51,11 @@ func (q *Queue) Push(m *Message, limit int) (d Dropped) {
 			return d
 		}
 	}
+	if n := len(q.items); n > 0 && q.items[n-1].rank > m.rank {
+		q.unsorted = true
+	}
 	q.items = append(q.items, m)
 	q.bytes += int32(size)
-	q.count[m.rank]++
 	if m.class == Reply {
 		q.reply += int32(size)
 	}
@@ -94,7 +96,6 @@ func (q *Queue) remove(drop func(*Message) bool) int {
 func (q *Queue) take(m *Message) {
 	size := int32(m.Size())
 	q.bytes -= size
-	q.count[m.rank]--
 	if m.class == Reply {
 		q.reply -= size
 	}
@@ -230,35 +231,22 @@ func (q *Queue) run(i, room int) (n, inner int) {
 
 // sort brings the messages into the order of their ranks, stable within a rank.
 func (q *Queue) sort() {
-	kinds := uint(0)
-	for r, c := range q.count {
-		if c > 0 {
-			kinds |= 1 << r
-		}
-	}
-	if bits.OnesCount(kinds) < 2 {
+	if !q.unsorted {
 		return
 	}
-	sorted := true
-	for i := 1; i < len(q.items); i++ {
-		if q.items[i].rank < q.items[i-1].rank {
-			sorted = false
-			break
-		}
+	q.unsorted = false
+	var count [ranks]int
+	for _, m := range q.items {
+		count[m.rank]++
 	}
-	if sorted {
-		return
+	var at [ranks]int
+	for r := 1; r < ranks; r++ {
+		at[r] = at[r-1] + count[r-1]
 	}
-	out := make([]*Message, 0, len(q.items))
-	for r := range ranks {
-		if q.count[r] == 0 {
-			continue
-		}
-		for _, m := range q.items {
-			if int(m.rank) == r {
-				out = append(out, m)
-			}
-		}
+	out := make([]*Message, len(q.items))
+	for _, m := range q.items {
+		out[at[m.rank]] = m
+		at[m.rank]++
 	}
 	q.items = out
 }

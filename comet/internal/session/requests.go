@@ -27,17 +27,15 @@ const (
 type Requests struct {
 	mu      sync.Mutex
 	waiting [queues][]Request
-	running [queues]int
+	held    [queues]int // waiting or being carried out
+	running [queues]int // goroutines
 }
 
 // Requests returns the session's queues, which are made when the first request comes.
 func (s *Session) Requests() *Requests {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.reqs == nil {
-		s.reqs = new(Requests)
-	}
-	return s.reqs
+	return &s.extra().reqs
 }
 
 // Put appends r to a queue that holds at most limit, running ones included. run says that the caller must
@@ -45,15 +43,23 @@ func (s *Session) Requests() *Requests {
 func (q *Requests) Put(queue Queue, r Request, limit int) (ok, run bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.waiting[queue])+q.running[queue] >= limit {
+	if q.held[queue] >= limit {
 		return false, false
 	}
+	q.held[queue]++
 	q.waiting[queue] = append(q.waiting[queue], r)
 	if queue == Unordered || q.running[queue] == 0 {
 		q.running[queue]++
 		return true, true
 	}
 	return true, false
+}
+
+// Done says that a request from Next was carried out.
+func (q *Requests) Done(queue Queue) {
+	q.mu.Lock()
+	q.held[queue]--
+	q.mu.Unlock()
 }
 
 // Next returns the next request of a queue. When there is none, the calling goroutine counts as ended.

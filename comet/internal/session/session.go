@@ -82,7 +82,6 @@ type Session struct {
 	Transport Transport
 	host      *Host
 	conn      net.Conn        // what is read and written
-	sock      net.Conn        // the TCP connection below it
 	raw       syscall.RawConn // nil for TLS: no raw writes
 	// Remote is the client's address without port.
 	Remote string
@@ -105,18 +104,14 @@ type Session struct {
 	held      bool // nothing is written before the auth reply
 	acceptAll bool
 	q         outbox.Queue
-	rest      []byte // what a short write left
 	lastWrite int64
 	accepts   []int32
 	links     []*Link
 	goim      *Link
-	grants    []byte
-	room      chan struct{} // closed when replies were written while the reader waited
 	idle      time.Duration
 	expires   int64 // Now's nanoseconds; 0 never
 	closeDue  int64
-	deferred  []func()
-	reqs      *Requests
+	more      *more
 
 	// Entered and Admitted belong to the gate: what the connection is counted for.
 	Entered, Admitted bool
@@ -127,6 +122,23 @@ type Session struct {
 	Bound atomic.Bool
 	// NextUID links the sessions of a uid; guarded by the table's shard.
 	NextUID *Session
+}
+
+// more is what few sessions need, or for moments only: most are goim's, or idle. Guarded by Session.mu.
+type more struct {
+	rest     []byte // what a short write left
+	grants   []byte
+	room     chan struct{} // closed when replies were written while the reader waited
+	deferred []func()
+	reqs     Requests
+}
+
+// extra returns the session's more, which is made when it is first needed; s.mu is held.
+func (s *Session) extra() *more {
+	if s.more == nil {
+		s.more = new(more)
+	}
+	return s.more
 }
 
 // Reader is what the goroutine that reads from a session keeps between two reads.
@@ -173,17 +185,23 @@ func Now() int64 { return int64(time.Since(started)) }
 
 // New makes a pending session of conn. deadline is when it is closed unless it was bound before.
 func New(host *Host, id uint64, conn net.Conn, tr Transport, deadline int64) *Session {
-	s := &Session{ID: id, Transport: tr, host: host, conn: conn, sock: conn, held: true}
+	s := &Session{ID: id, Transport: tr, host: host, conn: conn, held: true}
 	s.ConnectedAt = time.Now().UnixMilli()
-	if t, ok := conn.(*tls.Conn); ok {
-		s.sock = t.NetConn()
-	} else if sc, ok := conn.(syscall.Conn); ok {
+	if sc, ok := conn.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			s.raw = raw
 		}
 	}
 	s.due.Store(deadline)
 	return s
+}
+
+// sock returns the TCP connection below the session's.
+func (s *Session) sock() net.Conn {
+	if t, ok := s.conn.(*tls.Conn); ok {
+		return t.NetConn()
+	}
+	return s.conn
 }
 
 // Conn returns the connection to read from.
@@ -227,8 +245,10 @@ func (s *Session) Open(reply *outbox.Message) bool {
 	s.q.Push(reply, s.host.OutboxBytes)
 	s.alive.Store(now)
 	s.redue(now)
-	deferred := s.deferred
-	s.deferred = nil
+	var deferred []func()
+	if s.more != nil {
+		deferred, s.more.deferred = s.more.deferred, nil
+	}
 	gap := !s.who.Signed && s.q.HasGap()
 	s.mu.Unlock()
 	if gap {
@@ -248,8 +268,9 @@ func (s *Session) WhenLive(f func()) bool {
 	s.mu.Lock()
 	switch s.state {
 	case pending:
-		if len(s.deferred) < 16 {
-			s.deferred = append(s.deferred, f)
+		// More than a few are no session's fate; what is left out, a kick among them, is the next delivery's.
+		if x := s.extra(); len(x.deferred) < 64 {
+			x.deferred = append(x.deferred, f)
 		}
 		s.mu.Unlock()
 		return true
@@ -381,7 +402,7 @@ func (s *Session) Control(m *outbox.Message) {
 	}
 	// What is held back stays so: the auth reply is the first frame that the client sees.
 	s.writing = true
-	s.rest = m.Bytes(true)
+	s.extra().rest = m.Bytes(true)
 	s.mu.Unlock()
 	s.background()
 }
@@ -408,10 +429,11 @@ func (s *Session) WaitRoom() {
 			s.mu.Unlock()
 			return
 		}
-		if s.room == nil {
-			s.room = make(chan struct{})
+		x := s.extra()
+		if x.room == nil {
+			x.room = make(chan struct{})
 		}
-		room := s.room
+		room := x.room
 		s.mu.Unlock()
 		<-room
 	}
@@ -419,9 +441,9 @@ func (s *Session) WaitRoom() {
 
 // wake lets a reader go on that waits for room; s.mu is held.
 func (s *Session) wake() {
-	if s.room != nil && (!s.full() || s.state >= shut) {
-		close(s.room)
-		s.room = nil
+	if s.more != nil && s.more.room != nil && (!s.full() || s.state >= shut) {
+		close(s.more.room)
+		s.more.room = nil
 	}
 }
 
@@ -429,13 +451,16 @@ func (s *Session) wake() {
 func (s *Session) Grants() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.grants
+	if s.more == nil {
+		return nil
+	}
+	return s.more.grants
 }
 
 // SetGrants keeps what logic wants to be handed with each request.
 func (s *Session) SetGrants(b []byte) {
 	s.mu.Lock()
-	s.grants = b
+	s.extra().grants = b
 	s.mu.Unlock()
 }
 

@@ -95,7 +95,10 @@ func (s *Session) Flush(w *Scratch) {
 		}
 		if wrote < len(out) {
 			c.Blocked.Add(1)
-			s.rest = append([]byte(nil), out[wrote:]...)
+			rest := append([]byte(nil), out[wrote:]...)
+			s.mu.Lock()
+			s.extra().rest = rest
+			s.mu.Unlock()
 			s.background()
 			return
 		}
@@ -160,13 +163,18 @@ func (s *Session) background() {
 func (s *Session) writeWaiting() {
 	w := scratches.Get().(*Scratch)
 	defer scratches.Put(w)
-	defer s.sock.SetWriteDeadline(time.Time{})
-	out := s.rest
-	s.rest = nil
+	sock := s.sock()
+	defer sock.SetWriteDeadline(time.Time{})
+	var out []byte
+	s.mu.Lock()
+	if s.more != nil {
+		out, s.more.rest = s.more.rest, nil
+	}
+	s.mu.Unlock()
 	c := s.host.Count
 	for {
 		if len(out) > 0 {
-			if err := s.writeAll(out); err != nil {
+			if err := s.writeAll(sock, out); err != nil {
 				var ne net.Error
 				if errors.As(err, &ne) && ne.Timeout() {
 					s.abort("slow_consumer", true)
@@ -177,7 +185,7 @@ func (s *Session) writeWaiting() {
 			}
 		}
 		// An expired deadline would fail the raw writes that come after.
-		s.sock.SetWriteDeadline(time.Time{})
+		sock.SetWriteDeadline(time.Time{})
 		s.mu.Lock()
 		s.lastWrite = Now()
 		if s.state >= shut {
@@ -201,9 +209,9 @@ func (s *Session) writeWaiting() {
 // writeChunk is the most that is written under one deadline.
 const writeChunk = 16 << 10
 
-func (s *Session) writeAll(out []byte) error {
+func (s *Session) writeAll(sock net.Conn, out []byte) error {
 	for len(out) > 0 {
-		s.sock.SetWriteDeadline(time.Now().Add(s.host.WriteTimeout))
+		sock.SetWriteDeadline(time.Now().Add(s.host.WriteTimeout))
 		chunk := out[:min(len(out), writeChunk)]
 		if s.raw == nil {
 			if _, err := s.conn.Write(chunk); err != nil {
@@ -301,13 +309,24 @@ func (s *Session) finish(c Cause, final []*outbox.Message) {
 		s.state = shut
 	}
 	s.mu.Unlock()
+	// Whoever ends leaves the table, so no scan looks at it again: a client that doesn't hang up is cut off by this.
+	time.AfterFunc(s.host.CloseGrace, func() { s.CloseNow("close_grace") })
 	reason := c.Reason
 	if reason == "" {
 		reason = c.Code.Name
 	}
 	s.host.Ended(s, reason)
 	if empty {
-		s.shutdown()
+		if s.raw != nil {
+			s.shutdown()
+			return
+		}
+		// TLS says goodbye by a write, which may have to wait.
+		s.host.Background.Add(1)
+		go func() {
+			defer s.host.Background.Done()
+			s.shutdown()
+		}()
 		return
 	}
 	s.Flush(nil)
@@ -317,15 +336,16 @@ func (s *Session) finish(c Cause, final []*outbox.Message) {
 // the grace has passed: closing it while the client's bytes are unread would reset the connection, and take
 // what is on its way to the client with it.
 func (s *Session) shutdown() {
+	sock := s.sock()
 	if t, ok := s.conn.(*tls.Conn); ok {
-		s.sock.SetWriteDeadline(time.Now().Add(s.host.CloseGrace))
+		sock.SetWriteDeadline(time.Now().Add(s.host.CloseGrace))
 		t.CloseWrite()
 	}
-	if cw, ok := s.sock.(interface{ CloseWrite() error }); ok {
+	if cw, ok := sock.(interface{ CloseWrite() error }); ok {
 		cw.CloseWrite()
 		return
 	}
-	s.sock.Close()
+	sock.Close()
 }
 
 // CloseNow ends the session without a word.
@@ -341,7 +361,9 @@ func (s *Session) abort(reason string, reset bool) {
 	was := s.state
 	s.state = closed
 	n := s.q.Clear()
-	s.deferred = nil
+	if s.more != nil {
+		s.more.deferred, s.more.rest = nil, nil
+	}
 	s.wake()
 	s.mu.Unlock()
 	if was == closed {
@@ -351,10 +373,11 @@ func (s *Session) abort(reason string, reset bool) {
 	if was < closing {
 		s.host.Ended(s, reason)
 	}
-	if t, ok := s.sock.(*net.TCPConn); ok && reset {
+	sock := s.sock()
+	if t, ok := sock.(*net.TCPConn); ok && reset {
 		t.SetLinger(0)
 	}
-	s.sock.Close()
+	sock.Close()
 }
 
 // Finished is called by the reader when it returns: the socket is closed, whoever waits is let go.

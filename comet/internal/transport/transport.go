@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/halley-im/halley/comet/internal/outbox"
@@ -42,6 +43,8 @@ type Config struct {
 	// FrameTimeout is how long a frame may take from its first byte to its last.
 	FrameTimeout time.Duration
 	KeepAlive    time.Duration
+	// SendBuffer is the kernel's buffer for what a client hasn't taken yet, in bytes; 0: the kernel's choice.
+	SendBuffer int
 	TLS          *tls.Config
 }
 
@@ -70,6 +73,7 @@ func (t *Server) Serve(ctx context.Context, ln net.Listener, tr session.Transpor
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
 	defer ln.Close()
+	t.boundSendBuffer(ln)
 	const maxWait = time.Second
 	wait := 5 * time.Millisecond
 	for {
@@ -90,6 +94,25 @@ func (t *Server) Serve(ctx context.Context, ln net.Listener, tr session.Transpor
 		wait = 5 * time.Millisecond
 		t.accept(conn, tr)
 	}
+}
+
+// boundSendBuffer bounds the kernel's send buffer of ln's connections, which inherit it. Left to itself it grows
+// to megabytes for each client that doesn't read, and a socket counts as writable only when a third of it is
+// free: a slow but steady reader would look like one that makes no progress.
+func (t *Server) boundSendBuffer(ln net.Listener) {
+	sc, ok := ln.(syscall.Conn)
+	if !ok || t.cfg.SendBuffer <= 0 {
+		return
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return
+	}
+	raw.Control(func(fd uintptr) {
+		if err := syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, t.cfg.SendBuffer); err != nil {
+			t.log.Warn("send buffer not set", "err", err)
+		}
+	})
 }
 
 func (t *Server) accept(conn net.Conn, tr session.Transport) {
