@@ -1,5 +1,5 @@
 import type { Browser, BrowserContext, Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFailed } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type Halley, Line, picture, startBrowser, startHalley, through, until } from "./stack.ts";
 
 let halley: Halley;
@@ -15,8 +15,12 @@ afterAll(async () => {
   await browser?.close();
   await halley?.stop();
 });
-afterEach(async () => {
-  for (const context of contexts.splice(0)) await context.close();
+afterEach(async ({ task }) => {
+  for (const [i, context] of contexts.splice(0).entries()) {
+    const [page] = context.pages();
+    if (task.result?.state === "fail" && page) await picture(page, `failed-${task.name.replaceAll(/\W+/g, "-")}-${i}`);
+    await context.close();
+  }
   // A policy that is broken, or anything else that the browser complains of, shows here only.
   expect(complaints.splice(0)).toEqual([]);
 });
@@ -33,7 +37,6 @@ async function open(options: Parameters<Browser["newContext"]>[0] & { line?: Lin
   page.on("console", (m) => {
     if ((m.type() === "error" || m.type() === "warning") && !expected?.test(m.text())) complaints.push(m.text());
   });
-  onTestFailed(() => picture(page, `failed-${contexts.indexOf(context)}`));
   room = `test-${Date.now().toString(36)}`;
   await page.goto(halley.url);
   return page;
@@ -184,6 +187,26 @@ describe("a broken line", () => {
   });
 });
 
+describe("a restart of the server", () => {
+  it("is seen, and both come back to their room", async ({ skip }) => {
+    const { restart } = halley;
+    if (!restart) return skip("this Halley is not ours to stop");
+    const expected = /WebSocket connection to|Failed to load resource/;
+    const [ann, bob] = [await open({ expected }), await open({ expected })];
+    const here = room;
+    await logIn(ann, "ann");
+    await logIn(bob, "bob");
+    await join(ann, here);
+    await join(bob, here);
+    const down = Promise.all([ann, bob].map((page) => page.locator("[role=status][data-state]:not([data-state=online])").waitFor()));
+    await Promise.all([restart(), down]);
+    for (const page of [ann, bob]) await state(page, "online");
+    await say(ann, "back again");
+    await line(bob, "back again").waitFor();
+    await ann.getByText("Connected again").waitFor();
+  });
+});
+
 describe("the page", () => {
   it("keeps person and rooms over a reload", async () => {
     const ann = await open();
@@ -220,6 +243,8 @@ describe("the page", () => {
     await page.getByRole("button", { name: "Connect" }).click();
     await state(page, "online");
     await page.getByText("Log in with an API key").waitFor();
+    await page.getByRole("button", { name: "Pushes" }).click();
+    await picture(page, "no-pushes");
   });
 
   it("goes back to the door, with the reason, when the token is refused", async () => {
@@ -248,11 +273,12 @@ describe("the page", () => {
 
   it("is usable by keyboard alone", async () => {
     const page = await open();
-    await page.keyboard.type("keys"); // the name has the focus already
+    await page.locator("input[name=name]:focus").waitFor();
+    await page.keyboard.type("keys");
     await page.keyboard.press("Enter");
     await state(page, "online");
-    await page.getByLabel(/^Message to/).waitFor();
-    await page.keyboard.type("no mouse"); // so has the message
+    await page.locator("textarea:focus").waitFor();
+    await page.keyboard.type("no mouse");
     await page.keyboard.press("Enter");
     await line(page, "no mouse").waitFor();
     await page.keyboard.press("Tab"); // the button is off without a text: on to the details

@@ -8,6 +8,8 @@ import { type Browser, type BrowserContext, chromium, type Page } from "playwrig
 
 export interface Halley {
   url: string;
+  /** Stops it as an operator would, and starts it again; undefined if it isn't ours. */
+  restart?(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -22,31 +24,39 @@ export async function startHalley(): Promise<Halley> {
     execFileSync("go", ["build", "-o", binary, "."], { cwd: new URL("../../../halley", import.meta.url), stdio: "inherit" });
   }
   const [http, ws, tcp] = await Promise.all([freePort(), freePort(), freePort()]);
-  const server = spawn(binary, ["all"], {
-    env: {
-      ...process.env,
-      HALLEY_DATA_DIR: join(dir, "data"),
-      HALLEY_LOGIC_HTTP_ADDR: `127.0.0.1:${http}`,
-      HALLEY_COMET_WS_ADDR: `127.0.0.1:${ws}`,
-      HALLEY_COMET_TCP_ADDR: `127.0.0.1:${tcp}`,
-    },
-    stdio: ["ignore", "ignore", "pipe"],
-  });
-  let log = "";
-  server.stderr?.on("data", (b: Buffer) => (log += b.toString()));
   const url = `http://127.0.0.1:${http}`;
-  try {
-    await until(async () => {
-      if (server.exitCode !== null) throw new Error(`halley ended with ${server.exitCode}:\n${log}`);
-      const { endpoints } = await fetch(`${url}/v1/endpoints`).then((r) => r.json() as Promise<{ endpoints: unknown[] }>);
-      return endpoints.length > 0;
+  const start = async () => {
+    const server = spawn(binary, ["all"], {
+      env: {
+        ...process.env,
+        HALLEY_DATA_DIR: join(dir, "data"),
+        HALLEY_LOGIC_HTTP_ADDR: `127.0.0.1:${http}`,
+        HALLEY_COMET_WS_ADDR: `127.0.0.1:${ws}`,
+        HALLEY_COMET_TCP_ADDR: `127.0.0.1:${tcp}`,
+      },
+      stdio: ["ignore", "ignore", "pipe"],
     });
-  } catch (error) {
-    await stop(server);
-    throw error;
-  }
+    let log = "";
+    server.stderr?.on("data", (b: Buffer) => (log += b.toString()));
+    try {
+      await until(async () => {
+        if (server.exitCode !== null) throw new Error(`halley ended with ${server.exitCode}:\n${log}`);
+        const { endpoints } = await fetch(`${url}/v1/endpoints`).then((r) => r.json() as Promise<{ endpoints: unknown[] }>);
+        return endpoints.length > 0;
+      });
+    } catch (error) {
+      await stop(server);
+      throw error;
+    }
+    return server;
+  };
+  let server = await start();
   return {
     url,
+    restart: async () => {
+      await stop(server);
+      server = await start();
+    },
     stop: async () => {
       await stop(server);
       rmSync(dir, { recursive: true });
@@ -166,5 +176,5 @@ export async function picture(page: Page, name: string): Promise<void> {
   const dir = process.env.HALLEY_SCREENSHOTS;
   if (!dir) return;
   mkdirSync(dir, { recursive: true });
-  await page.screenshot({ path: join(dir, `${name}.png`) });
+  await page.screenshot({ animations: "disabled", path: join(dir, `${name}.png`) });
 }

@@ -1,5 +1,5 @@
 import { useSignal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import { ApiError, type Endpoint, logIn } from "../api.ts";
 import { type Credentials, reason } from "../playground.ts";
 import { Sky } from "./sky.tsx";
@@ -20,7 +20,7 @@ export function Login({ notice, onLogin }: Props) {
   const byHand = useSignal(false);
   const input = useRef<HTMLInputElement>(null);
 
-  useEffect(() => input.current?.focus(), [byHand.value]);
+  useLayoutEffect(() => input.current?.focus(), [byHand.value]);
 
   async function submit(event: Event) {
     event.preventDefault();

@@ -30,20 +30,20 @@ function RoomView({ playground, room }: { playground: Playground; room: Room }) 
           <Close />
         </button>
       </header>
-      <Lines lines={room.lines} onAgain={(id) => void playground.sayAgain(id)} />
+      <Lines lines={room.lines} alone={room.count < 2} onAgain={(id) => void playground.sayAgain(id)} />
       <Composer label={roomLabel(room.name)} online={online} onSay={(text) => void playground.say(text)} />
     </>
   );
 }
 
-function Lines({ lines, onAgain }: { lines: Line[]; onAgain(id: string): void }) {
+function Lines({ lines, alone, onAgain }: { lines: Line[]; alone: boolean; onAgain(id: string): void }) {
   const list = useScrolled<HTMLDivElement>(lines);
   if (lines.length === 0) {
     return (
       <div class="empty">
         <Chat />
         <p>Nothing said yet.</p>
-        <p class="muted">Open this page in a second window, log in under another name, and say hello.</p>
+        <p class="muted">{alone ? "Open this page in a second window, log in under another name, and say hello." : "Somebody is here. Say hello."}</p>
       </div>
     );
   }
@@ -155,7 +155,8 @@ function Pushes({ pushes }: { pushes: Received[] }) {
         <div class="empty">
           <Bell />
           <p>Nothing pushed yet.</p>
-          <p class="muted">Push to a person, a room or everybody from the panel beside, or with curl: POST /v1/push.</p>
+          <p class="muted">Push to a person, a room or everybody from this page, or as your backend would:</p>
+          <code>halley push --uid ann --body 'hello'</code>
         </div>
       ) : (
         <div class="lines" ref={list} role="log" aria-label="Pushes" tabIndex={0}>

@@ -21,7 +21,7 @@ export function Toasts({ playground }: { playground: Playground }) {
 
   return (
     <div class="toasts" aria-live="polite">
-      {shown.value.map((push) => (
+      {(playground.current.value === "" ? [] : shown.value).map((push) => (
         <button type="button" key={push.id} class="toast" onClick={() => playground.show("")}>
           <PushCard push={push} />
         </button>
