@@ -260,9 +260,6 @@ func (c *cometServer) register(tenant, uid, conn string, rooms ...string) {
 	}
 }
 
-// logout ends a session; router is not told.
-func (c *cometServer) logout(conn string) { c.with(func() { delete(c.sessions, conn) }) }
-
 // bodies returns what a connection received, in order.
 func (c *cometServer) bodies(conn string) []string {
 	c.mu.Lock()

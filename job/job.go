@@ -69,7 +69,7 @@ func New(cfg Config, deps Deps) (*Job, error) {
 	if err != nil {
 		return nil, fmt.Errorf("job's metrics: %w", err)
 	}
-	log := deps.Log.With(logs.Role, "job")
+	log := deps.Log
 	hub := deliver.New(deliver.Config{
 		Name: deps.Name, WindowCount: cfg.WindowCount, WindowBytes: cfg.WindowBytes, Reserve: cfg.WindowReserve,
 		MessageCount: cfg.MessageCount, MessageBytes: cfg.MessageBytes, StallAfter: cfg.StallAfter, CondemnAfter: cfg.CondemnAfter,

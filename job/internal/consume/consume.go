@@ -80,7 +80,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 		return err
 	}
 	defer c.closing.Wait()
-	defer group.Close() // waits for the generation
+	defer func() { _ = group.Close() }() // waits for the generation
 	away := false
 	for {
 		gen, err := group.Next(ctx)

@@ -3,6 +3,9 @@
 // connections, the second look-up, and the judgement that a comet is stalled or dead. Where items come from, and what their
 // end means for an offset, is their Owner's.
 //
+// Classes: volatile deliveries are dropped, and counted, where a comet is stalled or a second look-up fails. Control and
+// stored ones wait: their record ends when comet acknowledged them, when nobody is there, or when their epoch is dead.
+//
 // Goroutines: those of Hub.Run (one watcher, one second look-up a lane, two a stream) end before Run returns. Lane.Deliver runs in
 // its caller's. Locks: Lane.mu, Hub.mu and stream.mu are never held together, nor while a target is released.
 package deliver
@@ -151,7 +154,7 @@ func (h *Hub) dial(addr string) (*grpc.ClientConn, error) {
 		c.users++
 		return c.cc, nil
 	}
-	// Dialing does not connect, so the lock is not held over a wait.
+	// Dialling does not connect, so the lock is not held over a wait.
 	cc, err := h.dialer(addr)
 	if err != nil {
 		return nil, err

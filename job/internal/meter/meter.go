@@ -10,8 +10,8 @@
 //	  + those in flight
 //
 // So over all jobs of a cluster that are not killed, delivered + dropped = sent, where a target that is read twice is counted twice
-// on both sides. A target may be at several comets: what one of them missed while another one delivered is in
-// halley_job_missed_total by reason and not in the ledger.
+// on both sides. A target may be at several comets: one that was delivered by some and missed by others is delivered in the ledger and
+// once more in halley_job_missed_total, by reason.
 package meter
 
 import (
@@ -96,7 +96,7 @@ type Lane struct {
 // Dropped counts a target that nobody got.
 func (l *Lane) Dropped(r Reason) { l.dropped[r].Inc() }
 
-// Missed counts one comet's part of a target that was delivered elsewhere.
+// Missed counts a target that was delivered, but that not every comet got.
 func (l *Lane) Missed(r Reason) { l.missed[r].Inc() }
 
 // LaneName returns the value of the label lane.
@@ -132,7 +132,7 @@ func New(reg prometheus.Registerer, lanes []halleyv1.Lane) (*Meter, error) {
 	delivered := b.counter("delivered_total", "Targets that at least one comet acknowledged with somebody there.", "lane")
 	handOver := b.counter("handed_over_total", "Targets that had not ended when their partition went to another job.", "lane")
 	dropped := b.counter("dropped_total", "Targets that nobody got.", "lane", "reason")
-	missed := b.counter("missed_total", "Parts of targets that a comet did not get, of targets that another comet got.", "lane", "reason")
+	missed := b.counter("missed_total", "Targets delivered by one comet that another one missed, by the gravest reason.", "lane", "reason")
 	deliveries := b.counter("deliveries_total", "Deliveries put into streams' windows.", "lane")
 	acked := b.counter("acknowledged_total", "Deliveries that comets acknowledged.", "lane")
 	resent := b.counter("resent_total", "Deliveries sent again after a stream broke.", "lane")

@@ -4,6 +4,7 @@ package push
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strconv"
 	"time"
@@ -157,7 +158,7 @@ func valid(t *halleyv1.Target) bool {
 	case *halleyv1.Target_Room:
 		// Rooms of the system's own are addressed by the system itself.
 		err := name.Room(to.Room)
-		return err == nil || err == errcode.RoomReserved
+		return err == nil || errors.Is(err, errcode.RoomReserved)
 	case *halleyv1.Target_All:
 		return to.All
 	case *halleyv1.Target_Conn:
