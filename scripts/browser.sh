@@ -17,4 +17,8 @@ cd web
 if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
   npm ci --silent --no-audit --no-fund
 fi
+# The quick ones first: types, whether the committed dist is what the sources build to, what needs no browser.
+npm run --silent check
+npm run --silent check:dist
+npm run --silent test
 npm run --silent test:browser
