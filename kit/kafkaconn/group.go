@@ -20,6 +20,8 @@ func NewGroup(c Config, topic, group string, log *slog.Logger) (*kafka.ConsumerG
 		HeartbeatInterval: c.HeartbeatInterval,
 		RebalanceTimeout:  c.RebalanceTimeout,
 		JoinGroupBackoff:  c.JoinBackoff,
+		// A commit while the broker is away would otherwise hold a rebalance for kafka-go's 5 s.
+		Timeout: 2 * time.Second,
 		ErrorLogger: kafka.LoggerFunc(func(format string, args ...any) {
 			log.Debug("kafka group", "err", fmt.Sprintf(format, args...))
 		}),
