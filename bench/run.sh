@@ -165,10 +165,10 @@ for scenario in "$@"; do
       ;;
     connect)
       start_roles
-      run connect --sessions "$(small 20000 1000)"
+      run connect --sessions "$(small 15000 1000)"
       stop_roles
       start_roles
-      run connect --sessions "$(small 20000 1000)" --ws
+      run connect --sessions "$(small 15000 1000)" --ws
       ;;
     ramp)
       start_roles HALLEY_COMET_FLUSH_MAX=400ms HALLEY_COMET_OUTBOX_BYTES=2097152

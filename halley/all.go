@@ -37,8 +37,6 @@ const (
 	allPartitions = 4
 	// allDrain is how long sessions may take to leave: there is no other comet that they could go to.
 	allDrain = time.Second
-	// minFreeBytes is what must be free on the disk for pushes to be taken.
-	minFreeBytes = 256 << 20
 	// kfakeMinSession is the shortest session that the Kafka inside takes by itself.
 	kfakeMinSession = 6 * time.Second
 	// readyTimeout is after how long a start that is not ready yet is worth a warning.
@@ -51,7 +49,7 @@ type allCmd struct {
 	Data   dataSettings     `embed:""`
 	Common commonSettings   `embed:""`
 	TLS    tlsSettings      `embed:""`
-	All    allAddr          `embed:"" prefix:"all-" group:"all"`
+	All    allSettings      `embed:"" prefix:"all-" group:"all"`
 	Kafka  kafkaconn.Config `embed:"" prefix:"kafka-" group:"kafka"`
 	Comet  comet.Config     `embed:"" prefix:"comet-" group:"comet"`
 	Addr   cometAddr        `embed:"" prefix:"comet-" group:"comet"`
@@ -60,8 +58,10 @@ type allCmd struct {
 	Job    job.Config       `embed:"" prefix:"job-" group:"job"`
 }
 
-// allAddr is where halley all listens beyond its roles' own addresses.
-type allAddr struct {
+// allSettings are what only halley all has: a limit, and where it listens beyond its roles' own addresses.
+type allSettings struct {
+	// MinFreeBytes is what must be free on the disk for pushes to be taken.
+	MinFreeBytes int64 `name:"min-free-bytes" help:"Pushes are refused while the data folder's disk has fewer bytes free: a full disk would ruin what is there." default:"268435456"`
 	// Private is for the operator.
 	Private string `name:"private-addr" help:"Address of metrics, health and profiles." default:"127.0.0.1:0"`
 	// TLS, WSS and HTTPS are served where there is a certificate.
@@ -145,7 +145,7 @@ func (c *allCmd) Run(ctx context.Context, t *terminal, kctx *kong.Context) error
 
 	// Kafka and Redis.
 	kafka, err := embedded.StartKafka(embedded.KafkaConfig{
-		Dir: filepath.Join(c.Data.DataDir, "kafka"), SyncWrites: true, MinFreeBytes: minFreeBytes,
+		Dir: filepath.Join(c.Data.DataDir, "kafka"), SyncWrites: true, MinFreeBytes: uint64(max(c.All.MinFreeBytes, 0)),
 		MinSession: min(c.Kafka.SessionTimeout, kfakeMinSession),
 	})
 	if err != nil {
@@ -163,7 +163,7 @@ func (c *allCmd) Run(ctx context.Context, t *terminal, kctx *kong.Context) error
 	}
 
 	// Clients.
-	if err := ensureTopics(ctx, c.Kafka, log); err != nil {
+	if err := ensureTopics(ctx, c.Kafka, c.Common.StartTimeout, log); err != nil {
 		return err
 	}
 	producer := kafkaconn.NewProducer(c.Kafka, log, kafkaconn.WithGate(kafka.Writable))

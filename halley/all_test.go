@@ -399,6 +399,39 @@ func TestStartFailuresAreOneLineThatSaysWhatToDo(t *testing.T) {
 	}
 }
 
+func TestPushIsRefusedWhileTheDiskIsNearlyFull(t *testing.T) {
+	t.Parallel()
+	i := startAll(t, t.TempDir(), "HALLEY_ALL_MIN_FREE_BYTES=4611686018427387904")
+	if code, _, errs := i.tool("push", "--uid", "ann"); code != 1 || !strings.Contains(errs, "unavailable") || !strings.Contains(errs, "503") {
+		t.Errorf("got exit code %d, %q, want unavailable", code, errs)
+	}
+}
+
+func TestAnotherNumberOfPartitionsIsRefused(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if code := startAll(t, dir).signal(syscall.SIGTERM); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	i := launch(t, dir, "HALLEY_KAFKA_PARTITIONS=8")
+	i.begin()
+	if code := i.wait(); code != 1 || !strings.Contains(i.log(), "set kafka.partitions to 4") {
+		t.Errorf("got exit code %d, %q", code, i.log())
+	}
+}
+
+func TestRoleWithoutKafkaSaysSo(t *testing.T) {
+	for _, env := range []string{"HALLEY_ROUTER_PRIVATE_ADDR", "HALLEY_ROUTER_GRPC_ADDR"} {
+		t.Setenv(env, "127.0.0.1:0")
+	}
+	t.Setenv("HALLEY_KAFKA_BROKERS", freeAddr(t))
+	t.Setenv("HALLEY_START_TIMEOUT", "300ms")
+	code, _, errs := halleyRun(t, "router", "--log-level", "error")
+	if code != 1 || !strings.Contains(errs, "HALLEY_KAFKA_BROKERS") || strings.Count(errs, "\n") != 1 {
+		t.Errorf("got exit code %d, %q, want one line that names HALLEY_KAFKA_BROKERS", code, errs)
+	}
+}
+
 func TestTwoOnOneDataFolderAreRefused(t *testing.T) {
 	t.Parallel()
 	first := startAll(t, t.TempDir())

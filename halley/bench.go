@@ -217,7 +217,7 @@ func (c *benchIdle) Run(ctx context.Context, t *terminal) error {
 
 type benchConnect struct {
 	Bench    benchFlags `embed:""`
-	Sessions int        `name:"sessions" help:"Sessions." default:"20000"`
+	Sessions int        `name:"sessions" help:"Sessions." default:"15000"`
 	InFlight int        `name:"in-flight" help:"Sessions that are being set up at once." default:"128"`
 }
 

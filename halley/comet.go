@@ -101,6 +101,7 @@ func (c *cometCmd) Run(ctx context.Context, t *terminal) error {
 	server := grpcconn.NewServer(secret)
 	co.Register(server)
 
+	p.health.Needs["logic"], p.health.Needs["router"] = needGRPC(logics), needGRPC(routers)
 	p.role("comet", co)
 	p.grpc("comet", grpcL, server)
 	p.private(privateL)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"slices"
 	"strings"
@@ -35,6 +36,7 @@ roles, the file limit, the disk, the clock. Each fault comes with its remedy. Th
 
 // Run looks at everything and prints what it found.
 func (c *doctorCmd) Run(ctx context.Context, t *terminal) error {
+	quietRedis(slog.New(slog.DiscardHandler)) // what it would log is what is found
 	ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
 	defer cancel()
 	looks := []doctor.Look{doctor.Files(), doctor.Backlog()}
@@ -46,7 +48,8 @@ func (c *doctorCmd) Run(ctx context.Context, t *terminal) error {
 	}
 	for _, s := range t.loader.Settings() {
 		addr := t.loader.Value(s)
-		if !strings.HasSuffix(s.Key, "_addr") || c.All && !slices.Contains(allAddrs, s.Path()) {
+		// What only halley all listens at is of no matter to a cluster, and the other way round.
+		if !strings.HasSuffix(s.Key, "_addr") || slices.Contains(allAddrs, s.Path()) != c.All && (c.All || s.Section == "all") {
 			continue
 		}
 		if _, port, err := net.SplitHostPort(addr); err != nil || port == "0" {

@@ -49,7 +49,7 @@ func (c *jobCmd) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 
-	if err := ensureTopics(ctx, c.Kafka, log); err != nil {
+	if err := ensureTopics(ctx, c.Kafka, c.Common.StartTimeout, log); err != nil {
 		return err
 	}
 	producer := kafkaconn.NewProducer(c.Kafka, log)
@@ -68,7 +68,7 @@ func (c *jobCmd) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 
-	p.health.Needs["kafka"] = needKafka(c.Kafka)
+	p.health.Needs["kafka"], p.health.Needs["router"] = needKafka(c.Kafka), needGRPC(routers)
 	p.role("job", j)
 	p.private(privateL)
 	return p.run(ctx)

@@ -59,7 +59,7 @@ func (c *logicCmd) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 
-	if err := ensureTopics(ctx, c.Kafka, log); err != nil {
+	if err := ensureTopics(ctx, c.Kafka, c.Common.StartTimeout, log); err != nil {
 		return err
 	}
 	producer := kafkaconn.NewProducer(c.Kafka, log)
@@ -87,6 +87,7 @@ func (c *logicCmd) Run(ctx context.Context, t *terminal) error {
 	l.Register(server)
 
 	p.health.Needs["kafka"], p.health.Needs["redis"] = needKafka(c.Kafka), needRedis(redis)
+	p.health.Needs["router"] = needGRPC(routers)
 	p.role("logic", l)
 	p.grpc("logic", grpcL, server)
 	p.private(privateL)

@@ -15,19 +15,15 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/segmentio/kafka-go"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 
 	"github.com/halley-im/halley/halley/internal/private"
 	"github.com/halley-im/halley/halley/internal/rungroup"
 	"github.com/halley-im/halley/kit/kafkaconn"
 )
 
-// Times of a process' start and end.
-const (
-	// topicsTimeout is how long Kafka may take to answer at start.
-	topicsTimeout = 15 * time.Second
-	// grpcStopTimeout is how long calls in hand may take to end: streams from job end only by this.
-	grpcStopTimeout = 2 * time.Second
-)
+// grpcStopTimeout is how long calls in hand may take to end: streams from job end only by this.
+const grpcStopTimeout = 2 * time.Second
 
 // process is what the compositions have in common: where parts are added to, and what the operator sees.
 type process struct {
@@ -39,6 +35,7 @@ type process struct {
 }
 
 func newProcess(log *slog.Logger) *process {
+	quietRedis(log)
 	p := &process{
 		log: log, metrics: prometheus.NewRegistry(),
 		health: private.Health{Ready: map[string]private.Check{}, Needs: map[string]private.Check{}},
@@ -46,6 +43,17 @@ func newProcess(log *slog.Logger) *process {
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return p
 }
+
+// redisLog is what go-redis writes its own lines to.
+type redisLog struct{ log *slog.Logger }
+
+func (l redisLog) Printf(ctx context.Context, format string, v ...any) {
+	l.log.DebugContext(ctx, "redis client", "err", fmt.Sprintf(format, v...))
+}
+
+// quietRedis has go-redis, whose logger is the process', write to log, at debug: what fails for want of Redis says so
+// itself.
+func quietRedis(log *slog.Logger) { redis.SetLogger(redisLog{log}) }
 
 // later has f called when the process ends, after all parts have.
 func (p *process) later(f func() error) { p.closers = append(p.closers, f) }
@@ -167,8 +175,8 @@ func addrs(ls ...net.Listener) []net.Addr {
 }
 
 // ensureTopics makes the topics, and waits for Kafka where it is still starting.
-func ensureTopics(ctx context.Context, c kafkaconn.Config, log *slog.Logger) error {
-	ctx, cancel := context.WithTimeout(ctx, topicsTimeout)
+func ensureTopics(ctx context.Context, c kafkaconn.Config, limit time.Duration, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for {
 		err := kafkaconn.EnsureTopics(ctx, c, log)
@@ -200,6 +208,19 @@ func needKafka(c kafkaconn.Config) private.Check {
 	return func(ctx context.Context) error {
 		_, err := client.Metadata(ctx, &kafka.MetadataRequest{Addr: client.Addr})
 		return err
+	}
+}
+
+// needGRPC checks a connection to other roles: it knows by itself whether anybody is there.
+func needGRPC(c *grpc.ClientConn) private.Check {
+	return func(context.Context) error {
+		switch state := c.GetState(); state {
+		case connectivity.TransientFailure, connectivity.Shutdown:
+			return fmt.Errorf("no connection to %s", c.Target())
+		case connectivity.Idle:
+			c.Connect()
+		}
+		return nil
 	}
 }
 

@@ -51,7 +51,7 @@ func (c *routerCmd) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 
-	if err := ensureTopics(ctx, c.Kafka, log); err != nil {
+	if err := ensureTopics(ctx, c.Kafka, c.Common.StartTimeout, log); err != nil {
 		return err
 	}
 	producer := kafkaconn.NewProducer(c.Kafka, log)

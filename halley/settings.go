@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/halley-im/halley/kit/conf"
 	"github.com/halley-im/halley/kit/logs"
@@ -40,6 +41,8 @@ type commonSettings struct {
 	ClusterSecret string `name:"cluster-secret" group:"general" help:"What the roles show each other on every internal call. Without it a process listens on loopback only."`
 	// ClusterSecretFile is read where ClusterSecret is empty.
 	ClusterSecretFile string `name:"cluster-secret-file" group:"general" help:"File that holds the cluster secret, where cluster_secret itself is empty."`
+	// StartTimeout is how long Kafka may take at start.
+	StartTimeout time.Duration `name:"start-timeout" group:"general" help:"How long Kafka may take to answer when a role starts, before it gives up." default:"15s"`
 
 	Log logSettings `embed:"" prefix:"log-" group:"log"`
 }
@@ -103,8 +106,8 @@ type logicTarget struct {
 	Target string `name:"target" help:"Where comet finds logic: host:port, several with commas, or dns:///name:port." default:"127.0.0.1:3119"`
 }
 
-// knownEnv are variables that begin like settings and are none: arguments of tools, and what tests use.
-var knownEnv = []string{"HALLEY_CONFIG", "HALLEY_URL", "HALLEY_API_KEY", "HALLEY_TOKEN", "HALLEY_TEST_KAFKA", "HALLEY_TEST_REDIS"}
+// knownEnv are variables that begin like settings and are none: arguments of tools.
+var knownEnv = []string{"HALLEY_CONFIG", "HALLEY_URL", "HALLEY_API_KEY", "HALLEY_TOKEN"}
 
 // newLog opens the log of a role process, and warns of variables that look like settings but set nothing.
 func newLog(t *terminal, s logSettings) (*slog.Logger, error) {
@@ -114,6 +117,9 @@ func newLog(t *terminal, s logSettings) (*slog.Logger, error) {
 	}
 	unknown := t.loader.UnknownEnv(os.Environ(), knownEnv...)
 	for _, name := range slices.Sorted(maps.Keys(unknown)) {
+		if strings.HasPrefix(name, "HALLEY_TEST_") || strings.HasPrefix(name, "HALLEY_E2E_") || strings.HasPrefix(name, "HALLEY_BENCH_") {
+			continue // of the tests and benchmarks
+		}
 		log.Warn("variable sets nothing", "name", name, "nearest", unknown[name])
 	}
 	return log, nil

@@ -61,9 +61,9 @@ func Print(w io.Writer, findings []Finding) (State, error) {
 	for _, f := range findings {
 		worst = max(worst, f.State)
 		count[f.State]++
-		fmt.Fprintf(&b, "%s  %-18s %s\n", f.State, f.Name, f.Text)
+		fmt.Fprintf(&b, "%s  %-21s %s\n", f.State, f.Name, f.Text)
 		if f.State != OK && f.Remedy != "" {
-			fmt.Fprintf(&b, "      %-18s → %s\n", "", f.Remedy)
+			fmt.Fprintf(&b, "      %-21s → %s\n", "", f.Remedy)
 		}
 	}
 	if worst == OK {
