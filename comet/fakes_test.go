@@ -387,7 +387,15 @@ func with(f func(*comet.Config)) option {
 // start runs a comet until the test ends.
 func start(t testing.TB, opts ...option) *node {
 	t.Helper()
-	n := &node{t: t, logic: &fakeLogic{}, router: newFakeRouter(), reg: prometheus.NewRegistry(), done: make(chan error, 1)}
+	n := startStopped(t, newFakeRouter(), opts...)
+	eventually(t, func() bool { return n.comet.Ready(context.Background()) == nil }, "comet ready")
+	return n
+}
+
+// startStopped is start without waiting until the comet is ready.
+func startStopped(t testing.TB, router *fakeRouter, opts ...option) *node {
+	t.Helper()
+	n := &node{t: t, logic: &fakeLogic{}, router: router, reg: prometheus.NewRegistry(), done: make(chan error, 1)}
 	cfg := defaults(t)
 	level := slog.LevelError
 	if os.Getenv("HALLEY_TEST_LOG") != "" {
@@ -432,7 +440,6 @@ func start(t testing.TB, opts ...option) *node {
 			t.Error("Run did not return")
 		}
 	})
-	eventually(t, func() bool { return c.Ready(ctx) == nil }, "comet ready")
 	return n
 }
 

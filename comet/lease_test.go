@@ -1,0 +1,239 @@
+package comet_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/halley-im/halley/comet"
+	"github.com/halley-im/halley/proto/frame"
+	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
+	"github.com/halley-im/halley/proto/name"
+)
+
+func TestNothingIsAcceptedBeforeTheEpochIsTaken(t *testing.T) {
+	n := start(t, func(_ *comet.Config, _ *comet.Deps, n *node) { n.router.refuse = 5 })
+	n.router.with(func() {
+		if n.router.refuse != 0 || len(n.router.epochs) != 1 {
+			t.Errorf("ready with %d refusals to come and %d epochs", n.router.refuse, len(n.router.epochs))
+		}
+	})
+	n.login("tcp", `{}`).barrier()
+}
+
+func TestLeaseIsRenewedWithLoad(t *testing.T) {
+	n := start(t)
+	n.login("tcp", `{"token":"a","rooms":["live://1"]}`)
+	renews := func() (k int) { n.router.with(func() { k = n.router.renews }); return k }
+	before := renews()
+	eventually(t, func() bool { return renews() > before+3 }, "lease renewed")
+}
+
+func TestDeadEpochMakesANewOne(t *testing.T) {
+	n := start(t)
+	var cs []*client
+	for i := range 30 {
+		cs = append(cs, n.login("tcp", fmt.Sprintf(`{"token":"u%d","key":"k%d","rooms":["live://1"]}`, i, i)))
+	}
+	plain := n.login("ws", `{"mid":1,"room_id":"live://2"}`)
+	old := n.epoch()
+	j := n.job(halleyv1.Lane_LANE_PUSH)
+	n.router.with(func() {
+		n.router.dead[old] = true
+		clear(n.router.rooms)
+		clear(n.router.members)
+		clear(n.router.numbers)
+	})
+	eventually(t, func() bool { return n.epoch() != old }, "a new epoch")
+	for _, c := range cs {
+		c.expectEvent("resync")
+	}
+	eventually(t, func() bool {
+		n.router.mu.Lock()
+		defer n.router.mu.Unlock()
+		return len(n.router.registered) == 31
+	}, "all sessions registered again")
+	eventually(t, func() bool { return n.router.count("live://1") == 30 && n.router.count("live://2") == 1 }, "all rooms stored again")
+	if got := len(n.router.listed("live://1")); got != 30 {
+		t.Errorf("%d uids listed, want 30", got)
+	}
+	n.router.with(func() {
+		for id, s := range n.router.registered {
+			if s.GetConn().GetEpoch() == old {
+				t.Errorf("%s is registered in the dead epoch", id)
+			}
+		}
+	})
+	// The stream of the old epoch is refused: job must look up again.
+	j.stream.Send(&halleyv1.DeliverRequest{Message: &halleyv1.DeliverRequest_Batch{Batch: &halleyv1.DeliverBatch{
+		Deliveries: []*halleyv1.Delivery{{Number: 1, Tenant: "default", Room: "live://1", Content: push(1000, "old")}},
+	}}})
+	if _, err := j.stream.Recv(); err == nil || !strings.Contains(err.Error(), "FailedPrecondition") {
+		t.Errorf("got %v, want FAILED_PRECONDITION", err)
+	}
+	n.job(halleyv1.Lane_LANE_PUSH).send(&halleyv1.Delivery{Room: "live://1", Content: push(1000, "new")})
+	cs[0].expect(1000, "new")
+	plain.barrier()
+}
+
+func TestSessionThatConnectedOverADyingEpochIsRegisteredAgain(t *testing.T) {
+	n := start(t)
+	old := n.epoch()
+	n.logic.mu.Lock()
+	n.logic.connect = func(r *halleyv1.ConnectRequest, _ *halleyv1.ConnectResponse) error {
+		n.router.with(func() { n.router.dead[old] = true })
+		eventually(t, func() bool { return n.epoch() != old }, "a new epoch")
+		return nil
+	}
+	n.logic.mu.Unlock()
+	c := n.login("tcp", `{"token":"a"}`)
+	eventually(t, func() bool {
+		n.router.mu.Lock()
+		defer n.router.mu.Unlock()
+		for _, s := range n.router.registered {
+			if s.GetUid() == "a" && s.GetConn().GetEpoch() != old {
+				return true
+			}
+		}
+		return false
+	}, "registered in the new epoch")
+	c.trySend(frame.Frame{Op: frame.OpHeartbeat})
+}
+
+func TestReplacedSessionIsClosedWhenRegisteredAgain(t *testing.T) {
+	n := start(t)
+	a := n.dial("tcp")
+	id := connID(a.auth(`{"token":"a"}`))
+	b := n.login("tcp", `{"token":"b"}`)
+	old := n.epoch()
+	n.router.with(func() { n.router.replaced, n.router.dead[old] = id, true })
+	for {
+		f := a.next()
+		if strings.Contains(string(f.Body), `"replaced"`) {
+			break
+		}
+	}
+	a.closed()
+	b.expectEvent("resync")
+	b.barrier()
+}
+
+func TestLostBucketsAreWrittenRoomsFirst(t *testing.T) {
+	n := start(t, with(func(c *comet.Config) { c.RewriteInterval = time.Hour }))
+	for i := range 20 {
+		n.login("tcp", fmt.Sprintf(`{"token":"u%d","key":"k%d","rooms":["live://%d"]}`, i, i, i))
+	}
+	var all []uint32
+	for b := range uint32(name.Buckets) {
+		all = append(all, b)
+	}
+	n.router.with(func() { n.router.lost, n.router.rewrites = all, nil })
+	eventually(t, func() bool {
+		n.router.mu.Lock()
+		defer n.router.mu.Unlock()
+		last := map[uint32]bool{}
+		for _, r := range n.router.rewrites {
+			if r.GetLast() {
+				last[r.GetBucket()] = true
+			}
+		}
+		return len(last) == name.Buckets
+	}, "every bucket written")
+	n.router.with(func() {
+		keys, uids, rooms := map[string]bool{}, map[string]bool{}, map[string]bool{}
+		sessionsIn := map[uint32]bool{}
+		for _, r := range n.router.rewrites {
+			for _, c := range r.GetRooms() {
+				if sessionsIn[r.GetBucket()] {
+					t.Error("a room came after sessions")
+				}
+				if name.Bucket("default", c.GetRoom()) != r.GetBucket() || !c.GetListed() || len(c.GetJoined()) != 1 {
+					t.Errorf("bucket %d has %v", r.GetBucket(), c)
+				}
+				rooms[c.GetRoom()] = true
+			}
+			for _, s := range r.GetSessions() {
+				sessionsIn[r.GetBucket()] = true
+				k, u := name.Bucket("default", s.GetKey()) == r.GetBucket(), name.Bucket("default", s.GetUid()) == r.GetBucket()
+				if !k && !u {
+					t.Errorf("bucket %d has a stranger: %v", r.GetBucket(), s)
+				}
+				keys[s.GetKey()] = keys[s.GetKey()] || k
+				uids[s.GetUid()] = uids[s.GetUid()] || u
+			}
+		}
+		for _, m := range []map[string]bool{keys, uids, rooms} {
+			if len(m) != 20 {
+				t.Errorf("%d names written, want 20", len(m))
+			}
+			for k, in := range m {
+				if !in {
+					t.Errorf("%s is not in its own bucket", k)
+				}
+			}
+		}
+	})
+}
+
+func TestEveryBucketIsWrittenInTurn(t *testing.T) {
+	n := start(t, with(func(c *comet.Config) { c.RewriteInterval = 256 * 2 * time.Millisecond }))
+	eventually(t, func() bool {
+		n.router.mu.Lock()
+		defer n.router.mu.Unlock()
+		seen := map[uint32]bool{}
+		for _, r := range n.router.rewrites {
+			seen[r.GetBucket()] = true
+		}
+		return len(seen) == name.Buckets
+	}, "every bucket written")
+}
+
+func TestRouterAwayHarmsNoSession(t *testing.T) {
+	n := start(t, with(func(c *comet.Config) { c.RequestTimeout = 300 * time.Millisecond }), func(_ *comet.Config, _ *comet.Deps, n *node) {
+		n.router.ttl = 100 * time.Millisecond
+	})
+	a := n.login("tcp", `{"token":"a","rooms":["live://1"]}`)
+	b := n.login("tcp", `{"token":"b","rooms":["live://1"]}`)
+	n.router.with(func() { n.router.down = true })
+	eventually(t, func() bool { return n.metric("halley_comet_lease_lapsed") == 1 }, "the comet knows that its lease may be over")
+	a.barrier()
+	j := n.job(halleyv1.Lane_LANE_PUSH)
+	j.send(&halleyv1.Delivery{Room: "live://1", Content: push(1000, "still here")})
+	a.expect(1000, "still here")
+	b.conn.Close()
+	eventually(t, func() bool { return n.metric("halley_comet_sessions") == 1 }, "b is gone")
+	n.router.with(func() { n.router.down = false })
+	eventually(t, func() bool { return len(n.goneConns()) == 1 && n.router.count("live://1") == 1 }, "what happened meanwhile is told")
+	eventually(t, func() bool { return n.metric("halley_comet_lease_lapsed") == 0 }, "the lease is renewed")
+	if n.metric("halley_comet_epochs") != 1 {
+		t.Error("the epoch changed though nobody declared it dead")
+	}
+	a.barrier()
+}
+
+func TestRoomsListUIDsUpTo200(t *testing.T) {
+	n := start(t)
+	var cs []*client
+	for i := range 201 {
+		cs = append(cs, n.login("tcp", fmt.Sprintf(`{"token":"u%03d","rooms":["live://1"]}`, i)))
+		if i == 0 {
+			// A second session of the same uid.
+			cs = append(cs, n.login("tcp", `{"token":"u000","rooms":["live://1"]}`))
+		}
+		if i == 197 {
+			if got := n.router.listed("live://1"); len(got) != 198 || got[0] != "u000" || n.router.count("live://1") != 199 {
+				t.Fatalf("%d uids listed, count %d; want 198 and 199", len(got), n.router.count("live://1"))
+			}
+		}
+	}
+	if got := n.router.listed("live://1"); len(got) != 0 || n.router.count("live://1") != 202 {
+		t.Errorf("%d uids listed of %d", len(got), n.router.count("live://1"))
+	}
+	cs[0].conn.Close()
+	cs[5].conn.Close()
+	eventually(t, func() bool { return len(n.router.listed("live://1")) == 200-0 && n.router.count("live://1") == 200 }, "200 uids listed again")
+	cs[1].conn.Close()
+	eventually(t, func() bool { return !slices.Contains(n.router.listed("live://1"), "u000") }, "the last session of u000 has left")
+}
