@@ -102,10 +102,17 @@ func (f *benchFlags) setup(t *terminal, sessions int) (*bench.Setup, error) {
 	return s, err
 }
 
-// report prints a result and says whether it is one to be published: a run with losses isn't.
+// report prints a result. A run that lost something, or whose pushes weren't all taken, ends with an error: it is none to be
+// published.
 func (f *benchFlags) report(t *terminal, r *bench.Result, err error) error {
 	if r == nil {
 		return err
+	}
+	if bad := r.Refused + r.Failed; bad > 0 && err == nil {
+		err = fmt.Errorf("%d of %d pushes were refused or failed", bad, r.Pushes)
+	}
+	if r.Lost+r.Duplicates+r.Disorder > 0 && err == nil {
+		err = fmt.Errorf("%d deliveries lost, %d twice, %d out of order", r.Lost, r.Duplicates, r.Disorder)
 	}
 	if f.JSON != "" {
 		line, jsonErr := json.Marshal(r)

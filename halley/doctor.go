@@ -49,7 +49,11 @@ func (c *doctorCmd) Run(ctx context.Context, t *terminal) error {
 	for _, s := range t.loader.Settings() {
 		addr := t.loader.Value(s)
 		// What only halley all listens at is of no matter to a cluster, and the other way round.
-		if !strings.HasSuffix(s.Key, "_addr") || slices.Contains(allAddrs, s.Path()) != c.All && (c.All || s.Section == "all") {
+		other := s.Section == "all"
+		if c.All {
+			other = !slices.Contains(allAddrs, s.Path())
+		}
+		if other || !strings.HasSuffix(s.Key, "_addr") {
 			continue
 		}
 		if _, port, err := net.SplitHostPort(addr); err != nil || port == "0" {

@@ -3,8 +3,10 @@
 package bench
 
 import (
+	"bufio"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -61,5 +63,27 @@ func TestTallyTellsLossFromRepeatsAndDisorder(t *testing.T) {
 	ty.publish()
 	if got, want := ty.read(), (counts{unique: 5, duplicates: 1, disorder: 1, alien: 1, lastAt: time.Millisecond}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func TestAnswersAreReadWholeAndInChunks(t *testing.T) {
+	for name, text := range map[string]string{
+		"length": "HTTP/1.1 200 OK\r\nContent-Length: 11\r\nX: y\r\n\r\nhello world",
+		"chunks": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nhello \r\n5\r\nworld\r\n0\r\n\r\n",
+	} {
+		h := &httpConn{r: bufio.NewReader(strings.NewReader(text + "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"))}
+		status, body, err := h.answer()
+		if err != nil || status != 200 || string(body) != "hello world" {
+			t.Errorf("%s: got %d %q, %v", name, status, body, err)
+		}
+		if status, body, err = h.answer(); err != nil || status != 503 || len(body) != 0 {
+			t.Errorf("%s: the answer after it: got %d %q, %v", name, status, body, err)
+		}
+	}
+	for _, bad := range []string{"", "HTTP", "HTTP/1.1 abc OK\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhi"} {
+		h := &httpConn{r: bufio.NewReader(strings.NewReader(bad))}
+		if _, _, err := h.answer(); err == nil {
+			t.Errorf("%q: got no error", bad)
+		}
 	}
 }

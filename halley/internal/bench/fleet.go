@@ -38,6 +38,8 @@ type FleetConfig struct {
 	InFlight int
 	// Auth returns the body of session i's auth frame.
 	Auth func(i int) []byte
+	// Progress, if not nil, is told once a second how many are ready while Connect waits.
+	Progress func(done int)
 }
 
 // state is how far a session's set-up has come.
@@ -163,7 +165,12 @@ func (f *Fleet) Connect(ctx context.Context, n int) error {
 	})
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
+	told := now()
 	for f.readyCount.Load() < int64(n) {
+		if f.cfg.Progress != nil && now()-told > time.Second {
+			told = now()
+			f.cfg.Progress(int(f.readyCount.Load()))
+		}
 		if f.goneCount.Load() > 0 {
 			var err error
 			f.call(func() { err = f.firstErr })

@@ -152,7 +152,8 @@ func (h *httpConn) answer() (status int, body []byte, err error) {
 		}
 	}
 	if chunked {
-		return 0, nil, errors.New("a chunked answer, which this client doesn't read")
+		err = h.chunks()
+		return status, h.body, err
 	}
 	length = max(length, 0)
 	if cap(h.body) < length {
@@ -161,6 +162,33 @@ func (h *httpConn) answer() (status int, body []byte, err error) {
 	h.body = h.body[:length]
 	_, err = io.ReadFull(h.r, h.body)
 	return status, h.body, err
+}
+
+// chunks reads a body in chunks (RFC 9112 section 7.1): net/http's servers write longer answers so.
+func (h *httpConn) chunks() error {
+	h.body = h.body[:0]
+	for {
+		line, err := h.r.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		size, err := strconv.ParseUint(string(bytes.TrimSpace(line)), 16, 31)
+		if err != nil {
+			return fmt.Errorf("chunk %q", line)
+		}
+		at := len(h.body)
+		h.body = append(h.body, make([]byte, size)...)
+		if _, err := io.ReadFull(h.r, h.body[at:]); err != nil {
+			return err
+		}
+		// The line's end after a chunk; after the last one, of which there are no trailers here, that of the body.
+		if line, err = h.r.ReadSlice('\n'); err != nil || len(bytes.TrimSpace(line)) > 0 {
+			return errors.Join(err, errors.New("a chunk without its end"))
+		}
+		if size == 0 {
+			return nil
+		}
+	}
 }
 
 // accepted reports whether an answer says that the push was taken, in full.

@@ -109,6 +109,7 @@ func (s *Setup) fleet(ctx context.Context, n int, room string) (*Fleet, error) {
 	s.Progress("connecting %d sessions over %s", n, s.transport())
 	ctx, cancel := context.WithTimeout(ctx, time.Minute+time.Duration(n)*time.Millisecond)
 	defer cancel()
+	f.cfg.Progress = func(done int) { s.Progress("%d of %d", done, n) }
 	if err := f.Connect(ctx, n); err != nil {
 		f.Close()
 		return nil, err
@@ -266,7 +267,7 @@ func (s *Setup) Room(ctx context.Context, name string, members int, rate float64
 }
 
 // perStream is how many pushes a second one stream carries with ease: a request waits for Kafka's acknowledgement.
-const perStream = 100
+const perStream = 50
 
 func streamsFor(rate float64) int { return max(1, min(64, int(math.Ceil(rate/perStream)))) }
 
