@@ -45,7 +45,7 @@ type Config struct {
 	KeepAlive    time.Duration
 	// SendBuffer is the kernel's buffer for what a client hasn't taken yet, in bytes; 0: the kernel's choice.
 	SendBuffer int
-	TLS          *tls.Config
+	TLS        *tls.Config
 }
 
 // Server accepts connections. Use New.
