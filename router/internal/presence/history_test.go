@@ -228,7 +228,8 @@ func (h *history) enroll(c *modelComet) {
 func (h *history) renewEpoch(c *modelComet) {
 	h.enroll(c)
 	var all []*halleyv1.Session
-	for _, s := range c.sessions {
+	for _, id := range keysOf(c.sessions) {
+		s := c.sessions[id]
 		s.m.Conn.Epoch = c.info.Epoch
 		all = append(all, s.m)
 		h.touch(s.m)
@@ -248,12 +249,12 @@ func (h *history) renewEpoch(c *modelComet) {
 		}
 	}
 	c.number++
-	for room, uids := range c.rooms {
-		h.sendRoom(c, room, keysOf(uids), nil)
+	for _, room := range keysOf(c.rooms) {
+		h.sendRoom(c, room, keysOf(c.rooms[room]), nil)
 	}
 }
 
-func keysOf(m map[string]int) []string {
+func keysOf[V any](m map[string]V) []string {
 	var out []string
 	for k := range m {
 		out = append(out, k)
@@ -357,10 +358,10 @@ func (h *history) step(i int) {
 		h.register(act[h.rnd.IntN(len(act))])
 	case n < 55 && len(act) > 0:
 		c := act[h.rnd.IntN(len(act))]
-		for id := range c.sessions {
+		if all := keysOf(c.sessions); len(all) > 0 {
+			id := all[h.rnd.IntN(len(all))]
 			h.say("%s ends", id)
 			h.close(c, id)
-			break
 		}
 	case n < 63 && len(act) > 0:
 		h.changeRoom(act[h.rnd.IntN(len(act))])
@@ -652,8 +653,8 @@ func (h *history) end() {
 			c.paused = false
 			h.renew(c)
 		}
-		for id, s := range c.sessions {
-			if s.leaving && !c.gone {
+		for _, id := range keysOf(c.sessions) {
+			if s := c.sessions[id]; s != nil && s.leaving && !c.gone {
 				h.close(c, id)
 			}
 		}

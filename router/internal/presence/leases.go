@@ -51,10 +51,21 @@ type clock struct {
 // index returns the place of a live epoch in the view.
 func (c clock) index(e epoch) (int, bool) {
 	i, ok := c.byEpoch[e]
-	if !ok && !c.table.absent(e, c.view) {
-		*c.stale = true
+	if !ok {
+		if !c.table.absent(e, c.view) {
+			*c.stale = true
+		}
+		return 0, false
 	}
-	return i, ok && c.leases[i].due > c.now
+	due := c.leases[i].due
+	if due > c.now {
+		return i, true
+	}
+	// It may have been renewed since: shortly before it was due, or later, where no lease is called due yet.
+	if due > c.view.now || c.now < c.birth+c.table.s.opt.WarmUp.Milliseconds() {
+		*c.stale = *c.stale || c.askedAt.Before(c.start)
+	}
+	return i, false
 }
 
 // live reports whether an epoch's lease is there and not due.
