@@ -12,7 +12,10 @@ import { Seen } from "./seen.ts";
 export type TokenReason = "connect" | "expiring" | "refused";
 
 export interface ConnectionOptions {
-  /** WebSocket URL of a comet, or what tells one: called for each try, so that it can name another. */
+  /**
+   * WebSocket URL of a comet, or what tells one: called for each try, so that it can name another. attempt is 0 at
+   * first and rises with each failure; when a server asks to leave without saying where to, it is 1 at least.
+   */
   url: string | ((attempt: number) => string | Promise<string>);
   /** A JWT, or what fetches one. With a mere string the session ends when that expires. */
   token: string | ((reason: TokenReason) => string | Promise<string>);
@@ -277,7 +280,7 @@ export class Connection extends Emitter<ConnectionEvents> {
   /** Opens a link; undefined if that became void while the URL and the token were fetched. */
   async #open(epoch: number, url?: string): Promise<Link | undefined> {
     const { url: where, token } = this.#options;
-    const target = url || (typeof where === "string" ? where : await where(this.#attempt));
+    const target = url || (typeof where === "string" ? where : await where(this.#attempt + (this.#link ? 1 : 0)));
     if (this.#token === undefined) {
       const fresh = typeof token === "string" ? token : await token(this.#refused > 0 ? "refused" : "connect");
       if (epoch !== this.#epoch) return undefined;

@@ -10,6 +10,7 @@ export interface WebSocketLike {
   onopen: ((event: never) => void) | null;
   onmessage: ((event: never) => void) | null;
   onclose: ((event: never) => void) | null;
+  onerror: ((event: never) => void) | null;
 }
 
 export type WebSocketConstructor = new (url: string) => WebSocketLike;
@@ -92,6 +93,8 @@ export class Link {
     socket.onclose = (event: { code: number; reason: string }) => {
       this.#end(this.#closing ?? HalleyError.fromClose(event.code, event.reason));
     };
+    // What it was is told by close, which follows. In Node an error that nobody hears ends the process.
+    socket.onerror = () => {};
     this.#handshake = setTimeout(() => {
       this.#end(new HalleyError("unavailable", "no answer from the server"));
     }, options.handshakeTimeout);
@@ -224,7 +227,7 @@ export class Link {
     if (this.#over) return;
     this.#over = true;
     for (const timer of [this.#handshake, this.#beat, this.#beatAnswer]) clearTimeout(timer);
-    // The socket's own end is of no interest any more, nor is what it may still hold.
+    // The socket's own end is of no interest any more, nor is what it may still hold. onerror stays: it may yet fail.
     this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
     try {
       this.#socket.close(1000);

@@ -40,6 +40,14 @@ describe("go_away", () => {
     expect(net.sockets.map((s) => s.url)).toEqual(["ws://a/sub", "ws://a/sub"]);
   });
 
+  it("asks for another URL than the first one's when none is named", async () => {
+    const { net } = await set({ url: (attempt) => `ws://${attempt}/sub` });
+    net.last.accept();
+    net.last.event({ go_away: {} });
+    await pass();
+    expect(net.sockets.map((s) => s.url)).toEqual(["ws://0/sub", "ws://1/sub"]);
+  });
+
   it("holds what comes on the new connection until the old one has ended", async () => {
     const { old, next, got } = await moving();
     const before = got.length;

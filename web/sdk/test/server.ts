@@ -11,6 +11,7 @@ export class FakeSocket implements WebSocketLike {
   onopen: ((event: never) => void) | null = null;
   onmessage: ((event: never) => void) | null = null;
   onclose: ((event: never) => void) | null = null;
+  onerror: ((event: never) => void) | null = null;
   /** What the client sent and the test has not looked at. */
   readonly sent: Frame[] = [];
   closed = false;
@@ -65,6 +66,11 @@ export class FakeSocket implements WebSocketLike {
   /** Ends the connection from the server's side, or the network's (1006). */
   end(code = 1006, reason = ""): void {
     this.closed = true;
+    // As `ws` does it: an error that nobody hears is thrown.
+    if (code === 1006) {
+      if (!this.onerror) throw new Error("unheard error");
+      this.onerror({} as never);
+    }
     this.onclose?.({ code, reason } as never);
   }
 

@@ -9,7 +9,7 @@ import { Bell, Chat, Close, Hash, People, Send } from "./icons.tsx";
 export function Conversation({ playground }: { playground: Playground }) {
   const room = playground.room.value;
   return (
-    <main class="conversation" id="conversation">
+    <main class="conversation" id="conversation" tabIndex={-1}>
       {room ? <RoomView key={room.name} playground={playground} room={room} /> : <Pushes pushes={playground.pushes.value} />}
     </main>
   );
