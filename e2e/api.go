@@ -153,12 +153,24 @@ type Pushed struct {
 	ID string `json:"id"`
 }
 
-// Push posts a push that must be accepted.
+// Push posts a push, again under the same Idempotency-Key while it is told to come back, until it is accepted.
 func (a *API) Push(t Tester, p Push) Pushed {
 	t.Helper()
-	var out Pushed
-	a.Must(t, http.StatusOK, "POST", "/v1/push", p, &out)
-	return out
+	header := http.Header{"Idempotency-Key": {freshRun()}}
+	for end := time.Now().Add(15 * time.Second); ; {
+		got, err := a.Do(t.Context(), "POST", "/v1/push", header, p)
+		if err == nil && got.Status == http.StatusOK {
+			var out Pushed
+			if err := json.Unmarshal(got.Body, &out); err != nil {
+				t.Fatalf("push: %s: %v", got.Body, err)
+			}
+			return out
+		}
+		if err != nil || got.Status != http.StatusServiceUnavailable && got.Status != http.StatusConflict || time.Now().After(end) {
+			t.Fatalf("push: got %v, %v", got, err)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
 }
 
 // State is a user's presence.
