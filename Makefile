@@ -2,7 +2,6 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-GOFLAGS_TEST := -race -shuffle=on
 export CGO_ENABLED ?= 1
 
 .PHONY: help
@@ -39,7 +38,7 @@ check: ## What must hold before any test: format, vet, modules alone, generated 
 
 .PHONY: unit
 unit: ## All modules with embedded Kafka and Redis, race detector on
-	go test $(GOFLAGS_TEST) work
+	scripts/unit.sh
 
 .PHONY: test
 test: ## Everything: check, unit, real Kafka and Redis, e2e with kills, browser; installs what it needs

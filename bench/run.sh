@@ -31,6 +31,7 @@ cleanup() {
 trap cleanup EXIT
 
 ulimit -n "$(ulimit -Hn)"
+"$root/scripts/install.sh" redis kafka
 
 # Servers.
 if [ -z "${HALLEY_BENCH_KAFKA:-}" ] || [ -z "${HALLEY_BENCH_REDIS:-}" ]; then

@@ -83,7 +83,7 @@ func (c *logicCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	server := grpcconn.NewServer(secret)
+	server := grpcconn.NewServer(secret, grpcconn.MaxAge(c.Common.GRPCMaxAge, grpcGrace))
 	l.Register(server)
 
 	p.health.Needs["kafka"], p.health.Needs["redis"] = needKafka(c.Kafka), needRedis(redis)

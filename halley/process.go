@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -31,6 +32,7 @@ type process struct {
 	metrics *prometheus.Registry
 	health  private.Health
 	group   rungroup.Group
+	leaving atomic.Bool
 	closers []func() error
 }
 
@@ -39,6 +41,12 @@ func newProcess(log *slog.Logger) *process {
 	p := &process{
 		log: log, metrics: prometheus.NewRegistry(),
 		health: private.Health{Ready: map[string]private.Check{}, Needs: map[string]private.Check{}},
+	}
+	p.health.Ready["process"] = func(context.Context) error {
+		if p.leaving.Load() {
+			return errors.New("stopping")
+		}
+		return nil
 	}
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return p
@@ -92,6 +100,8 @@ func (p *process) private(l net.Listener) {
 // run runs all parts until ctx is done.
 func (p *process) run(ctx context.Context) error {
 	p.log.Info("started", "version", version)
+	stop := context.AfterFunc(ctx, func() { p.leaving.Store(true) })
+	defer stop()
 	err := p.group.Run(ctx)
 	p.log.Info("stopped")
 	return err

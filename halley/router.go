@@ -68,7 +68,7 @@ func (c *routerCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	server := grpcconn.NewServer(secret)
+	server := grpcconn.NewServer(secret, grpcconn.MaxAge(c.Common.GRPCMaxAge, grpcGrace))
 	r.Register(server)
 
 	p.health.Needs["kafka"], p.health.Needs["redis"] = needKafka(c.Kafka), r.Ready

@@ -33,8 +33,7 @@ for part in "$@"; do
       ;;
     unit)
       step "unit: embedded Kafka and Redis"
-      go test -race -shuffle=on work
-      (cd web && npm ci --silent --no-audit --no-fund && npm run --silent check && npm test --silent)
+      scripts/unit.sh
       ;;
     real)
       step "the packages that own Kafka and Redis, on real servers"

@@ -32,11 +32,22 @@ const (
 	keepaliveWait   = 3 * time.Second
 )
 
-// serviceConfig balances over all addresses and repeats a call that never reached a server.
+// MaxAge bounds the life of a server's connections, give or take a tenth, so that clients resolve the target's
+// name again and find servers that were added. grace is what calls under way get beyond it. Not for servers of
+// streams.
+func MaxAge(age, grace time.Duration) grpc.ServerOption {
+	return grpc.KeepaliveParams(keepalive.ServerParameters{
+		Time: keepaliveTime, Timeout: keepaliveWait, MaxConnectionAge: age, MaxConnectionAgeGrace: grace,
+	})
+}
+
+// serviceConfig balances over all addresses. Calls that may be carried out twice without a further effect are
+// repeated on another server when one breaks; Logic.Request is not: a room.send whose first try was written
+// before its logic died would be sent twice. What never reached a server gRPC repeats by itself.
 const serviceConfig = `{
   "loadBalancingConfig": [{"round_robin": {}}],
   "methodConfig": [{
-    "name": [{"service": "halley.v1.Router"}, {"service": "halley.v1.Logic"}],
+    "name": [{"service": "halley.v1.Router"}, {"service": "halley.v1.Logic", "method": "Connect"}],
     "retryPolicy": {
       "maxAttempts": 3, "initialBackoff": "0.02s", "maxBackoff": "0.2s", "backoffMultiplier": 2,
       "retryableStatusCodes": ["UNAVAILABLE"]

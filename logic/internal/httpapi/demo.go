@@ -72,7 +72,8 @@ func (a *api) demoLogin(ctx context.Context, in *demoInput) (*demoOutput, error)
 	out := &demoOutput{}
 	b := &out.Body
 	b.Tenant, b.UID, b.Token, b.ExpiresAt, b.Endpoints = name.DefaultTenant, uid, compact, expires.UnixMilli(), endpoints
-	if a.signer != nil {
+	// Not beyond loopback: there it would let whoever can connect push to everybody.
+	if a.signer != nil && a.d.Demo == Loopback {
 		end := a.now().Add(a.cfg.DemoKeyTTL).Truncate(time.Second)
 		b.PushKey, b.PushKeyExpiresAt = a.signer.Make(name.DefaultTenant, uid, apikey.Push|apikey.Read, end), end.UnixMilli()
 	}
