@@ -149,7 +149,7 @@ func TestWriteWithoutProgressClosesTheConnection(t *testing.T) {
 }
 
 func TestSlowButSteadyReaderIsKept(t *testing.T) {
-	n := start(t, with(func(c *comet.Config) { c.WriteTimeout = 400 * time.Millisecond }))
+	n := start(t, with(func(c *comet.Config) { c.WriteTimeout = time.Second }))
 	c := n.login("tcp", `{"token":"steady"}`)
 	c.conn.(*net.TCPConn).SetReadBuffer(64 << 10)
 	j := n.job(halleyv1.Lane_LANE_PUSH)
@@ -167,7 +167,7 @@ func TestSlowButSteadyReaderIsKept(t *testing.T) {
 		}
 	})
 	// Several timeouts long, some bytes in each of them.
-	end := time.Now().Add(1200 * time.Millisecond)
+	end := time.Now().Add(3 * time.Second)
 	for time.Now().Before(end) {
 		for range 40 {
 			c.next()
