@@ -193,7 +193,7 @@ func (c *Comet) Run(ctx context.Context) error {
 	}()
 	if err := c.lease.Enroll(ctx); err != nil {
 		c.service.Stop()
-		c.dispatch.Stop()
+		c.dispatch.Cancel()
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -246,8 +246,9 @@ func (c *Comet) drain(ctx context.Context) {
 // leave waits for the last readers and gives the epoch up.
 func (c *Comet) leave(ctx context.Context) {
 	c.service.Stop()
+	c.dispatch.Cancel()
 	c.server.Wait()
-	c.dispatch.Stop()
+	c.dispatch.Wait()
 	c.host.Background.Wait()
 	if err := c.lease.Retire(ctx); err != nil {
 		// The lease runs out by itself.

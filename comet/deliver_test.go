@@ -328,3 +328,21 @@ func TestLonePushIsWrittenAtOnce(t *testing.T) {
 		t.Errorf("a lone push took %v", worst)
 	}
 }
+
+func TestKickDuringAuthenticationIsKept(t *testing.T) {
+	n := start(t)
+	j := n.job(halleyv1.Lane_LANE_URGENT)
+	n.logic.mu.Lock()
+	n.logic.connect = func(r *halleyv1.ConnectRequest, _ *halleyv1.ConnectResponse) error {
+		if resp := j.send(&halleyv1.Delivery{ConnIds: []string{r.GetConn().GetId()}, Content: kick("token_revoked")}); len(resp.GetNotHeld()) != 0 {
+			t.Errorf("not held %v", resp.GetNotHeld())
+		}
+		return nil
+	}
+	n.logic.mu.Unlock()
+	c := n.login("ws", `{"token":"a"}`)
+	c.expectEvent("closing")
+	if code := c.closed(); code != 4003 {
+		t.Errorf("close code %d, want 4003", code)
+	}
+}

@@ -31,8 +31,9 @@ func FuzzInbound(f *testing.F) {
 	f.Add(uint8(4), []byte("GET /sub HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n"))
 	f.Add(uint8(4), []byte("GET /sub HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"))
 	n := start(f, with(func(c *comet.Config) {
-		c.FrameTimeout, c.HandshakeTimeout, c.HandshakeRate = 50*time.Millisecond, 200*time.Millisecond, 0
-	}), func(_ *comet.Config, _ *comet.Deps, n *node) { n.logic.idle = 300 * time.Millisecond })
+		c.FrameTimeout, c.HandshakeTimeout = 50*time.Millisecond, 200*time.Millisecond
+		c.HandshakeRate, c.RequestRate = 0, 0
+	}))
 	bystander := n.login("tcp", `{"mid":1}`)
 	const upgrade = "GET /sub HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 	f.Fuzz(func(t *testing.T, way uint8, b []byte) {

@@ -1,6 +1,7 @@
 package comet_test
 
 import (
+	"errors"
 	"net"
 	"strings"
 	"testing"
@@ -110,5 +111,28 @@ func TestConfigNamesItsMistakes(t *testing.T) {
 		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// flaky fails every other Accept.
+type flaky struct {
+	net.Listener
+	n int
+}
+
+func (f *flaky) Accept() (net.Conn, error) {
+	if f.n++; f.n%2 == 1 {
+		return nil, errors.New("too many open files")
+	}
+	return f.Listener.Accept()
+}
+
+func TestAcceptGoesOnAfterErrors(t *testing.T) {
+	n := start(t, func(_ *comet.Config, d *comet.Deps, _ *node) {
+		d.TCP = &flaky{Listener: d.TCP}
+		d.Log = quiet()
+	})
+	for range 5 {
+		n.login("tcp", `{}`).barrier()
 	}
 }

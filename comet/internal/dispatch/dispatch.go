@@ -72,11 +72,11 @@ func New(cfg Config, p Parts) *Dispatcher {
 	return d
 }
 
-// Stop ends the calls that are under way and waits for their goroutines.
-func (d *Dispatcher) Stop() {
-	d.end()
-	d.wg.Wait()
-}
+// Cancel ends the calls that are under way.
+func (d *Dispatcher) Cancel() { d.end() }
+
+// Wait waits for the goroutines of requests. No session is read from any more.
+func (d *Dispatcher) Wait() { d.wg.Wait() }
 
 // Frame handles one frame in the session's reader.
 func (d *Dispatcher) Frame(s *session.Session, f frame.Frame) {

@@ -50,6 +50,8 @@ func Run(ctx context.Context, cfg Config, p Parts) {
 	waiting := all(p.Table)
 	total := len(waiting)
 	var asked []leaving
+	was := make(map[*session.Session]bool, total)
+	looked := begun
 	p.Log.Info("drain begun", "sessions", total)
 	credit := 0.0
 	last := begun
@@ -65,6 +67,12 @@ func Run(ctx context.Context, cfg Config, p Parts) {
 		for credit >= 1 && len(waiting) > 0 {
 			s := waiting[0]
 			waiting = waiting[1:]
+			was[s] = true
+			if s.Live() == nil {
+				// Ended, or still in its handshake: then it is looked at again.
+				delete(was, s)
+				continue
+			}
 			if ask(s, min(cfg.Grace, deadline.Sub(now)), p.Where) {
 				asked = append(asked, leaving{s, now.Add(cfg.Grace)})
 				credit--
@@ -74,9 +82,10 @@ func Run(ctx context.Context, cfg Config, p Parts) {
 			asked[0].s.Close(session.Cause{Code: errcode.GoingAway})
 			asked = asked[1:]
 		}
-		if len(waiting) == 0 {
+		if len(waiting) == 0 && now.Sub(looked) > lookAgain {
 			// Those that were in their handshake when the list was made.
-			waiting = append(waiting, fresh(p.Table, asked)...)
+			looked = now
+			waiting = fresh(p.Table, was)
 		}
 		select {
 		case <-tick.C:
@@ -127,12 +136,11 @@ func all(t *table.Table) []*session.Session {
 	return list
 }
 
+// lookAgain is how often sessions are looked for that came out of their handshake during the drain.
+const lookAgain = 500 * time.Millisecond
+
 // fresh returns the live sessions that weren't asked.
-func fresh(t *table.Table, asked []leaving) []*session.Session {
-	was := make(map[*session.Session]bool, len(asked))
-	for _, l := range asked {
-		was[l.s] = true
-	}
+func fresh(t *table.Table, was map[*session.Session]bool) []*session.Session {
 	var out []*session.Session
 	for _, s := range all(t) {
 		if !was[s] && s.Live() != nil {

@@ -27,9 +27,11 @@ const (
 	// think writes dear.
 	minCost = 2e3
 	maxCost = 7e3
-	// sample is the shortest time over which the rate is taken, memory how fast old samples fade.
+	// sample is the shortest time over which the rate is taken. It is followed faster up than down: a flood must
+	// not find every message written by itself for half a second.
 	sample = 100 * time.Millisecond
-	memory = 400 * time.Millisecond
+	rising = 150 * time.Millisecond
+	fading = 500 * time.Millisecond
 )
 
 // Flusher hands sessions to its walkers. Use New, then Run.
@@ -169,7 +171,12 @@ func (f *Flusher) estimate(now int64) {
 	n := float64(f.offered.Swap(0))
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.rate += (1 - math.Exp(-elapsed/float64(memory))) * (n/elapsed*1e9 - f.rate)
+	present := n / elapsed * 1e9
+	memory := fading
+	if present > f.rate {
+		memory = rising
+	}
+	f.rate += (1 - math.Exp(-elapsed/float64(memory))) * (present - f.rate)
 	cost := 0.0
 	for _, w := range f.walkers {
 		cost += math.Float64frombits(w.cost.Load())
