@@ -41,7 +41,8 @@ type world struct {
 	kafka  *fakeKafka
 }
 
-// newWorld uses the Redis named by HALLEY_TEST_REDIS, else one in the process.
+// newWorld uses the Redis named by HALLEY_TEST_REDIS, a Cluster of one node if HALLEY_TEST_REDIS_CLUSTER is set, else one in
+// the process.
 func newWorld(t testing.TB, c router.Config) *world {
 	w := &world{t: t, cfg: c, kafka: &fakeKafka{}}
 	addr := os.Getenv("HALLEY_TEST_REDIS")
@@ -50,7 +51,11 @@ func newWorld(t testing.TB, c router.Config) *world {
 		w.mini.ClockTTL(true)
 		addr = w.mini.Addr()
 	}
-	w.redis = redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true, MaxRetries: 1, DialerRetries: 1, DisableIdentity: true})
+	if os.Getenv("HALLEY_TEST_REDIS_CLUSTER") != "" {
+		w.redis = redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{addr}, ContextTimeoutEnabled: true, DisableIdentity: true})
+	} else {
+		w.redis = redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true, MaxRetries: 1, DialerRetries: 1, DisableIdentity: true})
+	}
 	t.Cleanup(func() { _ = w.redis.Close() })
 	var b [6]byte
 	_, _ = rand.Read(b[:])
@@ -69,16 +74,26 @@ func (w *world) lose(pattern string) {
 		if err != nil || len(keys) == 0 {
 			return
 		}
-		w.redis.Del(ctx, keys...)
+		for _, k := range keys { // one by one: they lie in many slots of a Cluster
+			w.redis.Del(ctx, k)
+		}
 	}
 }
 
 // short are times for tests that wait.
 func short() router.Config {
 	c := router.Default()
-	c.LeaseTTL, c.LeaseCache, c.WarmUp, c.LookGap = 900*time.Millisecond, 50*time.Millisecond, time.Millisecond, 5*time.Second
+	c.LeaseTTL, c.LeaseCache, c.WarmUp, c.LookGap = time.Minute, 50*time.Millisecond, time.Millisecond, time.Minute
 	c.SettleDelay, c.PollInterval, c.ReapInterval = 300*time.Millisecond, 20*time.Millisecond, 50*time.Millisecond
+	c.RedisTimeout = 10 * time.Second // machines that run tests are slow
 	c.RoomCountDelay, c.ClaimTime, c.SweepInterval = 100*time.Millisecond, time.Second, 500*time.Millisecond
+	return c
+}
+
+// dying are times for tests in which a comet dies.
+func dying() router.Config {
+	c := short()
+	c.LeaseTTL = 2 * time.Second
 	return c
 }
 
@@ -205,7 +220,7 @@ func newComet(t testing.TB, r halleyv1.RouterClient, name string) *comet {
 }
 
 func ctxFor(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -309,6 +324,10 @@ func locate(t testing.TB, r halleyv1.RouterClient, names ...*halleyv1.Name) [][]
 	if err != nil {
 		t.Fatalf("Locate: %v", err)
 	}
+	if res.GetUnavailableMs() == 1 {
+		time.Sleep(2 * time.Millisecond) // short's whole warm-up
+		return locate(t, r, names...)
+	}
 	if res.GetUnavailableMs() > 0 {
 		t.Fatalf("Locate: unavailable for %d ms", res.GetUnavailableMs())
 	}
@@ -356,7 +375,7 @@ func at(s ...*halleyv1.Session) []string {
 
 func eventually(t testing.TB, f func() bool, what string, args ...any) {
 	t.Helper()
-	limit := time.Now().Add(15 * time.Second)
+	limit := time.Now().Add(30 * time.Second)
 	for !f() {
 		if time.Now().After(limit) {
 			t.Fatalf("never: "+what, args...)

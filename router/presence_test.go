@@ -9,7 +9,9 @@ import (
 )
 
 func TestPresenceEventsAreDebouncedAndWatched(t *testing.T) {
-	w := newWorld(t, short())
+	cfg := short()
+	cfg.SettleDelay = time.Second
+	w := newWorld(t, cfg)
 	r, _ := w.router()
 	w.router() // two do no harm
 	c := newComet(t, r, "c1")
@@ -60,7 +62,7 @@ func TestPresenceEventsAreDebouncedAndWatched(t *testing.T) {
 }
 
 func TestPresenceOfADeadCometEnds(t *testing.T) {
-	cfg := short()
+	cfg := dying()
 	cfg.PresenceHooks = true
 	w := newWorld(t, cfg)
 	r, _ := w.router()
@@ -74,7 +76,7 @@ func TestPresenceOfADeadCometEnds(t *testing.T) {
 
 func TestPresenceEventThatFailsIsTriedAgain(t *testing.T) {
 	cfg := short()
-	cfg.PresenceHooks, cfg.ClaimTime, cfg.LeaseTTL = true, 300*time.Millisecond, time.Minute
+	cfg.PresenceHooks, cfg.ClaimTime = true, 300*time.Millisecond
 	w := newWorld(t, cfg)
 	r, _ := w.router()
 	c := newComet(t, r, "c1")

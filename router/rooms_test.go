@@ -105,7 +105,7 @@ func TestMemberEventsAreOfFirstAndLastSessionOverAllComets(t *testing.T) {
 }
 
 func TestDeadCometsMembersLeave(t *testing.T) {
-	w := newWorld(t, short())
+	w := newWorld(t, dying())
 	r, _ := w.router()
 	a, b := newComet(t, r, "a"), newComet(t, r, "b")
 	b.keepAlive(100 * time.Millisecond)

@@ -147,7 +147,7 @@ func TestReplacedByResumeIsNotCounted(t *testing.T) {
 }
 
 func TestSessionsOfDeadCometsDoNotCount(t *testing.T) {
-	w := newWorld(t, short())
+	w := newWorld(t, dying())
 	r, _ := w.router()
 	dead, c := newComet(t, r, "dead"), newComet(t, r, "c1")
 	c.keepAlive(100 * time.Millisecond)

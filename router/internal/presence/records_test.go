@@ -37,7 +37,7 @@ func FuzzRecords(f *testing.F) {
 				t.Errorf("room record %q is not stable", v)
 			}
 		}
-		c := clock{view: &view{}, table: newLeaseTable(nil), stale: new(bool)}
+		c := clock{view: &view{}, table: newLeaseTable(&Store{}), stale: new(bool)}
 		a, out := newAnswer(c), &halleyv1.Located{}
 		a.user(out, v, nil)
 		a.key(out, v, nil)

@@ -124,8 +124,7 @@ type mode string
 
 const (
 	modeWrite mode = "w" // refused if the epoch is dead
-	modeMark  mode = "m" // the same, and the marker is set
-	modeClose mode = "r" // the same, unless the bucket was lost since the epoch wrote there
+	modeClose mode = "r" // the same, then the marker is set, unless the bucket was lost since the epoch wrote there
 	modeDie   mode = "d" // makes the tombstone
 	modeLeave mode = "x" // takes away: not refused, though ErrDead is told in the end
 )
@@ -283,7 +282,7 @@ func (s *Store) build(g guard, edits []*edit, first bool) ([]*batch, error) {
 		b := &batch{bucket: bucket, keys: make([]string, 6, 8), args: make([]any, 4, 24)}
 		b.keys[0], b.keys[1], b.keys[2], b.keys[3], b.keys[4], b.keys[5] = k.main, k.dead, list, k.due, k.gone, k.epochs
 		b.args[0], b.args[1], b.args[2], b.args[3] = id, string(g.mode), "", s.opt.ConnTombstone.Milliseconds()
-		if g.mode == modeMark || g.mode == modeClose {
+		if g.mode == modeClose {
 			var v [8]byte
 			_, _ = rand.Read(v[:])
 			b.args[2] = string(v[:])

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
+	"github.com/halley-im/halley/proto/name"
 	"github.com/halley-im/halley/router/internal/presence"
 )
 
@@ -68,7 +69,7 @@ func New(s *presence.Store, c Config, m *Metrics) *Service {
 const timePerName = time.Millisecond
 
 // do runs one call within the time limit. n is the number of names that it carries.
-func do[R any](ctx context.Context, s *Service, name string, n int, f func(context.Context) (R, error)) (R, error) {
+func do[R any](ctx context.Context, s *Service, call string, n int, f func(context.Context) (R, error)) (R, error) {
 	var none R
 	if n > s.cfg.MaxNames {
 		return none, status.Errorf(codes.InvalidArgument, "at most %d names in a call", s.cfg.MaxNames)
@@ -77,13 +78,13 @@ func do[R any](ctx context.Context, s *Service, name string, n int, f func(conte
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout+time.Duration(n)*timePerName)
 	defer cancel()
 	res, err := f(ctx)
-	m := s.methods[name]
+	m := s.methods[call]
 	if err == nil {
 		m.ok.Observe(time.Since(start).Seconds())
 		return res, nil
 	}
 	err = toStatus(err)
-	m.seconds.WithLabelValues(name, status.Code(err).String()).Observe(time.Since(start).Seconds())
+	m.seconds.WithLabelValues(call, status.Code(err).String()).Observe(time.Since(start).Seconds())
 	return none, err
 }
 
@@ -108,7 +109,7 @@ func epochStatus(err error) (halleyv1.EpochStatus, error) {
 
 // Enroll implements halleyv1.RouterServer.
 func (s *Service) Enroll(ctx context.Context, r *halleyv1.EnrollRequest) (*halleyv1.EnrollResponse, error) {
-	return do(ctx, s, "Enroll", 0, func(ctx context.Context) (*halleyv1.EnrollResponse, error) {
+	return do(ctx, s, "Enroll", name.Buckets, func(ctx context.Context) (*halleyv1.EnrollResponse, error) {
 		st, err := epochStatus(s.store.Enroll(ctx, r.GetInfo()))
 		return &halleyv1.EnrollResponse{Status: st, TtlMs: s.cfg.LeaseTTL.Milliseconds()}, err
 	})
@@ -116,7 +117,7 @@ func (s *Service) Enroll(ctx context.Context, r *halleyv1.EnrollRequest) (*halle
 
 // Renew implements halleyv1.RouterServer.
 func (s *Service) Renew(ctx context.Context, r *halleyv1.RenewRequest) (*halleyv1.RenewResponse, error) {
-	return do(ctx, s, "Renew", 0, func(ctx context.Context) (*halleyv1.RenewResponse, error) {
+	return do(ctx, s, "Renew", name.Buckets, func(ctx context.Context) (*halleyv1.RenewResponse, error) {
 		res, err := s.store.Renew(ctx, r.GetInfo())
 		out := &halleyv1.RenewResponse{TtlMs: s.cfg.LeaseTTL.Milliseconds()}
 		if out.Status, err = epochStatus(err); err == nil && res != nil {

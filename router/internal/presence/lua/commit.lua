@@ -12,10 +12,10 @@
 -- KEYS[7…] further keys of the bucket, which items name by index
 --
 -- ARGV[1]  epoch, 16 bytes; empty: nobody's, no tombstone is looked at
--- ARGV[2]  'w' write, refused if the epoch has a tombstone; 'm' the same, then set the marker; 'r' the same, but
---          only if nothing was lost since the epoch wrote here; 'd' make the tombstone instead of the marker,
---          whatever was there before; 'x' take away, allowed to the dead as well
--- ARGV[3]  'm', 'r': the bucket's new version if the marker was missing
+-- ARGV[2]  'w' write, refused if the epoch has a tombstone; 'r' the same, then set the marker, but only if nothing
+--          was lost since the epoch wrote here; 'd' make the tombstone instead of the marker, whatever was there
+--          before; 'x' take away, allowed to the dead as well
+-- ARGV[3]  'r': the bucket's new version if the marker was missing
 -- ARGV[4]  ms for which a connection's tombstone stands
 -- ARGV[5…] items, each: number of arguments that follow, then operations:
 --          = field value      go on only if the entry has this value ('': is absent)
@@ -127,7 +127,7 @@ while i <= n do
   out[#out + 1] = result
 end
 
-if state == 1 and (mode == 'm' or mode == 'r') then
+if state == 1 and mode == 'r' then
   redis.call('HSET', bucket, 'e' .. epoch, '1', 'v', ARGV[3])
 end
 return out
