@@ -51,6 +51,9 @@ type Deps struct {
 	TLS *tls.Config
 	// AdvertiseAddr is host:port at which job reaches the gRPC server that Register was called with.
 	AdvertiseAddr string
+	// Unsigned lets goim's auth bodies, which carry no token, through to logic. It is said for each comet, since
+	// logic doesn't see where a comet listens: one that strangers can reach refuses them unless told otherwise.
+	Unsigned bool
 	// Endpoints are the addresses that clients use; nil: from Config and the listeners.
 	Endpoints *halleyv1.Endpoints
 }
@@ -137,7 +140,7 @@ func New(cfg Config, deps Deps) (*Comet, error) {
 	}
 	c.dispatch = dispatch.New(dispatch.Config{
 		RequestTimeout: cfg.RequestTimeout, RequestQueue: cfg.RequestQueue,
-		RequestRate: cfg.RequestRate, RequestBurst: cfg.RequestBurst, Upstream: cfg.Upstream,
+		RequestRate: cfg.RequestRate, RequestBurst: cfg.RequestBurst, Upstream: cfg.Upstream, Unsigned: deps.Unsigned,
 	}, dispatch.Parts{
 		Table: c.table, Rooms: c.rooms, Lease: c.lease, Deregister: c.deregister, Metrics: c.metrics, Log: c.log,
 		Logic: upstream.NewLogic(halleyv1.NewLogicClient(deps.Logic), cfg.ConnectTimeout),

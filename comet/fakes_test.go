@@ -403,7 +403,7 @@ func startStopped(t testing.TB, router *fakeRouter, opts ...option) *node {
 	}
 	deps := comet.Deps{
 		Log:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
-		Metrics: n.reg, TCP: listen(t), WS: listen(t), AdvertiseAddr: "127.0.0.1:3109",
+		Metrics: n.reg, TCP: listen(t), WS: listen(t), AdvertiseAddr: "127.0.0.1:3109", Unsigned: true,
 	}
 	for _, o := range opts {
 		o(&cfg, &deps, n)

@@ -25,6 +25,10 @@ func conversation(room string) bool { return name.RoomType(room) == name.RoomTyp
 // the same key gives way, then the auth reply is the first frame that the client sees.
 func (d *Dispatcher) connect(ctx context.Context, s *session.Session, f frame.Frame) {
 	s.Authenticating()
+	if !d.cfg.Unsigned && !hasToken(f.Body) {
+		d.refuse(s, f, errcode.Proto(errcode.Unauthenticated), nil)
+		return
+	}
 	deadline := time.Now().Add(d.cfg.RequestTimeout)
 	comet, epoch := d.Lease.Conn()
 	conn := &halleyv1.Conn{Comet: comet, Epoch: epoch, Id: d.Table.ConnID(s)}

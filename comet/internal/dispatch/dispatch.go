@@ -31,6 +31,8 @@ type Config struct {
 	RequestRate    float64
 	RequestBurst   int
 	Upstream       bool
+	// Unsigned lets auth bodies without a token through to logic.
+	Unsigned bool
 }
 
 // Parts are what a Dispatcher works with.

@@ -80,7 +80,7 @@ func (d *Dispatcher) enqueue(s *session.Session, queue session.Queue, f frame.Fr
 				return
 			}
 			d.carryOut(d.ctx, s, r)
-			q.Done(queue)
+			q.Done(queue, r)
 			s.Flush(nil)
 		}
 	}()

@@ -1,6 +1,10 @@
 package session
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/halley-im/halley/proto/frame"
+)
 
 // Request is a client's frame that waits for logic. Its body is its own.
 type Request struct {
@@ -29,7 +33,11 @@ type Requests struct {
 	waiting [queues][]Request
 	held    [queues]int // waiting or being carried out
 	running [queues]int // goroutines
+	bytes   int         // of the bodies held, in all queues
 }
+
+// maxHeldBytes bounds the bodies of a session's requests that wait or run: a few of the largest.
+const maxHeldBytes = 4 * frame.MaxRequestBody
 
 // Requests returns the session's queues, which are made when the first request comes.
 func (s *Session) Requests() *Requests {
@@ -38,15 +46,17 @@ func (s *Session) Requests() *Requests {
 	return &s.extra().reqs
 }
 
-// Put appends r to a queue that holds at most limit, running ones included. run says that the caller must
+// Put appends r to a queue that holds at most limit, running ones included, and reports whether it did: it doesn't either when
+// the session's requests hold as many bytes as they may. run says that the caller must
 // start a goroutine that calls Next until there is none.
 func (q *Requests) Put(queue Queue, r Request, limit int) (ok, run bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.held[queue] >= limit {
+	if q.held[queue] >= limit || q.bytes+len(r.Body) > maxHeldBytes {
 		return false, false
 	}
 	q.held[queue]++
+	q.bytes += len(r.Body)
 	q.waiting[queue] = append(q.waiting[queue], r)
 	if queue == Unordered || q.running[queue] == 0 {
 		q.running[queue]++
@@ -55,10 +65,11 @@ func (q *Requests) Put(queue Queue, r Request, limit int) (ok, run bool) {
 	return true, false
 }
 
-// Done says that a request from Next was carried out.
-func (q *Requests) Done(queue Queue) {
+// Done says that r from Next was carried out.
+func (q *Requests) Done(queue Queue, r Request) {
 	q.mu.Lock()
 	q.held[queue]--
+	q.bytes -= len(r.Body)
 	q.mu.Unlock()
 }
 

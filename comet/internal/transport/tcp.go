@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"sync"
@@ -171,9 +172,8 @@ func missing(b []byte) int {
 
 // large reads a frame that is larger than an input, handles it, and returns what is left: nothing.
 func (t *Server) large(s *session.Session, in *tcpInput, have []byte, size int) ([]byte, error) {
-	whole := make([]byte, size)
-	n := copy(whole, have)
-	if _, err := io.ReadFull(s.Conn(), whole[n:]); err != nil {
+	whole, err := growing(io.MultiReader(bytes.NewReader(have), s.Conn()), size)
+	if err != nil {
 		return nil, err
 	}
 	f, _, err := frame.Parse(whole, limit(s))

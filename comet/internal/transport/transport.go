@@ -140,9 +140,6 @@ func (t *Server) accept(conn net.Conn, tr session.Transport) {
 
 // begin takes a connection to the point where frames can be read. refusal is why it can't stay.
 func (t *Server) begin(s *session.Session, refusal *errcode.Code) {
-	if refusal != nil {
-		defer func() { <-t.refusing }()
-	}
 	ctx := context.Background()
 	s.Remote = hostOf(s.Conn().RemoteAddr())
 	if c, ok := s.Conn().(*tls.Conn); ok {
@@ -179,6 +176,9 @@ func (t *Server) begin(s *session.Session, refusal *errcode.Code) {
 // finished ends a reader.
 func (t *Server) finished(s *session.Session, reason string) {
 	s.Finished(reason)
+	if !s.Entered {
+		<-t.refusing
+	}
 	t.gate.Leave(s)
 	t.readers.Done()
 }
