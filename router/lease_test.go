@@ -334,7 +334,7 @@ func TestRenewalTellsWhatOthersCanTake(t *testing.T) {
 
 func TestOrphansOfALostLeaseAreSwept(t *testing.T) {
 	cfg := dying()
-	cfg.OrphanAge = 200 * time.Millisecond
+	cfg.OrphanAge = 3 * time.Second
 	w := newWorld(t, cfg)
 	r, _ := w.router()
 	a, b := newComet(t, r, "a"), newComet(t, r, "b")

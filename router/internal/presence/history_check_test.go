@@ -1,0 +1,176 @@
+package presence
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/segmentio/kafka-go"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
+	"github.com/halley-im/halley/proto/name"
+)
+
+// check holds what the routers say against what is true.
+func (h *history) check() {
+	var names []*halleyv1.Name
+	for _, tenant := range []string{"default", "acme"} {
+		for i := range 4 {
+			names = append(names, &halleyv1.Name{Tenant: tenant, Name: &halleyv1.Name_Uid{Uid: fmt.Sprintf("u%d", i)}})
+		}
+		names = append(names, &halleyv1.Name{Tenant: tenant, Name: &halleyv1.Name_Room{Room: "live://1"}})
+	}
+	for which, s := range h.stores {
+		res, err := s.Locate(h.ctx(), names)
+		h.must(err)
+		if res.UnavailableMs > 0 {
+			continue
+		}
+		for i, n := range names {
+			found := map[string]bool{} // "comet conn", "comet"
+			for _, p := range res.Located[i].Places {
+				epoch := res.Comets[p.Comet].Epoch
+				found[epoch] = true
+				if p.ByName {
+					found[epoch+" name"] = true
+				}
+				for _, id := range p.ConnIds {
+					found[id] = true
+				}
+			}
+			for _, c := range h.comets {
+				due := h.dueIn(c)
+				if due < -h.margin() && found[c.info.Epoch] {
+					h.fail("router %d finds %v at %s, whose lease was due %d ms ago", which, n, c.info.Comet, -due)
+				}
+				if due < h.margin() || c.gone || c.paused {
+					continue
+				}
+				if room := n.GetRoom(); room != "" {
+					if len(c.rooms[n.Tenant+" "+room]) > 0 && !found[c.info.Epoch] {
+						h.fail("router %d does not find %s of %s at %s", which, room, n.Tenant, c.info.Comet)
+					}
+					continue
+				}
+				for id, x := range c.sessions {
+					if x.m.Tenant == n.Tenant && x.m.Uid == n.GetUid() && !x.leaving && !found[id] && !found[c.info.Epoch+" name"] {
+						h.fail("router %d does not find %s of %s at %s", which, id, user(x.m), c.info.Comet)
+					}
+				}
+			}
+		}
+	}
+}
+
+// Produce takes events, as a Producer.
+func (h *history) Produce(_ context.Context, msgs ...kafka.Message) error {
+	for _, m := range msgs {
+		var r halleyv1.PushRecord
+		var ev halleyv1.Event
+		h.must(proto.Unmarshal(m.Value, &r))
+		h.must(protojson.Unmarshal(r.GetPush().GetBody(), &ev))
+		p := ev.GetPresence()
+		if p == nil {
+			continue
+		}
+		h.events++
+		u := r.Tenant + " " + p.Uid
+		h.say("event: %s online %v", u, p.Online)
+		if h.unsure[u] {
+			h.announced[u] = p.Online
+			continue
+		}
+		if quiet := h.now() - h.changed[u]; quiet < 3*h.unit.Milliseconds()-h.margin() && h.settled(u) == h.announced[u] {
+			h.fail("event of %s, %d ms after a change", u, quiet)
+		}
+		if h.announced[u] == p.Online {
+			h.fail("event of %s says again: online %v", u, p.Online)
+		}
+		h.announced[u] = p.Online
+	}
+	return nil
+}
+
+// settled is whether a uid has a session on a comet that can be found.
+func (h *history) settled(u string) bool {
+	for _, c := range h.comets {
+		for _, s := range c.sessions {
+			if user(s.m) == u && !s.leaving && h.dueIn(c) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// end lets everything settle, compares what was announced, then ends every comet and looks for what is left.
+func (h *history) end() {
+	h.say("the end")
+	for _, c := range h.comets {
+		if c.paused {
+			c.paused = false
+			h.renew(c)
+		}
+		for _, id := range keysOf(c.sessions) {
+			if s := c.sessions[id]; s != nil && s.leaving && !c.gone {
+				h.close(c, id)
+			}
+		}
+	}
+	h.advance(40 * h.unit)
+	h.check()
+	for _, tenant := range []string{"default", "acme"} {
+		for i := range 4 {
+			u := fmt.Sprintf("%s u%d", tenant, i)
+			if !h.unsure[u] && h.announced[u] != h.settled(u) {
+				h.fail("%s was announced as online %v, and is %v", u, h.announced[u], h.settled(u))
+			}
+		}
+	}
+	if h.events == 0 {
+		h.fail("no event at all")
+	}
+	for _, c := range h.comets {
+		c.gone = true
+	}
+	h.advance(15 * h.unit)
+	h.sleep(150 * h.unit)
+	h.look()
+	h.advance(5 * h.unit)
+	sweep := func() {
+		for range 2 * name.Buckets {
+			h.must(h.stores[0].sweep(h.ctx()))
+		}
+		h.work()
+	}
+	sweep()
+	h.sleep(20 * h.unit)
+	h.look()
+	h.advance(10 * h.unit)
+	sweep()
+	for _, p := range []string{":l:*", ":ep", ":m:*", ":t:*", ":w:*", ":gone", ":due"} {
+		keys, err := h.redis.Keys(h.ctx(), h.stores[0].keys.prefix+":{p*}"+p).Result()
+		h.must(err)
+		if len(keys) > 0 {
+			h.fail("left over: %q", keys)
+		}
+	}
+	for b := range name.Buckets {
+		all, err := h.redis.HGetAll(h.ctx(), h.stores[0].keys.bucket[b].main).Result()
+		h.must(err)
+		for f, v := range all {
+			if f != versionField {
+				h.fail("left over in bucket %d: %q = %q", b, f, v)
+			}
+		}
+	}
+}
+
+func (h *history) lose(pattern string) {
+	keys, err := h.redis.Keys(h.ctx(), pattern).Result()
+	h.must(err)
+	if len(keys) > 0 {
+		h.must(h.redis.Del(h.ctx(), keys...).Err())
+	}
+}
