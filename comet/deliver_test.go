@@ -213,6 +213,24 @@ func TestKickTellsSignedSessionsAndClosesUnsignedOnesInSilence(t *testing.T) {
 	})
 }
 
+func TestKickedConnectionLingersUntilItsSuccessorIsInItsRooms(t *testing.T) {
+	onAll(t, nil, func(t *testing.T, n *node, tr string) {
+		c := n.login(tr, `{"token":"linger-`+tr+`"}`)
+		j := n.job(halleyv1.Lane_LANE_URGENT)
+		end := kick("replaced")
+		end.Control.GetKick().LingerMs = 300
+		j.send(
+			&halleyv1.Delivery{Class: halleyv1.Class_CLASS_CONTROL, Uids: []string{"linger-" + tr}, Content: end},
+			&halleyv1.Delivery{Uids: []string{"linger-" + tr}, Content: push(1000, "on its way")},
+		)
+		c.expect(1000, "on its way")
+		// No closing event: the client asked for it.
+		if code := c.closed(); c.ws != nil && code != 1000 {
+			t.Errorf("close code %d, want 1000", code)
+		}
+	})
+}
+
 func (n *node) goneConns() []string {
 	n.router.mu.Lock()
 	defer n.router.mu.Unlock()

@@ -123,8 +123,7 @@ func (d *Dispatcher) replace(s *session.Session, c *halleyv1.Conn) {
 	if who == nil || who.Tenant != s.Who().Tenant || who.UIDName != s.Who().UIDName {
 		return
 	}
-	const normal = 1000 // RFC 6455 section 7.4.1
-	old.Close(session.Cause{Code: errcode.Replaced, Quiet: true, CloseCode: normal, Reason: "resumed"})
+	old.Close(resumed)
 }
 
 func identity(p *halleyv1.Session) session.Identity {

@@ -172,6 +172,13 @@ func parseOps(body []byte) ([]int32, bool) {
 	return ops, true
 }
 
+// resumed is how a connection ends that another one took over from: without a closing event, for its client asked for
+// it. RFC 6455 section 7.4.1: 1000 is normal.
+var resumed = session.Cause{Code: errcode.Replaced, Quiet: true, CloseCode: 1000, Reason: "resumed"}
+
+// maxLinger is the longest time that such a connection lives on: clients keep what comes on the new one back for no longer.
+const maxLinger = 5 * time.Second
+
 // Kick ends a session for the cluster.
 func (d *Dispatcher) Kick(s *session.Session, k *halleyv1.Kick) {
 	who := s.Who()
@@ -180,6 +187,11 @@ func (d *Dispatcher) Kick(s *session.Session, k *halleyv1.Kick) {
 	}
 	// Only a token has a time of issue; goim's sessions have none to be too old.
 	if k.GetIssuedBeforeMs() != 0 && (!who.Signed || who.IssuedAt >= k.GetIssuedBeforeMs()) {
+		return
+	}
+	if linger := time.Duration(k.GetLingerMs()) * time.Millisecond; linger > 0 {
+		// A comet that ends meanwhile closes it as well; closing twice is harmless.
+		time.AfterFunc(min(linger, maxLinger), func() { s.Close(resumed) })
 		return
 	}
 	code := errcode.Kicked

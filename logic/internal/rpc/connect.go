@@ -260,31 +260,38 @@ func written(session *halleyv1.Session, err error) *halleyv1.ConnectResponse {
 // from, if there is one. Router has forgotten them already: that Kafka doesn't take the deliveries is no reason to
 // refuse the new session; comet's next rewrite of its buckets finds them.
 func (s *Server) displace(ctx context.Context, session *halleyv1.Session, reg *halleyv1.RegisterResult) (replaces *halleyv1.Conn) {
-	var targets []*halleyv1.Target
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReplaceTimeout)
+	defer cancel()
 	if r := reg.GetReplaced(); r != nil {
 		replaces = r.GetConn()
-		// On its own comet the old connection is flushed and closed in one go with the new one's start.
+		// On its own comet the old connection is flushed and closed in one go with the new one's start. On another one it must
+		// outlive this answer: the new one joins its rooms only now, and what is sent to them meanwhile reaches the old one alone.
 		if replaces.GetEpoch() != session.GetConn().GetEpoch() {
-			targets = append(targets, push.ConnTarget(replaces))
+			s.kick(ctx, session, []*halleyv1.Target{push.ConnTarget(replaces)}, s.cfg.ResumeLinger)
 		}
 	}
+	var targets []*halleyv1.Target
 	for _, d := range reg.GetDisplaced() {
 		if d.GetConn().GetId() != replaces.GetId() {
 			targets = append(targets, push.ConnTarget(d.GetConn()))
 		}
 	}
-	if len(targets) == 0 {
-		return replaces
+	if len(targets) > 0 {
+		s.kick(ctx, session, targets, 0)
 	}
+	return replaces
+}
+
+// kick has connections closed that gave way to session.
+func (s *Server) kick(ctx context.Context, session *halleyv1.Session, targets []*halleyv1.Target, linger time.Duration) {
 	s.metrics.displaced.Add(float64(len(targets)))
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReplaceTimeout)
-	defer cancel()
-	kick := &halleyv1.Control{Control: &halleyv1.Control_Kick{Kick: &halleyv1.Kick{Error: errcode.Proto(errcode.Replaced)}}}
+	kick := &halleyv1.Control{Control: &halleyv1.Control_Kick{Kick: &halleyv1.Kick{
+		Error: errcode.Proto(errcode.Replaced), LingerMs: uint32(linger.Milliseconds()),
+	}}}
 	if err := s.d.Push.Control(ctx, session.GetTenant(), targets, kick); err != nil {
 		s.metrics.untold.Add(float64(len(targets)))
 		s.d.Log.DebugContext(ctx, "displaced sessions not told", "session", session.GetConn().GetId(), "err", err)
 	}
-	return replaces
 }
 
 // grants is what logic wants to know of a session's token with each of its requests.

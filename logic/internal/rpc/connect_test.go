@@ -318,6 +318,11 @@ func TestResumeOnAnotherCometIsClosedThere(t *testing.T) {
 	if got := r.kicked(); !slices.Equal(got, []string{"b.5"}) {
 		t.Errorf("got %v", got)
 	}
+	for _, rec := range r.kafka.Records(t) {
+		if rec.GetControl().GetKick().GetLingerMs() == 0 {
+			t.Error("it is closed before the new connection is in its rooms: what is sent to them meanwhile reaches neither")
+		}
+	}
 }
 
 func TestNonsenseToResumeIsIgnored(t *testing.T) {

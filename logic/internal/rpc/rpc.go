@@ -48,6 +48,8 @@ type Config struct {
 	RoomBodyBytes int64 `help:"Largest body of room.send, in bytes." default:"32768"`
 	// ReplaceTimeout is how long a new session waits until those that it replaced are sure to be told.
 	ReplaceTimeout time.Duration `help:"How long a new session waits until those that it replaces are sure to be told." default:"2s"`
+	// ResumeLinger is how long a connection on another comet lives on after a new one took over from it.
+	ResumeLinger time.Duration `help:"How long a connection on another comet lives on after a new one has taken over from it: until that one is in its rooms." default:"1s"`
 }
 
 // Validate checks the policy.
@@ -57,7 +59,7 @@ func (c Config) Validate() error {
 		return errors.New("session: heartbeat must be more than 0 and less than idle-timeout")
 	case c.GoimHeartbeat <= 0 || c.GoimHeartbeatMax < 1:
 		return errors.New("session: goim-heartbeat must be more than 0, goim-heartbeat-max at least 1")
-	case c.Watch < 1 || c.RoomBodyBytes < 1 || c.ReplaceTimeout <= 0:
+	case c.Watch < 1 || c.RoomBodyBytes < 1 || c.ReplaceTimeout <= 0 || c.ResumeLinger < 0:
 		return errors.New("session: watch, room-body-bytes and replace-timeout must be more than 0")
 	}
 	if err := name.Tenant(c.GoimTenant); err != nil {

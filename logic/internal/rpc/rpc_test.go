@@ -47,7 +47,7 @@ type rig struct {
 func config() rpc.Config {
 	return rpc.Config{
 		MaxPerUID: 5, NewestWins: []string{"ios"}, Heartbeat: 30 * time.Second, IdleTimeout: 75 * time.Second,
-		GoimHeartbeat: 240 * time.Second, GoimHeartbeatMax: 2, GoimTenant: "default", Watch: 50, RoomBodyBytes: 32 << 10, ReplaceTimeout: time.Second,
+		GoimHeartbeat: 240 * time.Second, GoimHeartbeatMax: 2, GoimTenant: "default", Watch: 50, RoomBodyBytes: 32 << 10, ReplaceTimeout: time.Second, ResumeLinger: time.Second,
 	}
 }
 

@@ -573,8 +573,11 @@ type Kick struct {
 	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
 	// Only sessions whose token was issued before; 0: any.
 	IssuedBeforeMs int64 `protobuf:"varint,3,opt,name=issued_before_ms,json=issuedBeforeMs,proto3" json:"issued_before_ms,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Closed after so many milliseconds only: a connection that takes over from this one (Resume.replaces) is not in its
+	// rooms yet, and what is on its way must reach the one or the other.
+	LingerMs      uint32 `protobuf:"varint,4,opt,name=linger_ms,json=lingerMs,proto3" json:"linger_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Kick) Reset() {
@@ -624,6 +627,13 @@ func (x *Kick) GetDeviceId() string {
 func (x *Kick) GetIssuedBeforeMs() int64 {
 	if x != nil {
 		return x.IssuedBeforeMs
+	}
+	return 0
+}
+
+func (x *Kick) GetLingerMs() uint32 {
+	if x != nil {
+		return x.LingerMs
 	}
 	return 0
 }
@@ -921,11 +931,12 @@ const file_halley_v1_comet_proto_rawDesc = "" +
 	"\x06resync\x18\x03 \x01(\v2\x18.halley.v1.ResyncSessionH\x00R\x06resync\x125\n" +
 	"\n" +
 	"close_room\x18\x04 \x01(\v2\x14.halley.v1.CloseRoomH\x00R\tcloseRoomB\t\n" +
-	"\acontrol\"u\n" +
+	"\acontrol\"\x92\x01\n" +
 	"\x04Kick\x12&\n" +
 	"\x05error\x18\x01 \x01(\v2\x10.halley.v1.ErrorR\x05error\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12(\n" +
-	"\x10issued_before_ms\x18\x03 \x01(\x03R\x0eissuedBeforeMs\"7\n" +
+	"\x10issued_before_ms\x18\x03 \x01(\x03R\x0eissuedBeforeMs\x12\x1b\n" +
+	"\tlinger_ms\x18\x04 \x01(\rR\blingerMs\"7\n" +
 	"\vRoomsChange\x12\x12\n" +
 	"\x04join\x18\x01 \x03(\tR\x04join\x12\x14\n" +
 	"\x05leave\x18\x02 \x03(\tR\x05leave\"\x0f\n" +
