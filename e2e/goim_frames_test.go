@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -40,7 +41,7 @@ var frameCases = []goimCase{
 		c := g.dial()
 		g.send(c, frame.OpHeartbeat, 5, nil)
 		g.send(c, frame.OpSendMsg, 6, []byte("early"))
-		if f, err := c.Next(quietTime); err != ErrTimeout {
+		if f, err := c.Next(quietTime); !errors.Is(err, ErrTimeout) {
 			g.Fatalf("got %v, %v; want no frame", f, err)
 		}
 		g.auth(c, tok{"mid": fresh()})

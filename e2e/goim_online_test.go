@@ -245,13 +245,16 @@ var oldAPICases = []goimCase{
 		rid := fresh() % 1_000_000_000
 		g.login(tok{"mid": fresh(), "room_id": fmt.Sprintf("room://%d", rid)})
 		g.within(45*time.Second, "the room is counted", func() bool {
-			var rooms []struct{ RoomId, Count int64 }
+			var rooms []struct {
+				ID    int64 `json:"RoomId"`
+				Count int64
+			}
 			a := g.ret(1, "GET", "/1/count", url.Values{"type": {"room"}}, nil)
 			if err := json.Unmarshal(a.Data, &rooms); err != nil {
 				g.Fatalf("data %s: %v", a.Data, err)
 			}
 			for _, r := range rooms {
-				if r.RoomId == rid && r.Count == 1 {
+				if r.ID == rid && r.Count == 1 {
 					return true
 				}
 			}

@@ -53,15 +53,19 @@ func (g *goim) anyOrder(c *Conn, op frame.Op, n int) {
 	}
 }
 
-// pushers posts bodies 0 to n-1 from several goroutines at once.
-func (g *goim) pushers(count, n int, path string, query url.Values) {
+// pushers posts bodies 0 to n-1 of size bytes at least from several goroutines at once.
+func (g *goim) pushers(count, n, size int, path string, query url.Values) {
 	g.Helper()
 	var wg sync.WaitGroup
 	errs := make(chan error, count)
 	for p := range count {
 		wg.Go(func() {
 			for i := p; i < n; i += count {
-				a, err := g.tryCall("POST", path, query, "", numbered(i))
+				body := numbered(i)
+				if size > len(body) {
+					body = append(body, bytes.Repeat([]byte(" "), size-len(body))...)
+				}
+				a, err := g.tryCall("POST", path, query, "", body)
 				if err == nil && (a.status != 200 || a.Code == nil || *a.Code != 0) {
 					err = fmt.Errorf("push %d: HTTP %d %s", i, a.status, a.body)
 				}
@@ -216,7 +220,7 @@ var pushCases = []goimCase{
 	{"P23", "200 pushes to a key from 8 pushers all arrive", "T", func(g *goim) {
 		key := freshKey()
 		c := g.login(tok{"mid": fresh(), "key": key, "accepts": []int{1000}})
-		g.pushers(8, 200, "/goim/push/keys", url.Values{"operation": {"1000"}, "keys": {key}})
+		g.pushers(8, 200, 0, "/goim/push/keys", url.Values{"operation": {"1000"}, "keys": {key}})
 		g.anyOrder(c, 1000, 200)
 	}},
 	{"P24", "200 pushes to a room arrive in order", "T", func(g *goim) {
@@ -230,14 +234,14 @@ var pushCases = []goimCase{
 	{"P25", "400 pushes to a room from 16 pushers all arrive", "T", func(g *goim) {
 		id := freshName()
 		c := g.login(tok{"mid": fresh(), "room_id": "live://" + id})
-		g.pushers(16, 400, "/goim/push/room", roomQuery(1000, "live", id))
+		g.pushers(16, 400, 0, "/goim/push/room", roomQuery(1000, "live", id))
 		g.anyOrder(c, 1000, 400)
 	}},
 	{"P27", "a client that stops reading gets all in order, or a prefix and a close", "TW", func(g *goim) {
 		key := freshKey()
 		c := g.login(tok{"mid": fresh(), "key": key, "accepts": []int{1000}})
 		receive(g, c, 32<<10)
-		g.bigPushes(key)
+		g.pushers(1, 300, 4096, "/goim/push/keys", url.Values{"operation": {"1000"}, "keys": {key}})
 		time.Sleep(2 * time.Second) // the case: it does not read for two seconds
 		for i := range 300 {
 			f, err := c.Next(waitTime)
@@ -259,8 +263,12 @@ var pushCases = []goimCase{
 		stalled := g.login(tok{"mid": fresh(), "key": bad, "accepts": []int{1000}})
 		receive(g, stalled, 32<<10)
 		c := g.login(tok{"mid": fresh(), "key": good, "accepts": []int{1000}})
-		g.bigPushes(bad, good)
-		g.inOrder(c, 1000, 300)
+		var pushing sync.WaitGroup
+		pushing.Go(func() {
+			g.pushers(1, 300, 4096, "/goim/push/keys", url.Values{"operation": {"1000"}, "keys": {bad, good}})
+		})
+		g.inOrder(c, 1000, 300) // it reads meanwhile
+		pushing.Wait()
 	}},
 }
 
@@ -278,15 +286,5 @@ func receive(g *goim, c *Conn, size int) {
 	g.Helper()
 	if err := c.Raw.(*net.TCPConn).SetReadBuffer(size); err != nil {
 		g.Fatal(err)
-	}
-}
-
-// bigPushes posts 300 numbered pushes of 4 KB to the keys.
-func (g *goim) bigPushes(keys ...string) {
-	g.Helper()
-	for i := range 300 {
-		body := bytes.Repeat([]byte(" "), 4096)
-		copy(body, numbered(i))
-		g.pushKeys(1000, body, keys...)
 	}
 }

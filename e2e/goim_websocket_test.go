@@ -56,7 +56,7 @@ var webSocketCases = []goimCase{
 			g.Fatal(err)
 		}
 		g.within(2*time.Second, "pong", func() bool {
-			if f, err := c.Next(50 * time.Millisecond); err != ErrTimeout {
+			if f, err := c.Next(50 * time.Millisecond); !errors.Is(err, ErrTimeout) {
 				g.Fatalf("got %v, %v; want no frame", f, err)
 			}
 			return c.Got(wsPong)
@@ -72,7 +72,7 @@ var webSocketCases = []goimCase{
 		}
 		g.alive(c)
 		if !c.Got(wsPong) {
-			if _, err := c.Next(50 * time.Millisecond); err != ErrTimeout || !c.Got(wsPong) {
+			if _, err := c.Next(50 * time.Millisecond); !errors.Is(err, ErrTimeout) || !c.Got(wsPong) {
 				g.Fatal("no pong with the reply")
 			}
 		}

@@ -83,7 +83,7 @@ func (p *Process) Start() {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }() // the process has its own
 	p.cmd = exec.Command(path, p.Args...)
 	p.cmd.Env = environ(p.Env)
 	p.cmd.Stdout, p.cmd.Stderr = log, log

@@ -41,7 +41,6 @@ type User struct {
 	logins   int
 	refused  map[string]int
 	strange  []string
-	moving   bool
 }
 
 // Told is how a user learned that it may have missed something: its connection broke, or an event said so.
