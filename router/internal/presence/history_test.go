@@ -550,4 +550,3 @@ func (h *history) sendRoom(c *modelComet, room string, joined, left []string) {
 	h.must(err)
 	h.say("%s has %d in %s", c.info.Comet, n, room)
 }
-
