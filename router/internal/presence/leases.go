@@ -95,6 +95,8 @@ type leaseTable struct {
 	busy chan struct{} // closed when the refresh in flight has ended
 	err  error         // of the last refresh
 	gens uint64
+	// forgotten is when forget was last called.
+	forgotten time.Time
 	// met says when an epoch without lease was first met in an entry. Its lease had been made by then, so a view that was
 	// read later and doesn't have it says that it is gone.
 	met    map[epoch]time.Time
@@ -199,6 +201,9 @@ func (t *leaseTable) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if !v.askedAt.After(t.forgotten) {
+		v.readAt = time.Time{} // asked for before what it is to show was done
+	}
 	if t.cur != nil && t.cur.now > v.now {
 		// Another refresh was faster; Redis' clock going back is told by a longer distance.
 		if t.cur.now-v.now < t.s.opt.LeaseCache.Milliseconds() {
@@ -219,6 +224,7 @@ func (t *leaseTable) refresh(ctx context.Context) error {
 func (t *leaseTable) forget() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.forgotten = time.Now()
 	if t.cur != nil {
 		old := *t.cur
 		old.readAt = time.Time{}
