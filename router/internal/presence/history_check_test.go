@@ -145,7 +145,7 @@ func (h *history) end() {
 		h.work()
 	}
 	sweep()
-	h.sleep(20 * h.unit)
+	h.sleep(120 * h.unit) // what the sweep found was last seen then
 	h.look()
 	h.advance(10 * h.unit)
 	sweep()
