@@ -185,6 +185,10 @@ func (c *allCmd) Run(ctx context.Context, t *terminal, kctx *kong.Context) error
 	p.later(logics.Close)
 
 	// Parts.
+	if !t.loader.IsSet(kctx, "router-warm-up") {
+		// Nothing outlives this process' Redis: there is nobody to wait for before nobody means nobody.
+		c.Router.WarmUp = time.Millisecond
+	}
 	r, err := router.New(c.Router, router.Deps{
 		Log: base.With("role", "router"), Metrics: p.metrics, Redis: redis, RedisPrefix: redisPrefix, Producer: producer,
 	})
