@@ -30,6 +30,7 @@ for part in "$@"; do
     check)
       step "check: format, vet, modules alone, generated files"
       scripts/check.sh
+      scripts/lint.sh
       ;;
     unit)
       step "unit: embedded Kafka and Redis"

@@ -2,6 +2,7 @@ package presence
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -131,16 +132,15 @@ func (s *Store) checkMarkers(ctx context.Context, e epoch, first, n int) ([]uint
 		}
 		return nil
 	})
-	if err != nil && err != redis.Nil {
+	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, fmt.Errorf("check markers: %w", err)
 	}
 	var lost []uint32
 	for i := range n {
-		switch err := dead[i].Err(); err {
-		case nil:
+		switch err := dead[i].Err(); {
+		case err == nil:
 			return nil, ErrDead
-		case redis.Nil:
-		default:
+		case !errors.Is(err, redis.Nil):
 			return nil, fmt.Errorf("check markers: %w", err)
 		}
 		has, err := marks[i].Result()

@@ -2,6 +2,7 @@ package presence
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -106,7 +107,7 @@ func (s *Store) sessionWith(ctx context.Context, c clock, tenant, key string) ([
 
 func (s *Store) field(ctx context.Context, bucket int, field string) (string, error) {
 	v, err := s.redis.HGet(ctx, s.keys.bucket[bucket].main, field).Result()
-	if err == redis.Nil {
+	if errors.Is(err, redis.Nil) {
 		return "", nil
 	}
 	return v, err

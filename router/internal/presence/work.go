@@ -130,7 +130,6 @@ type said struct {
 	online    bool
 	platforms []string
 	changed   bool
-	msg       *kafka.Message
 }
 
 // settleUsers announces the state of uids whose sessions changed a while ago and have been quiet since.
