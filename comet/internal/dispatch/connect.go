@@ -62,12 +62,13 @@ func (d *Dispatcher) connect(ctx context.Context, s *session.Session, f frame.Fr
 		}
 		return
 	}
-	if older != nil {
-		older.Close(session.Cause{Code: errcode.Replaced})
-	}
 	rctx, cancel := context.WithDeadline(ctx, deadline)
 	err = d.effects(rctx, s, resp.GetEffects())
 	cancel()
+	if older != nil {
+		// Only now: what was sent to a room of both meanwhile has reached the one or the other.
+		older.Close(session.Cause{Code: errcode.Replaced})
+	}
 	if err != nil {
 		d.refuse(s, f, errcode.Proto(err), nil)
 		return

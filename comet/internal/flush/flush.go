@@ -88,7 +88,6 @@ type Batch struct {
 	full   []*session.Session
 	// Messages counts what was put into outboxes.
 	Messages int
-	scratch  *session.Scratch
 }
 
 // Batch returns a new batch.
