@@ -150,7 +150,8 @@ type Push struct {
 
 // Pushed is the answer to a Push.
 type Pushed struct {
-	ID string `json:"id"`
+	ID         string `json:"id"`
+	AcceptedAt int64  `json:"accepted_at"` // ms since 1970
 }
 
 // Push posts a push, again under the same Idempotency-Key while it is told to come back, until it is accepted.
