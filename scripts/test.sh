@@ -43,8 +43,8 @@ for part in "$@"; do
       go test -race -shuffle=on -count=1 -p 1 ./kit/kafkaconn/... ./router/... ./job/... ./logic/...
       ;;
     e2e)
+      # It starts servers of its own, which it kills.
       step "e2e: the real binary, two of each role, faults"
-      servers
       go test -count=1 -timeout 20m ./e2e/...
       ;;
     browser)
