@@ -102,6 +102,7 @@ type Session struct {
 	queued    bool // in a walker's list
 	urgent    bool // in a walker's list for now
 	held      bool // nothing is written before the auth reply
+	doomed    bool // it missed something that it can't be told of: it gets nothing more, and ends
 	acceptAll bool
 	q         outbox.Queue
 	lastWrite int64
@@ -350,6 +351,9 @@ func (s *Session) Enqueue(m *outbox.Message, now, window int64) Result {
 			s.mu.Unlock()
 			return Gone
 		}
+	} else if s.doomed {
+		s.mu.Unlock()
+		return Gone
 	} else if !s.wants(m) {
 		s.mu.Unlock()
 		return Unwanted
@@ -359,6 +363,10 @@ func (s *Session) Enqueue(m *outbox.Message, now, window int64) Result {
 		s.host.Count.DroppedVolatile.Add(int64(d.Volatile))
 		s.host.Count.ReplacedRest.Add(int64(d.Stored))
 		if !s.who.Signed && s.state == live {
+			// It can't be told of the gap, so nothing behind the gap may reach it: somebody may write to it until the
+			// caller ends it.
+			s.host.Count.Discarded.Add(int64(s.q.Clear()))
+			s.held, s.doomed = true, true
 			s.mu.Unlock()
 			return Overflow
 		}
