@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -213,9 +214,30 @@ func (it *item) key(k string) int {
 // Bounds of a run of commit.lua, which keeps Redis from doing anything else meanwhile.
 const (
 	batchItems = 200
-	maxTries   = 12
 	eventQueue = 4096
+	// maxTries bounds a call that has no deadline; others end with their context. A try fails only because another's change
+	// of the same entry went through, so as many as want the same entry at once, so many tries the last of them takes.
+	maxTries = 500
+	// pauseMost bounds the pause before a try.
+	pauseMost = 16 * time.Millisecond
 )
+
+// giveWay waits before a try that others were faster than: not at all at first, then for a random time that grows, so that
+// not all of them meet again.
+func giveWay(ctx context.Context, try int) error {
+	if try < 2 {
+		return nil
+	}
+	most := min(time.Millisecond<<min(try-2, 10), pauseMost)
+	t := time.NewTimer(mathrand.N(most))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", errContended, ctx.Err())
+	}
+}
 
 // apply carries out the edits and returns the buckets in which the epoch has no marker. Edits of one entry must be
 // one edit. On ErrDead some may have been carried out.
@@ -225,6 +247,9 @@ func (s *Store) apply(ctx context.Context, g guard, edits []*edit) (lost []uint3
 	for try := 0; try == 0 || len(todo) > 0; try++ {
 		if try == maxTries {
 			return nil, errContended
+		}
+		if err := giveWay(ctx, try); err != nil {
+			return nil, err
 		}
 		if err := s.read(ctx, todo); err != nil {
 			return nil, err
