@@ -139,15 +139,23 @@ func FromProto(p *halleyv1.Error) *Error {
 	return &Error{Code: ByName(p.GetCode()), Detail: p.GetMessage(), RetryAfter: time.Duration(p.GetRetryAfterMs()) * time.Millisecond}
 }
 
-// From finds the Error in err; an err that has none is Internal.
+// unavailableAfter is when to come back where nobody said.
+const unavailableAfter = time.Second
+
+// From finds the Error in err; an err that has none is Internal. Unavailable always says when to try again.
 func From(err error) *Error {
 	var e *Error
-	if errors.As(err, &e) {
-		return e
+	if !errors.As(err, &e) {
+		var c *Code
+		if !errors.As(err, &c) {
+			return &Error{Code: Internal}
+		}
+		e = &Error{Code: c}
 	}
-	var c *Code
-	if errors.As(err, &c) {
-		return &Error{Code: c}
+	if e.Code == Unavailable && e.RetryAfter == 0 {
+		told := *e
+		told.RetryAfter = unavailableAfter
+		return &told
 	}
-	return &Error{Code: Internal}
+	return e
 }

@@ -80,3 +80,14 @@ func TestOnlyCodesShowThemselves(t *testing.T) {
 		t.Fatalf("got %v back", e)
 	}
 }
+
+func TestUnavailableAlwaysSaysWhenToTryAgain(t *testing.T) {
+	for _, err := range []error{errcode.Unavailable, errcode.Unavailable.Errorf("no router"), fmt.Errorf("join: %w", errcode.Unavailable)} {
+		if p := errcode.Proto(err); !p.GetRetry() || p.GetRetryAfterMs() == 0 {
+			t.Errorf("%v: got %v, want a time", err, p)
+		}
+	}
+	if p := errcode.Proto(errcode.Busy); p.GetRetryAfterMs() != 0 {
+		t.Errorf("busy: got %v, want the caller's own back-off", p)
+	}
+}

@@ -241,8 +241,8 @@ func (s *Server) register(ctx context.Context, session *halleyv1.Session, limits
 	case halleyv1.RegisterResult_STATUS_REPLACED:
 		return nil, errcode.Replaced
 	case halleyv1.RegisterResult_STATUS_GONE:
-		// The connection ended while it logged in; nobody reads this.
-		return nil, errcode.Unavailable
+		// The connection ended while it logged in; hardly anybody reads this.
+		return nil, errcode.Unavailable.After(remote.RetryAfter)
 	}
 	return nil, errcode.Internal.Errorf("register: status %s", result.GetStatus())
 }
