@@ -394,7 +394,7 @@ func badOps(t *testing.T, c *Cluster) {
 
 // goimAt runs goim's requests at a cluster.
 func goimAt(t *testing.T, c *Cluster) *goim {
-	return &goim{T: t, site: site{tcp: []string{c.Comets[0].TCP}, ws: []string{c.Comets[0].WS}, http: c.Logics[0].HTTP}, transport: "tcp"}
+	return start(t, site{tcp: []string{c.Comets[0].TCP}, ws: []string{c.Comets[0].WS}, http: c.Logics[0].HTTP}, "tcp")
 }
 
 func badRooms(t *testing.T, c *Cluster) {

@@ -14,6 +14,19 @@ import (
 	"github.com/halley-im/halley/proto/frame"
 )
 
+// wire is frames as the case's transport carries them, end to end.
+func (g *goim) wire(frames ...frame.Frame) []byte {
+	var b []byte
+	for _, f := range frames {
+		if g.transport == "ws" {
+			b = append(b, wsFrame(true, wsBinary, frame.Append(nil, f))...)
+		} else {
+			b = frame.Append(b, f)
+		}
+	}
+	return b
+}
+
 var frameCases = []goimCase{
 	{"F01", "auth is answered first, with its ver and seq", "TW", func(g *goim) {
 		c := g.dial()
@@ -47,7 +60,7 @@ var frameCases = []goimCase{
 		g.auth(c, tok{"mid": fresh()})
 		g.alive(c)
 	}},
-	{"F06", "silence before auth is closed between 2 and 15 s", "T", func(g *goim) {
+	{"F06", "silence before auth is closed between 2 and 15 s", "TW", func(g *goim) {
 		c := g.dial()
 		begin := time.Now()
 		g.closedWithin(c, 15*time.Second)
@@ -111,50 +124,51 @@ var frameCases = []goimCase{
 			g.closed(c)
 		}
 	}},
-	{"F14", "auth byte by byte", "T", func(g *goim) {
+	{"F14", "auth byte by byte", "TW", func(g *goim) {
 		c := g.dial()
-		for _, b := range frame.Append(nil, frame.Frame{Ver: 1, Op: frame.OpAuth, Seq: 3, Body: jsonBytes(tok{"mid": fresh()})}) {
-			if err := c.WriteRaw([]byte{b}); err != nil {
+		for _, b := range g.wire(frame.Frame{Ver: 1, Op: frame.OpAuth, Seq: 3, Body: jsonBytes(tok{"mid": fresh()})}) {
+			if err := c.write([]byte{b}); err != nil {
 				g.Fatal(err)
 			}
 		}
 		g.expect(c, frame.OpAuthReply, 3)
 	}},
-	{"F15", "auth, heartbeat and sub in one write", "T", func(g *goim) {
+	{"F15", "auth, heartbeat and sub in one write", "TW", func(g *goim) {
 		c := g.dial()
-		b := frame.Append(nil, frame.Frame{Ver: 1, Op: frame.OpAuth, Seq: 1, Body: jsonBytes(tok{"mid": fresh()})})
-		b = frame.Append(b, frame.Frame{Ver: 1, Op: frame.OpHeartbeat, Seq: 2})
-		b = frame.Append(b, frame.Frame{Ver: 1, Op: frame.OpSubscribe, Seq: 3, Body: []byte("1000")})
-		if err := c.WriteRaw(b); err != nil {
+		if err := c.write(g.wire(
+			frame.Frame{Ver: 1, Op: frame.OpAuth, Seq: 1, Body: jsonBytes(tok{"mid": fresh()})},
+			frame.Frame{Ver: 1, Op: frame.OpHeartbeat, Seq: 2},
+			frame.Frame{Ver: 1, Op: frame.OpSubscribe, Seq: 3, Body: []byte("1000")},
+		)); err != nil {
 			g.Fatal(err)
 		}
 		g.expect(c, frame.OpAuthReply, 1)
 		g.expect(c, frame.OpHeartbeatReply, 2)
 		g.expect(c, frame.OpSubscribeReply, 3)
 	}},
-	{"F16", "64 heartbeats in one write", "T", func(g *goim) {
+	{"F16", "64 heartbeats in one write", "TW", func(g *goim) {
 		c := g.login(tok{"mid": fresh()})
-		var b []byte
+		var frames []frame.Frame
 		for i := range 64 {
-			b = frame.Append(b, frame.Frame{Ver: 1, Op: frame.OpHeartbeat, Seq: int32(i)})
+			frames = append(frames, frame.Frame{Ver: 1, Op: frame.OpHeartbeat, Seq: int32(i)})
 		}
-		if err := c.WriteRaw(b); err != nil {
+		if err := c.write(g.wire(frames...)); err != nil {
 			g.Fatal(err)
 		}
 		for i := range 64 {
 			g.expect(c, frame.OpHeartbeatReply, int32(i))
 		}
 	}},
-	{"F17", "48 subs in one write, each echoed with its own body", "T", func(g *goim) {
+	{"F17", "48 subs in one write, each echoed with its own body", "TW", func(g *goim) {
 		c := g.login(tok{"mid": fresh()})
-		var b []byte
+		var frames []frame.Frame
 		var bodies [][]byte
 		for i := range 48 {
 			list := strings.TrimSuffix(strings.Repeat(fmt.Sprintf("10000%02d00,", i), 40), ",")
 			bodies = append(bodies, []byte(list+"0"))
-			b = frame.Append(b, frame.Frame{Ver: 1, Op: frame.OpSubscribe, Seq: int32(i), Body: bodies[i]})
+			frames = append(frames, frame.Frame{Ver: 1, Op: frame.OpSubscribe, Seq: int32(i), Body: bodies[i]})
 		}
-		if err := c.WriteRaw(b); err != nil {
+		if err := c.write(g.wire(frames...)); err != nil {
 			g.Fatal(err)
 		}
 		for i := range 48 {
@@ -163,7 +177,7 @@ var frameCases = []goimCase{
 			}
 		}
 	}},
-	{"F18", "a pack length of 5 closes", "T", func(g *goim) {
+	{"F18", "a pack length of 5 closes", "TW", func(g *goim) {
 		for _, early := range []bool{true, false} {
 			c := g.dial()
 			if !early {
@@ -179,55 +193,73 @@ var frameCases = []goimCase{
 	}},
 }
 
-// TestGoimIdle is case F19: only heartbeats keep goim's clients alive. It has a server of its own, with a short time.
+// TestGoimIdle is case F19: only heartbeats keep goim's clients alive. It has servers of its own, with a short time.
 func TestGoimIdle(t *testing.T) {
 	t.Parallel()
-	s, ok := siteFromEnv()
 	idle := 6 * time.Second
-	if ok {
+	if s, ok := siteFromEnv(); ok {
 		seconds, err := strconv.Atoi(os.Getenv("HALLEY_E2E_IDLE"))
 		if err != nil {
 			t.Skip("HALLEY_E2E_IDLE does not say after how many seconds the server closes silent connections")
 		}
-		idle = time.Duration(seconds) * time.Second
-	} else {
-		n := StartAll(t, Open(), GoimIdle(idle))
-		s = site{tcp: []string{n.TCP}, ws: []string{n.WS}, http: n.HTTP}
+		runIdle(t, s, time.Duration(seconds)*time.Second)
+		return
 	}
+	t.Run("one node", func(t *testing.T) {
+		t.Parallel()
+		n := StartAll(t, Open(), GoimIdle(idle))
+		runIdle(t, site{tcp: []string{n.TCP}, ws: []string{n.WS}, http: n.HTTP}, idle)
+	})
+	t.Run("two comets", func(t *testing.T) {
+		t.Parallel()
+		c := StartCluster(t, Size{Comets: 2, Logics: 1, Routers: 1, Jobs: 1}, Open(), GoimIdle(idle))
+		runIdle(t, c.site(), idle)
+	})
+}
+
+func runIdle(t *testing.T, s site, idle time.Duration) {
 	t.Run("F19 only op 2 extends a connection's life", func(t *testing.T) {
-		g := &goim{T: t, site: s, transport: "tcp"}
-		silent, busy, beating := g.login(tok{"mid": fresh()}), g.login(tok{"mid": fresh()}), g.login(tok{"mid": fresh()})
-		begin := time.Now()
-		ends := map[string]time.Duration{}
-		for time.Since(begin) < idle+4*time.Second {
-			for name, c := range map[string]*Conn{"silent": silent, "busy": busy} {
-				if _, over := ends[name]; over {
-					continue
-				}
-				if name == "busy" {
-					_ = c.Send(4321, 9, []byte("x")) // it may be closed already: Next tells
-				}
-				for {
-					_, err := c.Next(5 * time.Millisecond)
-					if Closed(err) {
-						ends[name] = time.Since(begin)
-					}
-					if err != nil {
-						break
-					}
-				}
-			}
-			g.alive(beating)
-			time.Sleep(500 * time.Millisecond) // the pace of the case
+		for _, transport := range []string{"tcp", "ws"} {
+			t.Run(transport, func(t *testing.T) {
+				t.Parallel()
+				start(t, s, transport).onlyHeartbeatsExtend(idle)
+			})
 		}
-		for _, name := range []string{"silent", "busy"} {
-			took, over := ends[name]
-			if !over {
-				t.Errorf("%s: not closed within %v", name, idle+4*time.Second)
-			} else if took < idle-time.Second || took > idle+3*time.Second {
-				t.Errorf("%s: closed after %v, want %v to %v", name, took, idle, idle+3*time.Second)
+	})
+}
+
+func (g *goim) onlyHeartbeatsExtend(idle time.Duration) {
+	silent, busy, beating := g.login(tok{"mid": fresh()}), g.login(tok{"mid": fresh()}), g.login(tok{"mid": fresh()})
+	begin := time.Now()
+	ends := map[string]time.Duration{}
+	for time.Since(begin) < idle+4*time.Second {
+		for name, c := range map[string]*Conn{"silent": silent, "busy": busy} {
+			if _, over := ends[name]; over {
+				continue
+			}
+			if name == "busy" {
+				_ = c.Send(4321, 9, []byte("x")) // it may be closed already: Next tells
+			}
+			for {
+				_, err := c.Next(5 * time.Millisecond)
+				if Closed(err) {
+					ends[name] = time.Since(begin)
+				}
+				if err != nil {
+					break
+				}
 			}
 		}
 		g.alive(beating)
-	})
+		time.Sleep(500 * time.Millisecond) // the pace of the case
+	}
+	for _, name := range []string{"silent", "busy"} {
+		took, over := ends[name]
+		if !over {
+			g.Errorf("%s: not closed within %v", name, idle+4*time.Second)
+		} else if took < idle-time.Second || took > idle+3*time.Second {
+			g.Errorf("%s: closed after %v, want %v to %v", name, took, idle, idle+3*time.Second)
+		}
+	}
+	g.alive(beating)
 }

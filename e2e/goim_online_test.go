@@ -54,7 +54,7 @@ func (g *goim) top(typ string, limit int) []roomCount {
 var onlineCases = []goimCase{
 	{"O01", "online/total counts connections and addresses", "-", func(g *goim) {
 		for i := range 7 {
-			g.loginTo(0, []string{"tcp", "ws"}[i%2], tok{"mid": fresh()})
+			g.loginOver([]string{"tcp", "ws"}[i%2], tok{"mid": fresh()})
 		}
 		g.within(45*time.Second, "conn_count 7 or more, ip_count 1 or more", func() bool {
 			var total struct {
@@ -77,7 +77,7 @@ var onlineCases = []goimCase{
 			return len(counts) == 2 && counts[id] == 4 && there && zero == 0 && g.alive(conns[0]) == 4 && g.alive(conns[3]) == 4
 		})
 	}},
-	{"O03", "online/top falls by count, as many as asked for", "-", func(g *goim) {
+	{"O03", "online/top falls by count, as many as asked for", "TW", func(g *goim) {
 		typ := "t" + freshName()
 		for _, n := range []int{1, 3, 2} {
 			for range n {
@@ -117,7 +117,7 @@ var onlineCases = []goimCase{
 			g.Errorf("got HTTP %d %s", a.status, a.body)
 		}
 	}},
-	{"O08", "a type's prefix is another type", "-", func(g *goim) {
+	{"O08", "a type's prefix is another type", "TW", func(g *goim) {
 		typ := "t" + freshName()
 		g.login(tok{"mid": fresh(), "room_id": typ + "://1"})
 		g.within(45*time.Second, "the room is there", func() bool { return len(g.top(typ, 10)) == 1 })
@@ -241,7 +241,7 @@ var oldAPICases = []goimCase{
 		g.ret(1, "POST", "/1/push/all", nil, body)
 		g.hearsOld(c, string(body))
 	}},
-	{"L05", "/1/count counts rooms and servers", "-", func(g *goim) {
+	{"L05", "/1/count counts rooms and servers", "TW", func(g *goim) {
 		rid := fresh() % 1_000_000_000
 		g.login(tok{"mid": fresh(), "room_id": fmt.Sprintf("room://%d", rid)})
 		g.within(45*time.Second, "the room is counted", func() bool {

@@ -98,14 +98,14 @@ var pushCases = []goimCase{
 		keys := []string{freshKey(), freshKey(), freshKey()}
 		var conns []*Conn
 		for i, k := range keys {
-			conns = append(conns, g.loginTo(0, []string{"tcp", "ws", "tcp"}[i], tok{"mid": fresh(), "key": k, "accepts": []int{1000}}))
+			conns = append(conns, g.loginOver([]string{"tcp", "ws", "tcp"}[i], tok{"mid": fresh(), "key": k, "accepts": []int{1000}}))
 		}
 		g.pushKeys(1000, []byte("two"), keys[0], keys[1])
 		g.hears(conns[0], 1000, []byte("two"))
 		g.hears(conns[1], 1000, []byte("two"))
 		g.quiet(conns...)
 	}},
-	{"P04", "an op that isn't accepted is not delivered", "-", func(g *goim) {
+	{"P04", "an op that isn't accepted is not delivered", "TW", func(g *goim) {
 		key := freshKey()
 		c := g.login(tok{"mid": fresh(), "key": key, "accepts": []int{1000}})
 		g.pushKeys(1999, []byte("x"), key)
@@ -120,9 +120,9 @@ var pushCases = []goimCase{
 	{"P07", "a push to mids reaches all their keys once", "-", func(g *goim) {
 		one, two := fresh(), fresh()
 		conns := []*Conn{
-			g.loginTo(0, "tcp", tok{"mid": one, "key": freshKey(), "accepts": []int{1000}}),
-			g.loginTo(0, "ws", tok{"mid": one, "key": freshKey(), "accepts": []int{1000}}),
-			g.loginTo(0, "tcp", tok{"mid": two, "key": freshKey(), "accepts": []int{1000}}),
+			g.loginOver("tcp", tok{"mid": one, "key": freshKey(), "accepts": []int{1000}}),
+			g.loginOver("ws", tok{"mid": one, "key": freshKey(), "accepts": []int{1000}}),
+			g.loginOver("tcp", tok{"mid": two, "key": freshKey(), "accepts": []int{1000}}),
 		}
 		g.pushMids(1000, []byte("all three"), one, two)
 		for _, c := range conns {
@@ -201,7 +201,7 @@ var pushCases = []goimCase{
 			}
 		}
 	}},
-	{"P21", "a form content type changes nothing", "-", func(g *goim) {
+	{"P21", "a form content type changes nothing", "TW", func(g *goim) {
 		mid := fresh()
 		c := g.login(tok{"mid": mid, "accepts": []int{1000}})
 		body := []byte(`{"m":"%41+b&c=d","u":[1]}`)
@@ -217,13 +217,13 @@ var pushCases = []goimCase{
 		}
 		g.inOrder(c, 1000, 300)
 	}},
-	{"P23", "200 pushes to a key from 8 pushers all arrive", "T", func(g *goim) {
+	{"P23", "200 pushes to a key from 8 pushers all arrive", "TW", func(g *goim) {
 		key := freshKey()
 		c := g.login(tok{"mid": fresh(), "key": key, "accepts": []int{1000}})
 		g.pushers(8, 200, 0, "/goim/push/keys", url.Values{"operation": {"1000"}, "keys": {key}})
 		g.anyOrder(c, 1000, 200)
 	}},
-	{"P24", "200 pushes to a room arrive in order", "T", func(g *goim) {
+	{"P24", "200 pushes to a room arrive in order", "TW", func(g *goim) {
 		id := freshName()
 		c := g.login(tok{"mid": fresh(), "room_id": "live://" + id})
 		for i := range 200 {
@@ -231,7 +231,7 @@ var pushCases = []goimCase{
 		}
 		g.inOrder(c, 1000, 200)
 	}},
-	{"P25", "400 pushes to a room from 16 pushers all arrive", "T", func(g *goim) {
+	{"P25", "400 pushes to a room from 16 pushers all arrive", "TW", func(g *goim) {
 		id := freshName()
 		c := g.login(tok{"mid": fresh(), "room_id": "live://" + id})
 		g.pushers(16, 400, 0, "/goim/push/room", roomQuery(1000, "live", id))

@@ -31,8 +31,8 @@ func (g *goim) ops(c *Conn, op frame.Op, list string) {
 // both.
 func (g *goim) takeover(first, second string, token tok) (old, new *Conn) {
 	g.Helper()
-	old = g.loginTo(0, first, token)
-	new = g.loginTo(0, second, token)
+	old = g.loginOver(first, token)
+	new = g.loginOver(second, token)
 	g.closed(old)
 	g.alive(new)
 	return old, new
@@ -126,7 +126,7 @@ var sessionCases = []goimCase{
 	{"S10", "one of a mid's two connections leaves, the other is still reached", "TW", func(g *goim) {
 		mid := fresh()
 		one := g.login(tok{"mid": mid, "key": freshKey(), "accepts": []int{1000}})
-		two := g.loginTo(0, g.otherTransport(), tok{"mid": mid, "key": freshKey(), "accepts": []int{1000}})
+		two := g.loginOver(g.otherTransport(), tok{"mid": mid, "key": freshKey(), "accepts": []int{1000}})
 		g.pushMids(1000, []byte("both"), mid)
 		g.hears(one, 1000, []byte("both"))
 		g.hears(two, 1000, []byte("both"))
@@ -147,8 +147,8 @@ var sessionCases = []goimCase{
 	}},
 	{"S12", "a room has members over TCP and WebSocket", "-", func(g *goim) {
 		id := freshName()
-		one := g.loginTo(0, "tcp", tok{"mid": fresh(), "room_id": "live://" + id})
-		two := g.loginTo(0, "ws", tok{"mid": fresh(), "room_id": "live://" + id})
+		one := g.loginOver("tcp", tok{"mid": fresh(), "room_id": "live://" + id})
+		two := g.loginOver("ws", tok{"mid": fresh(), "room_id": "live://" + id})
 		g.pushRoom(1000, []byte("both"), "live", id)
 		g.hears(one, 1000, []byte("both"))
 		g.hears(two, 1000, []byte("both"))

@@ -18,14 +18,14 @@ var webSocketCases = []goimCase{
 	}},
 	{"W02", "no upgrade elsewhere", "W", func(g *goim) {
 		for _, path := range []string{"/other", "/sub/x", "/subway"} {
-			if c, err := DialWS(g.site.ws[0], path, nil); err == nil {
+			if c, err := DialWS(g.site.ws[g.nextComet()], path, nil); err == nil {
 				c.Close()
 				g.Errorf("%s: upgraded, want a refusal", path)
 			}
 		}
 	}},
 	{"W03", "a refused upgrade is told by HTTP", "W", func(g *goim) {
-		c, err := DialWS(g.site.ws[0], "/other", nil)
+		c, err := DialWS(g.site.ws[g.nextComet()], "/other", nil)
 		if err == nil {
 			c.Close()
 		}

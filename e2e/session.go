@@ -14,9 +14,13 @@ import (
 // RefusedError is an auth reply or reply that is an error.
 type RefusedError struct{ Err *halleyv1.Error }
 
-// Error names the code.
+// Error names the code, and when to try again.
 func (e *RefusedError) Error() string {
-	return "refused: " + e.Err.GetCode() + ": " + e.Err.GetMessage()
+	text := "refused: " + e.Err.GetCode() + ": " + e.Err.GetMessage()
+	if e.Err.GetRetry() {
+		text += fmt.Sprintf(" (again after %d ms)", e.Err.GetRetryAfterMs())
+	}
+	return text
 }
 
 // Code returns the error code of a RefusedError, or "".
