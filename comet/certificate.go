@@ -8,10 +8,12 @@ import (
 	"time"
 )
 
-// certificate serves a certificate from files and looks for a newer one once a minute, so that renewing it
+// certificate serves a certificate from files and looks for a newer one now and then, so that renewing it
 // needs no restart.
 type certificate struct {
 	certFile, keyFile string
+	// reload is how often it looks.
+	reload time.Duration
 
 	mu      sync.Mutex
 	cert    *tls.Certificate
@@ -22,7 +24,7 @@ type certificate struct {
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.cert != nil && time.Since(c.looked) < time.Minute {
+	if c.cert != nil && time.Since(c.looked) < c.reload {
 		return c.cert, nil
 	}
 	c.looked = time.Now()
@@ -36,7 +38,7 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	}
 	if err != nil {
 		if c.cert != nil {
-			// The old one goes on; a half-written file is read again in a minute.
+			// The old one goes on; a half-written file is read again soon.
 			return c.cert, nil
 		}
 		return nil, fmt.Errorf("load certificate %s: %w", c.certFile, err)

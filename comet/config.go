@@ -23,6 +23,8 @@ type Config struct {
 	TLSCert        string   `name:"tls-cert" help:"File with the certificate chain (PEM) of the TLS listeners."`
 	TLSKey         string   `name:"tls-key" help:"File with the private key (PEM) of the TLS listeners."`
 
+	TLSReload time.Duration `name:"tls-reload" help:"How often the certificate's file is looked at for a newer one, when somebody connects." default:"1m"`
+
 	MaxConnections           int     `name:"max-connections" help:"Most connections, authenticated or not; 0: no limit." default:"250000"`
 	MaxConnectionsPerAddress int     `name:"max-connections-per-address" help:"Most connections from one client address; 0: no limit." default:"0"`
 	HandshakeRate            float64 `name:"handshake-rate" help:"Most new connections a second; 0: no limit." default:"20000"`
@@ -141,7 +143,7 @@ func (c *Config) tls(base *tls.Config) (*tls.Config, error) {
 		base = base.Clone()
 	}
 	if c.TLSCert != "" {
-		certs := &certificate{certFile: c.TLSCert, keyFile: c.TLSKey}
+		certs := &certificate{certFile: c.TLSCert, keyFile: c.TLSKey, reload: c.TLSReload}
 		if _, err := certs.get(nil); err != nil {
 			return nil, err
 		}

@@ -39,7 +39,7 @@ const (
 	allDrain = time.Second
 	// kfakeMinSession is the shortest session that the Kafka inside takes by itself.
 	kfakeMinSession = 6 * time.Second
-	// readyTimeout is after how long a start that is not ready yet is worth a warning.
+	// readyTimeout is after how long a start that is not ready yet is worth a warning; nothing else depends on it.
 	readyTimeout = 30 * time.Second
 	// loopbackAny is a free port on loopback, for what only this process calls.
 	loopbackAny = "127.0.0.1:0"
@@ -173,12 +173,12 @@ func (c *allCmd) Run(ctx context.Context, t *terminal, kctx *kong.Context) error
 		return err
 	}
 	p.later(redis.Close)
-	routers, err := grpcconn.Dial(routerL.Addr().String(), secret)
+	routers, err := grpcconn.Dial(c.Common.GRPC, routerL.Addr().String(), secret)
 	if err != nil {
 		return err
 	}
 	p.later(routers.Close)
-	logics, err := grpcconn.Dial(logicL.Addr().String(), secret)
+	logics, err := grpcconn.Dial(c.Common.GRPC, logicL.Addr().String(), secret)
 	if err != nil {
 		return err
 	}
@@ -204,7 +204,7 @@ func (c *allCmd) Run(ctx context.Context, t *terminal, kctx *kong.Context) error
 		return err
 	}
 	j, err := job.New(c.Job, job.Deps{
-		Log: base, Metrics: p.metrics, Router: routers, Kafka: c.Kafka, Producer: producer, Dial: dialComet(secret),
+		Log: base, Metrics: p.metrics, Router: routers, Kafka: c.Kafka, Producer: producer, Dial: dialComet(c.Common.GRPC, secret),
 		Name: processName("all"),
 	})
 	if err != nil {
@@ -232,9 +232,9 @@ func (c *allCmd) Run(ctx context.Context, t *terminal, kctx *kong.Context) error
 		l    net.Listener
 		r    interface{ Register(grpc.ServiceRegistrar) }
 	}{{"comet", cometL, co}, {"logic", logicL, l}, {"router", routerL, r}} {
-		server := grpcconn.NewServer(secret)
+		server := grpcconn.NewServer(c.Common.GRPC, secret)
 		s.r.Register(server)
-		p.grpc(s.name, s.l, server)
+		p.grpc(s.name, s.l, server, c.Common.GRPC.StopTimeout)
 	}
 	p.private(privateL)
 	p.group.Add("welcome", func(ctx context.Context) error {

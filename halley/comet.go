@@ -80,12 +80,12 @@ func (c *cometCmd) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 
-	logics, err := grpcconn.Dial(c.Logic.Target, secret)
+	logics, err := grpcconn.Dial(c.Common.GRPC, c.Logic.Target, secret)
 	if err != nil {
 		return fmt.Errorf("logic.target: %w", err)
 	}
 	p.later(logics.Close)
-	routers, err := grpcconn.Dial(c.Router.Target, secret)
+	routers, err := grpcconn.Dial(c.Common.GRPC, c.Router.Target, secret)
 	if err != nil {
 		return fmt.Errorf("router.target: %w", err)
 	}
@@ -99,12 +99,12 @@ func (c *cometCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	server := grpcconn.NewServer(secret)
+	server := grpcconn.NewServer(c.Common.GRPC, secret)
 	co.Register(server)
 
 	p.health.Needs["logic"], p.health.Needs["router"] = needGRPC(logics), needGRPC(routers)
 	p.role("comet", co)
-	p.grpc("comet", grpcL, server)
+	p.grpc("comet", grpcL, server, c.Common.GRPC.StopTimeout)
 	p.private(privateL)
 	return p.run(ctx)
 }

@@ -14,15 +14,13 @@ import (
 	"github.com/halley-im/halley/kit/redisconn"
 )
 
-// doctorTimeout is how long all looks together may take.
-const doctorTimeout = 8 * time.Second
-
 type doctorCmd struct {
-	Data   dataSettings     `embed:""`
-	Common commonSettings   `embed:""`
-	Kafka  kafkaconn.Config `embed:"" prefix:"kafka-" group:"kafka"`
-	Redis  redisconn.Config `embed:"" prefix:"redis-" group:"redis"`
-	All    bool             `name:"all" help:"Look at what halley all needs: no Kafka and no Redis, but a folder."`
+	Data    dataSettings     `embed:""`
+	Common  commonSettings   `embed:""`
+	Kafka   kafkaconn.Config `embed:"" prefix:"kafka-" group:"kafka"`
+	Redis   redisconn.Config `embed:"" prefix:"redis-" group:"redis"`
+	Timeout time.Duration    `name:"timeout" help:"How long all looks together may take." default:"8s"`
+	All     bool             `name:"all" help:"Look at what halley all needs: no Kafka and no Redis, but a folder."`
 }
 
 // Help is the long text of halley doctor --help.
@@ -37,7 +35,7 @@ roles, the file limit, the disk, the clock. Each fault comes with its remedy. Th
 // Run looks at everything and prints what it found.
 func (c *doctorCmd) Run(ctx context.Context, t *terminal) error {
 	quietRedis(slog.New(slog.DiscardHandler)) // what it would log is what is found
-	ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	looks := []doctor.Look{doctor.Files(), doctor.Backlog()}
 	if c.All {

@@ -54,7 +54,7 @@ func (c *jobCmd) Run(ctx context.Context, t *terminal) error {
 	}
 	producer := kafkaconn.NewProducer(c.Kafka, log)
 	p.later(producer.Close)
-	routers, err := grpcconn.Dial(c.Router.Target, secret)
+	routers, err := grpcconn.Dial(c.Common.GRPC, c.Router.Target, secret)
 	if err != nil {
 		return fmt.Errorf("router.target: %w", err)
 	}
@@ -62,7 +62,7 @@ func (c *jobCmd) Run(ctx context.Context, t *terminal) error {
 
 	j, err := job.New(c.Job, job.Deps{
 		Log: base, Metrics: p.metrics, Router: routers, Kafka: c.Kafka, Producer: producer,
-		Dial: dialComet(secret), Name: processName("job"),
+		Dial: dialComet(c.Common.GRPC, secret), Name: processName("job"),
 	})
 	if err != nil {
 		return err
@@ -75,8 +75,8 @@ func (c *jobCmd) Run(ctx context.Context, t *terminal) error {
 }
 
 // dialComet opens connections to comets by the address in their lease.
-func dialComet(secret string) func(string) (*grpc.ClientConn, error) {
-	return func(addr string) (*grpc.ClientConn, error) { return grpcconn.Dial(addr, secret) }
+func dialComet(cfg grpcconn.Config, secret string) func(string) (*grpc.ClientConn, error) {
+	return func(addr string) (*grpc.ClientConn, error) { return grpcconn.Dial(cfg, addr, secret) }
 }
 
 // processName names this process in other processes' logs.

@@ -69,7 +69,7 @@ func (c *logicCmd) Run(ctx context.Context, t *terminal) error {
 		return fmt.Errorf("redis: %w", err)
 	}
 	p.later(redis.Close)
-	routers, err := grpcconn.Dial(c.Router.Target, secret)
+	routers, err := grpcconn.Dial(c.Common.GRPC, c.Router.Target, secret)
 	if err != nil {
 		return fmt.Errorf("router.target: %w", err)
 	}
@@ -83,13 +83,13 @@ func (c *logicCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	server := grpcconn.NewServer(secret, grpcconn.MaxAge(c.Common.GRPCMaxAge, grpcGrace))
+	server := grpcconn.NewServer(c.Common.GRPC, secret, grpcconn.MaxAge(c.Common.GRPC))
 	l.Register(server)
 
 	p.health.Needs["kafka"], p.health.Needs["redis"] = needKafka(c.Kafka), needRedis(redis)
 	p.health.Needs["router"] = needGRPC(routers)
 	p.role("logic", l)
-	p.grpc("logic", grpcL, server)
+	p.grpc("logic", grpcL, server, c.Common.GRPC.StopTimeout)
 	p.private(privateL)
 	return p.run(ctx)
 }

@@ -23,9 +23,6 @@ import (
 	"github.com/halley-im/halley/kit/kafkaconn"
 )
 
-// grpcStopTimeout is how long calls in hand may take to end: streams from job end only by this.
-const grpcStopTimeout = 2 * time.Second
-
 // process is what the compositions have in common: where parts are added to, and what the operator sees.
 type process struct {
 	log     *slog.Logger
@@ -85,9 +82,9 @@ func (p *process) role(name string, r interface {
 	p.health.Ready[name] = r.Ready
 }
 
-// grpc adds a gRPC server.
-func (p *process) grpc(name string, l net.Listener, s *grpc.Server) {
-	p.group.Add(name+" grpc", func(ctx context.Context) error { return serveGRPC(ctx, l, s) })
+// grpc adds a gRPC server. When it stops calls in hand have so long to end; streams from job end only by that.
+func (p *process) grpc(name string, l net.Listener, s *grpc.Server, stop time.Duration) {
+	p.group.Add(name+" grpc", func(ctx context.Context) error { return serveGRPC(ctx, l, s, stop) })
 }
 
 // private adds the HTTP server for the operator.
@@ -107,7 +104,7 @@ func (p *process) run(ctx context.Context) error {
 	return err
 }
 
-func serveGRPC(ctx context.Context, l net.Listener, s *grpc.Server) error {
+func serveGRPC(ctx context.Context, l net.Listener, s *grpc.Server, stop time.Duration) error {
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	select {
@@ -115,7 +112,7 @@ func serveGRPC(ctx context.Context, l net.Listener, s *grpc.Server) error {
 		return err
 	case <-ctx.Done():
 	}
-	cut := time.AfterFunc(grpcStopTimeout, s.Stop)
+	cut := time.AfterFunc(stop, s.Stop)
 	defer cut.Stop()
 	s.GracefulStop()
 	if err := <-done; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
@@ -214,7 +211,7 @@ func unreachable(err error, c kafkaconn.Config) error {
 
 // needKafka and needRedis are checks of what roles share.
 func needKafka(c kafkaconn.Config) private.Check {
-	client := &kafka.Client{Addr: kafka.TCP(c.Brokers...), Timeout: time.Second}
+	client := &kafka.Client{Addr: kafka.TCP(c.Brokers...), Timeout: c.CheckTimeout}
 	return func(ctx context.Context) error {
 		_, err := client.Metadata(ctx, &kafka.MetadataRequest{Addr: client.Addr})
 		return err

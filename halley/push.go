@@ -17,9 +17,6 @@ import (
 	"github.com/halley-im/halley/halley/internal/keys"
 )
 
-// pushTimeout is how long the API may take to answer.
-const pushTimeout = 15 * time.Second
-
 // apiFlags say where the HTTP API is and with which key.
 type apiFlags struct {
 	URL    string `name:"url" env:"HALLEY_URL" help:"Where the HTTP API is." default:"http://127.0.0.1:3111"`
@@ -39,6 +36,7 @@ type pushCmd struct {
 	Body    string        `name:"body" help:"What to send; - reads it from the standard input." default:""`
 	Lane    string        `name:"lane" help:"Urgency: urgent, push or bulk; push if left out." enum:",urgent,push,bulk" default:""`
 	TTL     time.Duration `name:"ttl" help:"How long the push is worth delivering; the lane's own time if left out."`
+	Timeout time.Duration `name:"timeout" help:"How long the API may take to answer." default:"15s"`
 	Once    string        `name:"once" placeholder:"KEY" help:"Idempotency-Key: repeating the command with it pushes once."`
 }
 
@@ -96,7 +94,7 @@ func (c *pushCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimRight(c.API.URL, "/")+"/v1/push", bytes.NewReader(request))
 	if err != nil {

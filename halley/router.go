@@ -68,12 +68,12 @@ func (c *routerCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	server := grpcconn.NewServer(secret, grpcconn.MaxAge(c.Common.GRPCMaxAge, grpcGrace))
+	server := grpcconn.NewServer(c.Common.GRPC, secret, grpcconn.MaxAge(c.Common.GRPC))
 	r.Register(server)
 
 	p.health.Needs["kafka"], p.health.Needs["redis"] = needKafka(c.Kafka), r.Ready
 	p.group.Add("router", r.Run)
-	p.grpc("router", grpcL, server)
+	p.grpc("router", grpcL, server, c.Common.GRPC.StopTimeout)
 	p.private(privateL)
 	return p.run(ctx)
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/halley-im/halley/kit/conf"
+	"github.com/halley-im/halley/kit/grpcconn"
 	"github.com/halley-im/halley/kit/logs"
 )
 
@@ -43,14 +44,10 @@ type commonSettings struct {
 	ClusterSecretFile string `name:"cluster-secret-file" group:"general" help:"File that holds the cluster secret, where cluster_secret itself is empty."`
 	// StartTimeout is how long Kafka may take at start.
 	StartTimeout time.Duration `name:"start-timeout" group:"general" help:"How long Kafka may take to answer when a role starts, before it gives up." default:"15s"`
-	// GRPCMaxAge bounds the life of a connection to logic or router: clients then resolve the name again.
-	GRPCMaxAge time.Duration `name:"grpc-max-age" group:"general" help:"How long a connection to logic or router lives, until the caller resolves the name again and finds servers that were added." default:"2m"`
 
-	Log logSettings `embed:"" prefix:"log-" group:"log"`
+	GRPC grpcconn.Config `embed:"" prefix:"grpc-" group:"general"`
+	Log  logSettings     `embed:"" prefix:"log-" group:"log"`
 }
-
-// grpcGrace is what calls under way get beyond the age of their connection: more than any deadline between roles.
-const grpcGrace = 10 * time.Second
 
 // minSecretBytes is the shortest cluster secret that is taken: below it, it can be guessed.
 const minSecretBytes = 16

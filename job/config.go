@@ -24,9 +24,13 @@ type Config struct {
 	LocateTimeout time.Duration `help:"Time limit of one question to router." default:"2s"`
 	// LocateNames is how many names one question carries.
 	LocateNames int `help:"Most names in one question to router; more are asked in several." default:"5000"`
+	// WaitMax is what a rebalance may have to wait for a worker.
+	WaitMax time.Duration `help:"Bound of every wait of a partition's worker, since a rebalance waits as long for it: locate_timeout, drain_timeout, dead_timeout and retry_max must not be above." default:"2s"`
+	// DeadTimeout bounds one try to write a dead letter; it is tried until it is written.
+	DeadTimeout time.Duration `help:"Time limit of one attempt to write a record that can't be decoded to its topic." default:"2s"`
 	// RetryMin and RetryMax space retries: of router, of comets, of dead letters.
 	RetryMin time.Duration `help:"Shortest wait before a retry; it doubles." default:"50ms"`
-	RetryMax time.Duration `help:"Longest wait before a retry; not above 2s." default:"1s"`
+	RetryMax time.Duration `help:"Longest wait before a retry." default:"1s"`
 
 	// WindowCount and WindowBytes are when a stream's window is full.
 	WindowCount int   `help:"Unacknowledged deliveries at which a stream's window is full." default:"4096"`
@@ -55,7 +59,7 @@ func (c *Config) Validate() error {
 	for name, d := range map[string]time.Duration{
 		"commit-interval": c.CommitInterval, "locate-timeout": c.LocateTimeout, "retry-min": c.RetryMin, "retry-max": c.RetryMax,
 		"stall-after": c.StallAfter, "condemn-after": c.CondemnAfter, "check-interval": c.CheckInterval,
-		"refused-for": c.RefusedFor, "connect-timeout": c.ConnectTimeout,
+		"refused-for": c.RefusedFor, "wait-max": c.WaitMax, "dead-timeout": c.DeadTimeout, "connect-timeout": c.ConnectTimeout,
 	} {
 		if d <= 0 {
 			return fmt.Errorf("job: %s must be above 0", name)
@@ -70,17 +74,15 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("job: %s must be above 0", name)
 		}
 	}
-	// Every wait of a worker ends within 2 s, so that a rebalance never waits longer for it.
-	const most = 2 * time.Second
 	switch {
 	case c.WindowReserve < 0:
 		return errors.New("job: window-reserve must not be negative")
-	case c.DrainTimeout < 0 || c.DrainTimeout > most:
-		return errors.New("job: drain-timeout must be at most 2s")
-	case c.LocateTimeout > most:
-		return errors.New("job: locate-timeout must be at most 2s")
-	case c.RetryMax > most || c.RetryMin > c.RetryMax:
-		return errors.New("job: retry-max must be at least retry-min and at most 2s")
+	case c.DrainTimeout < 0 || c.DrainTimeout > c.WaitMax:
+		return errors.New("job: drain-timeout must be at most wait-max")
+	case c.LocateTimeout > c.WaitMax || c.DeadTimeout > c.WaitMax:
+		return errors.New("job: locate-timeout and dead-timeout must be at most wait-max")
+	case c.RetryMax > c.WaitMax || c.RetryMin > c.RetryMax:
+		return errors.New("job: retry-max must be at least retry-min and at most wait-max")
 	case c.CondemnAfter <= c.CheckInterval:
 		return errors.New("job: condemn-after must be above check-interval")
 	}

@@ -13,7 +13,6 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
@@ -81,7 +80,7 @@ func New(cfg Config, deps Deps) (*Job, error) {
 		name := topic.ForLane(lane)
 		h := &push.Handlers{
 			Topic: name, Lane: hub.Lane(lane), Meter: m.Lanes[lane], Dead: deps.Producer, Log: log.With(logs.Component, "push"),
-			Timeout: 2 * time.Second, RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax,
+			Timeout: cfg.DeadTimeout, RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax,
 		}
 		j.consumers = append(j.consumers, consume.New(consume.Config{
 			BatchRecords: cfg.BatchRecords, BatchBytes: cfg.BatchBytes, InFlight: cfg.InFlight, CommitInterval: cfg.CommitInterval,

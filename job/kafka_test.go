@@ -36,6 +36,7 @@ func TestKafkaMayRestart(t *testing.T) {
 		Brokers: k.ListenAddrs(), Partitions: 2, Replication: 1, MinInsync: 1, Retention: time.Hour, WriteTimeout: 3 * time.Second,
 		BatchTimeout: time.Millisecond, SessionTimeout: 2 * time.Second, HeartbeatInterval: 200 * time.Millisecond,
 		RebalanceTimeout: 3 * time.Second, JoinBackoff: 100 * time.Millisecond, MaxWait: 200 * time.Millisecond,
+		GroupTimeout: 2 * time.Second, MetadataTTL: 6 * time.Second,
 	}}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

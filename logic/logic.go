@@ -168,20 +168,14 @@ func (l *Logic) Run(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Times of the HTTP server that no caller has a reason to change: a header that takes longer is a slow-loris, and an
-// idle connection is cheap.
-const (
-	readHeaderTimeout = 5 * time.Second
-	readTimeout       = 30 * time.Second
-	writeTimeout      = 60 * time.Second
-	idleTimeout       = 2 * time.Minute
-	maxHeaderBytes    = 64 << 10
-)
+// maxHeaderBytes holds the longest API key, cookies of other programs at the same host, and a long path.
+const maxHeaderBytes = 64 << 10
 
 func (l *Logic) serveHTTP(ctx context.Context) error {
 	srv := &http.Server{
-		Handler: l.http, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
-		MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(l.log.Handler(), slog.LevelDebug),
+		Handler: l.http, ReadHeaderTimeout: l.cfg.HTTP.ReadHeaderTimeout, ReadTimeout: l.cfg.HTTP.ReadTimeout,
+		WriteTimeout: l.cfg.HTTP.WriteTimeout, IdleTimeout: l.cfg.HTTP.IdleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		ErrorLog: slog.NewLogLogger(l.log.Handler(), slog.LevelDebug),
 	}
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -25,25 +26,62 @@ import (
 
 const header = "halley-cluster-secret"
 
-// Sizes and times of the connections between roles.
-const (
-	maxMessageBytes = 16 << 20
-	keepaliveTime   = 10 * time.Second
-	keepaliveWait   = 3 * time.Second
-)
+// maxMessageBytes is far above what the roles send each other: they bound their messages themselves.
+const maxMessageBytes = 16 << 20
+
+// Config holds the times of the connections between roles. All processes of a cluster should have the same.
+type Config struct {
+	// KeepaliveTime is the silence after which a peer is asked whether it lives. gRPC raises it to 10 s where the asker is the
+	// client, and a server hangs up on clients that ask more than twice as often as it would.
+	KeepaliveTime time.Duration `help:"Silence on a connection between roles after which the other side is asked whether it lives; clients never ask more often than every 10s. The same in all processes." default:"10s"`
+	// KeepaliveTimeout is how long it has to answer.
+	KeepaliveTimeout time.Duration `help:"How long the other side has to answer that; then the connection is given up." default:"3s"`
+	// ConnectTimeout bounds one attempt to connect.
+	ConnectTimeout time.Duration `help:"Time limit of one attempt to connect to another role." default:"2s"`
+	// RetryMin and RetryMax space attempts to connect.
+	RetryMin time.Duration `help:"Wait after a first failed attempt to connect to another role; it grows by 1.6 and has a fifth of jitter." default:"100ms"`
+	RetryMax time.Duration `help:"Longest wait between attempts to connect to another role." default:"2s"`
+	// MaxAge bounds the life of a connection to logic or router; MaxAgeGrace must be more than any deadline between roles.
+	MaxAge      time.Duration `help:"How long a connection to logic or router lives, until the caller resolves the name again and finds servers that were added; 0: for ever." default:"2m"`
+	MaxAgeGrace time.Duration `help:"What calls under way get beyond that; more than any time limit between roles." default:"10s"`
+	// StopTimeout bounds the end of a server: streams end only by it.
+	StopTimeout time.Duration `help:"How long calls in hand may take to end when a gRPC server stops." default:"2s"`
+}
+
+// Validate reports the first setting that can't work.
+func (c Config) Validate() error {
+	for _, d := range []struct {
+		name string
+		v    time.Duration
+	}{
+		{"keepalive-time", c.KeepaliveTime}, {"keepalive-timeout", c.KeepaliveTimeout}, {"connect-timeout", c.ConnectTimeout},
+		{"retry-min", c.RetryMin}, {"max-age-grace", c.MaxAgeGrace}, {"stop-timeout", c.StopTimeout},
+	} {
+		if d.v <= 0 {
+			return fmt.Errorf("grpc: %s must be more than 0", d.name)
+		}
+	}
+	if c.MaxAge < 0 {
+		return errors.New("grpc: max-age must not be less than 0")
+	}
+	if c.RetryMax < c.RetryMin {
+		return errors.New("grpc: retry-max must be at least retry-min")
+	}
+	return nil
+}
 
 // MaxAge bounds the life of a server's connections, give or take a tenth, so that clients resolve the target's
-// name again and find servers that were added. grace is what calls under way get beyond it. Not for servers of
-// streams.
-func MaxAge(age, grace time.Duration) grpc.ServerOption {
+// name again and find servers that were added. Not for servers of streams.
+func MaxAge(c Config) grpc.ServerOption {
 	return grpc.KeepaliveParams(keepalive.ServerParameters{
-		Time: keepaliveTime, Timeout: keepaliveWait, MaxConnectionAge: age, MaxConnectionAgeGrace: grace,
+		Time: c.KeepaliveTime, Timeout: c.KeepaliveTimeout, MaxConnectionAge: c.MaxAge, MaxConnectionAgeGrace: c.MaxAgeGrace,
 	})
 }
 
 // serviceConfig balances over all addresses. Calls that may be carried out twice without a further effect are
 // repeated on another server when one breaks; Logic.Request is not: a room.send whose first try was written
-// before its logic died would be sent twice. What never reached a server gRPC repeats by itself.
+// before its logic died would be sent twice. What never reached a server gRPC repeats by itself. The waits between repeats
+// are no settings: they lie within the deadline of the call, which is one.
 const serviceConfig = `{
   "loadBalancingConfig": [{"round_robin": {}}],
   "methodConfig": [{
@@ -57,13 +95,13 @@ const serviceConfig = `{
 
 // NewServer returns a server that refuses every call without the cluster secret. An empty secret lets every
 // call in: callers allow that on loopback listeners only.
-func NewServer(secret string, opts ...grpc.ServerOption) *grpc.Server {
+func NewServer(cfg Config, secret string, opts ...grpc.ServerOption) *grpc.Server {
 	c := newChecker(secret)
 	opts = append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxSendMsgSize(maxMessageBytes),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveWait}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: cfg.KeepaliveTime, Timeout: cfg.KeepaliveTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: cfg.KeepaliveTime / 2, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(c.unary),
 		grpc.ChainStreamInterceptor(c.stream),
 	}, opts...)
@@ -73,15 +111,15 @@ func NewServer(secret string, opts ...grpc.ServerOption) *grpc.Server {
 // Dial returns a connection to target: a gRPC target such as "dns:///logic:3119", or a comma-separated list of
 // host:port. It does not wait until the connection stands. Calls that find no server fail at once with
 // Unavailable unless the caller asks to wait.
-func Dial(target, secret string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
+func Dial(cfg Config, target, secret string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	base := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultServiceConfig(serviceConfig),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes), grpc.MaxCallSendMsgSize(maxMessageBytes)),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveWait, PermitWithoutStream: true}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: cfg.KeepaliveTime, Timeout: cfg.KeepaliveTimeout, PermitWithoutStream: true}),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
-			MinConnectTimeout: 2 * time.Second,
+			Backoff:           backoff.Config{BaseDelay: cfg.RetryMin, Multiplier: 1.6, Jitter: 0.2, MaxDelay: cfg.RetryMax},
+			MinConnectTimeout: cfg.ConnectTimeout,
 		}),
 	}
 	if secret != "" {

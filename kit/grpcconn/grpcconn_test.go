@@ -3,16 +3,24 @@ package grpcconn_test
 import (
 	"context"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
 	"github.com/halley-im/halley/kit/grpcconn"
 	"github.com/halley-im/halley/kit/kittest"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 )
+
+// config is one of short times.
+var config = grpcconn.Config{
+	KeepaliveTime: time.Second, KeepaliveTimeout: time.Second, ConnectTimeout: time.Second, RetryMin: 10 * time.Millisecond,
+	RetryMax: 50 * time.Millisecond, MaxAge: time.Minute, MaxAgeGrace: time.Second, StopTimeout: time.Second,
+}
 
 func TestMain(m *testing.M) { kittest.Main(m) }
 
@@ -23,12 +31,12 @@ func call(t *testing.T, server, client string) codes.Code {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := grpcconn.NewServer(server)
+	s := grpcconn.NewServer(config, server)
 	halleyv1.RegisterLogicServer(s, halleyv1.UnimplementedLogicServer{})
 	done := make(chan struct{})
 	go func() { defer close(done); _ = s.Serve(lis) }()
 	defer func() { s.Stop(); <-done }()
-	conn, err := grpcconn.Dial(lis.Addr().String(), client)
+	conn, err := grpcconn.Dial(config, lis.Addr().String(), client)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,8 +66,54 @@ func TestCallsNeedTheClusterSecret(t *testing.T) {
 }
 
 func TestDialRefusesAnAddressWithoutPort(t *testing.T) {
-	if conn, err := grpcconn.Dial("127.0.0.1:1,localhost", ""); err == nil {
+	if conn, err := grpcconn.Dial(config, "127.0.0.1:1,localhost", ""); err == nil {
 		conn.Close()
 		t.Fatal("got no error for an address without port")
+	}
+}
+
+func TestServerOfAMaxAgeEndsItsConnections(t *testing.T) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := config
+	cfg.MaxAge, cfg.MaxAgeGrace = 100*time.Millisecond, 100*time.Millisecond
+	s := grpcconn.NewServer(cfg, "", grpcconn.MaxAge(cfg))
+	done := make(chan struct{})
+	go func() { defer close(done); _ = s.Serve(lis) }()
+	defer func() { s.Stop(); <-done }()
+	conn, err := grpcconn.Dial(cfg, lis.Addr().String(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.Connect()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
+		if !conn.WaitForStateChange(ctx, state) {
+			t.Fatal("never connected")
+		}
+	}
+	if !conn.WaitForStateChange(ctx, connectivity.Ready) {
+		t.Fatal("the connection outlived its server's max-age")
+	}
+}
+
+func TestConfigRefusesTimesThatCanNotWork(t *testing.T) {
+	if err := config.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*grpcconn.Config){
+		"keepalive-time": func(c *grpcconn.Config) { c.KeepaliveTime = 0 },
+		"retry-max":      func(c *grpcconn.Config) { c.RetryMax = c.RetryMin / 2 },
+		"stop-timeout":   func(c *grpcconn.Config) { c.StopTimeout = -1 },
+	} {
+		c := config
+		change(&c)
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: got %v", name, err)
+		}
 	}
 }

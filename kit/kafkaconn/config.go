@@ -34,7 +34,11 @@ type Config struct {
 	// MinInsync is min.insync.replicas of the topics.
 	MinInsync int `name:"min-insync" help:"min.insync.replicas that topics are made with." default:"1"`
 	// Retention is how long records are kept.
-	Retention time.Duration `help:"How long records of the push topics are kept." default:"24h"`
+	Retention time.Duration `help:"How long records of the push topics are kept; 0: for ever." default:"24h"`
+	// RevokedRetention must not be below the life of tokens: a revocation that Kafka forgot is void.
+	RevokedRetention time.Duration `help:"How long revocations of tokens are kept; 0: for ever. Not below logic.token_max_lifetime. A topic that keeps them shorter is changed at start." default:"9600h"`
+	// DeadRetention is for people who look into dead letters.
+	DeadRetention time.Duration `help:"How long records that could not be decoded are kept; 0: for ever." default:"720h"`
 	// WriteTimeout bounds one Produce, retries included.
 	WriteTimeout time.Duration `help:"Time limit of a write, retries included; then the push API answers 503." default:"3s"`
 	// BatchTimeout is a fixed wait before a batch is sent, so it is the floor of the latency.
@@ -50,6 +54,13 @@ type Config struct {
 	// MaxWait is how long a broker may hold a fetch that finds nothing. Below 100 ms kafka-go times out on its own
 	// requests; a long one only delays the end.
 	MaxWait time.Duration `help:"How long a broker holds a fetch that finds nothing. Not below 100ms." default:"500ms"`
+	// GroupTimeout bounds a request to the group's coordinator; kafka-go's own 5 s would hold a rebalance for as long when a commit meets
+	// a broker that is away.
+	GroupTimeout time.Duration `help:"Time limit of a request to a consumer group's coordinator, a commit of offsets among them." default:"2s"`
+	// MetadataTTL is how late a new leader of a partition is found by those that write.
+	MetadataTTL time.Duration `name:"metadata-ttl" help:"How old what a writer knows of brokers and leaders may be." default:"6s"`
+	// CheckTimeout bounds the question whether Kafka answers, of /readyz?verbose.
+	CheckTimeout time.Duration `help:"How long Kafka may take to answer when /readyz?verbose asks." default:"1s"`
 }
 
 // Topic returns the name that a topic has in Kafka.
@@ -69,6 +80,10 @@ func (c Config) Validate() error {
 		return errors.New("kafka: replication must be at least 1")
 	case c.MaxWait < 100*time.Millisecond:
 		return errors.New("kafka: max-wait must be at least 100ms")
+	case c.Retention < 0 || c.RevokedRetention < 0 || c.DeadRetention < 0:
+		return errors.New("kafka: retention, revoked-retention and dead-retention must not be less than 0")
+	case c.WriteTimeout <= 0 || c.GroupTimeout <= 0 || c.CheckTimeout <= 0:
+		return errors.New("kafka: write-timeout, group-timeout and check-timeout must be more than 0")
 	case c.HeartbeatInterval >= c.SessionTimeout:
 		return errors.New("kafka: heartbeat-interval must be below session-timeout")
 	}
@@ -89,13 +104,14 @@ func (c Config) specs() []spec {
 		{topic.Bulk, c.Partitions, c.Retention},
 		{topic.Upstream, c.Partitions, c.Retention},
 		// One partition: every logic reads it whole and in order. Its records are kept as long as tokens may live.
-		{topic.Revoked, 1, 400 * 24 * time.Hour},
-		{topic.Dead, 1, 30 * 24 * time.Hour},
+		{topic.Revoked, 1, c.RevokedRetention},
+		{topic.Dead, 1, c.DeadRetention},
 	}
 }
 
 // EnsureTopics makes the topics that are missing and checks those that are there. A topic with another number
-// of partitions is an error: keys would move. ctx bounds it.
+// of partitions is an error: keys would move. One of revocations that keeps them for less time than configured is changed. ctx
+// bounds it.
 func EnsureTopics(ctx context.Context, c Config, log *slog.Logger) error {
 	client := &kafka.Client{Addr: kafka.TCP(c.Brokers...), Timeout: c.WriteTimeout}
 	have, err := topics(ctx, c, client)
@@ -110,7 +126,7 @@ func EnsureTopics(ctx context.Context, c Config, log *slog.Logger) error {
 			req.Topics = append(req.Topics, kafka.TopicConfig{
 				Topic: name, NumPartitions: s.partitions, ReplicationFactor: c.Replication,
 				ConfigEntries: []kafka.ConfigEntry{
-					{ConfigName: "retention.ms", ConfigValue: strconv.FormatInt(s.retention.Milliseconds(), 10)},
+					{ConfigName: retentionKey, ConfigValue: strconv.FormatInt(retentionMs(s.retention), 10)},
 					{ConfigName: "min.insync.replicas", ConfigValue: strconv.Itoa(c.MinInsync)},
 				},
 			})
@@ -118,6 +134,9 @@ func EnsureTopics(ctx context.Context, c Config, log *slog.Logger) error {
 			return fmt.Errorf("topic %s has %d partitions, configured are %d: set kafka.partitions to %d (growing a topic moves keys)",
 				name, n, s.partitions, n)
 		}
+	}
+	if have[c.Topic(topic.Revoked)] != 0 {
+		keepRevocations(ctx, c, client, log)
 	}
 	if len(req.Topics) == 0 {
 		return nil

@@ -20,8 +20,7 @@ func NewGroup(c Config, topic, group string, log *slog.Logger) (*kafka.ConsumerG
 		HeartbeatInterval: c.HeartbeatInterval,
 		RebalanceTimeout:  c.RebalanceTimeout,
 		JoinGroupBackoff:  c.JoinBackoff,
-		// A commit while the broker is away would otherwise hold a rebalance for kafka-go's 5 s.
-		Timeout: 2 * time.Second,
+		Timeout:           c.GroupTimeout,
 		ErrorLogger: kafka.LoggerFunc(func(format string, args ...any) {
 			log.Debug("kafka group", "err", fmt.Sprintf(format, args...))
 		}),
@@ -40,9 +39,11 @@ func NewReader(c Config, topic string, partition int, log *slog.Logger) *kafka.R
 		Topic:     c.Topic(topic),
 		Partition: partition,
 		// One byte: a fetch answers as soon as anything is there.
-		MinBytes:              1,
-		MaxBytes:              4 << 20,
-		MaxWait:               c.MaxWait,
+		MinBytes: 1,
+		MaxBytes: 4 << 20,
+		MaxWait:  c.MaxWait,
+		// Waits between tries while a broker is away. No settings: the upper one is all that they cost, and a broker that is back is
+		// not flooded.
 		ReadBackoffMin:        20 * time.Millisecond,
 		ReadBackoffMax:        500 * time.Millisecond,
 		OffsetOutOfRangeError: true,

@@ -89,3 +89,41 @@ func TestProduceAsksTheGateFirst(t *testing.T) {
 		t.Fatalf("got %v, want the gate's error as ErrUnavailable", err)
 	}
 }
+
+// retention asks Kafka for the retention.ms of a topic.
+func retention(t *testing.T, cfg kafkaconn.Config, name string) string {
+	t.Helper()
+	client := &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Timeout: 5 * time.Second}
+	resp, err := client.DescribeConfigs(t.Context(), &kafka.DescribeConfigsRequest{
+		Addr: client.Addr, Resources: []kafka.DescribeConfigRequestResource{{
+			ResourceType: kafka.ResourceTypeTopic, ResourceName: cfg.Topic(name), ConfigNames: []string{"retention.ms"},
+		}},
+	})
+	if err != nil || len(resp.Resources) != 1 || resp.Resources[0].Error != nil || len(resp.Resources[0].ConfigEntries) != 1 {
+		t.Fatalf("got %+v, %v", resp, err)
+	}
+	return resp.Resources[0].ConfigEntries[0].ConfigValue
+}
+
+func TestRevocationsAreKeptLongerWhenConfiguredAndNeverShorter(t *testing.T) {
+	cfg := kittest.Kafka(t)
+	if got := retention(t, cfg, topic.Revoked); got != "-1" {
+		t.Fatalf("0 is for ever: got %s", got)
+	}
+	cfg.Prefix += "b."
+	for _, step := range []struct {
+		set  time.Duration
+		want string
+	}{{time.Hour, "3600000"}, {2 * time.Hour, "7200000"}, {time.Hour, "7200000"}, {0, "-1"}, {time.Hour, "-1"}} {
+		cfg.RevokedRetention = step.set
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		err := kafkaconn.EnsureTopics(ctx, cfg, quiet)
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := retention(t, cfg, topic.Revoked); got != step.want {
+			t.Errorf("set to %v: got %s, want %s", step.set, got, step.want)
+		}
+	}
+}

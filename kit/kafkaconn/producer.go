@@ -28,6 +28,9 @@ func WithGate(gate func() error) ProducerOption { return func(p *Producer) { p.g
 // balancer is kafka-go's murmur2, the same as Java's default, so that other tools find a key's partition.
 var balancer = kafka.Murmur2Balancer{Consistent: true}
 
+// idleTimeout is after how long an idle connection to a broker is closed: it costs a descriptor, and a new one a few milliseconds.
+const idleTimeout = time.Minute
+
 // NewProducer returns a Producer. It connects when it is first used. The caller closes it.
 func NewProducer(c Config, log *slog.Logger, opts ...ProducerOption) *Producer {
 	p := &Producer{
@@ -41,14 +44,15 @@ func NewProducer(c Config, log *slog.Logger, opts ...ProducerOption) *Producer {
 			BatchBytes:   1 << 20,
 			WriteTimeout: c.WriteTimeout,
 			ReadTimeout:  c.WriteTimeout,
-			// Retries are cut short by the deadline that Produce sets: attempts times timeouts are no bound.
+			// Retries are cut short by the deadline that Produce sets, WriteTimeout: attempts times timeouts are no bound, and the
+			// waits between them need no setting.
 			MaxAttempts:     10,
 			WriteBackoffMin: 20 * time.Millisecond,
 			WriteBackoffMax: 250 * time.Millisecond,
 			ErrorLogger: kafka.LoggerFunc(func(format string, args ...any) {
 				log.Debug("kafka write", "err", fmt.Sprintf(format, args...))
 			}),
-			Transport: &kafka.Transport{DialTimeout: c.WriteTimeout, IdleTimeout: time.Minute, MetadataTTL: 6 * time.Second},
+			Transport: &kafka.Transport{DialTimeout: c.WriteTimeout, IdleTimeout: idleTimeout, MetadataTTL: c.MetadataTTL},
 		},
 		ids: make([]int, c.Partitions),
 	}

@@ -17,6 +17,9 @@ import (
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 )
 
+// retryAfter is what clients are told to wait when logic does not answer. They add jitter, and wait longer after each failure.
+const retryAfter = time.Second
+
 // Logic asks logic.
 type Logic struct {
 	client         halleyv1.LogicClient
@@ -34,7 +37,7 @@ func (l *Logic) Connect(ctx context.Context, req *halleyv1.ConnectRequest) (*hal
 	defer cancel()
 	resp, err := l.client.Connect(ctx, req)
 	if err != nil {
-		return nil, errcode.Unavailable.After(time.Second)
+		return nil, errcode.Unavailable.After(retryAfter)
 	}
 	return resp, nil
 }
@@ -47,13 +50,13 @@ func (l *Logic) Request(ctx context.Context, req *halleyv1.SessionRequest) (*hal
 		return resp, nil
 	}
 	if frame.Op(req.GetOp()) == frame.OpRequestUnordered {
-		return nil, errcode.Unavailable.After(time.Second)
+		return nil, errcode.Unavailable.After(retryAfter)
 	}
 	switch status.Code(err) {
 	case codes.DeadlineExceeded, codes.Canceled, codes.Unknown, codes.Internal:
 		return nil, errcode.Unknown
 	}
-	return nil, errcode.Unavailable.After(time.Second)
+	return nil, errcode.Unavailable.After(retryAfter)
 }
 
 // Lease is what sessions are deregistered from.

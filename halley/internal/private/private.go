@@ -20,7 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Times of the server.
+// Times of the server. Only the operator calls it, and no test waits for one of them: they are no settings.
 const (
 	headerTimeout = 5 * time.Second
 	checkTimeout  = 2 * time.Second

@@ -29,6 +29,16 @@ type Config struct {
 	MaxBatch int `help:"Most pushes in one batch." default:"1000"`
 	// RequestTimeout ends a request that waits for other parts.
 	RequestTimeout time.Duration `help:"Time limit of a request." default:"20s"`
+	// ReadHeaderTimeout, ReadTimeout and WriteTimeout end callers that are slow, or mean to be.
+	ReadHeaderTimeout time.Duration `help:"How long a request's header may take to arrive." default:"5s"`
+	ReadTimeout       time.Duration `help:"How long a whole request may take to arrive." default:"30s"`
+	WriteTimeout      time.Duration `help:"How long a request may take from its header's end until its answer is written; above request_timeout." default:"60s"`
+	// IdleTimeout ends connections that nobody uses.
+	IdleTimeout time.Duration `help:"How long a connection may wait for its next request." default:"2m"`
+	// NodesCache is how old the list of comets may be that clients are sent by.
+	NodesCache time.Duration `help:"How old the list of comets may be that clients are sent by; routers cache it for 1s, too." default:"1s"`
+	// ReadyTimeout bounds all checks of /readyz?verbose.
+	ReadyTimeout time.Duration `help:"How long shared needs may take to answer when /readyz?verbose asks." default:"1s"`
 	// CORSOrigins are origins of web pages that may use /v1 from a browser; "*" is any. API keys don't belong into web pages: this is for
 	// short-lived ones.
 	CORSOrigins []string `name:"cors-origins" help:"Origins of web pages that may call /v1 from a browser, as https://example.org, or * for any; none: no CORS."`
@@ -52,6 +62,10 @@ func (c Config) Validate() error {
 		return errors.New("http: max-request-bytes must be at least twice max-push-bytes: base64 and JSON make a body larger")
 	case c.RequestTimeout <= 0 || c.DemoTTL < time.Second || c.DemoKeyTTL < time.Second:
 		return errors.New("http: request-timeout must be more than 0, demo-ttl and demo-key-ttl at least 1s")
+	case c.ReadHeaderTimeout <= 0 || c.ReadTimeout <= 0 || c.IdleTimeout <= 0 || c.ReadyTimeout <= 0 || c.NodesCache < 0:
+		return errors.New("http: read-header-timeout, read-timeout, idle-timeout and ready-timeout must be more than 0, nodes-cache not less")
+	case c.WriteTimeout <= c.RequestTimeout:
+		return errors.New("http: write-timeout must be more than request-timeout: else callers are cut off before they have an answer")
 	}
 	for _, o := range c.CORSOrigins {
 		if o == "*" {

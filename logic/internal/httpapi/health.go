@@ -12,9 +12,6 @@ import (
 	"github.com/halley-im/halley/proto/errcode"
 )
 
-// needWait is how long a shared need may take to answer /readyz?verbose.
-const needWait = time.Second
-
 // registerHealth registers what those ask who run the process.
 func (a *api) registerHealth() {
 	a.get("/healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
@@ -59,7 +56,7 @@ type needState struct {
 func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 	status, text := http.StatusOK, "ok"
 	if a.d.Ready != nil {
-		ctx, cancel := context.WithTimeout(r.Context(), needWait)
+		ctx, cancel := context.WithTimeout(r.Context(), a.cfg.ReadyTimeout)
 		defer cancel()
 		if err := a.d.Ready(ctx); err != nil {
 			status, text = http.StatusServiceUnavailable, "not ready"
@@ -70,7 +67,7 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	res := readiness{Ready: status == http.StatusOK, Needs: make([]needState, len(a.d.Needs))}
-	ctx, cancel := context.WithTimeout(r.Context(), needWait)
+	ctx, cancel := context.WithTimeout(r.Context(), a.cfg.ReadyTimeout)
 	defer cancel()
 	var wg sync.WaitGroup
 	for i, n := range a.d.Needs {

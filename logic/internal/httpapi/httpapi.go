@@ -184,7 +184,7 @@ func build(cfg Config, d Deps) (*api, error) {
 	if a.idem, err = idempotency.New(d.Redis, d.RedisPrefix, cfg.Idempotency, d.Metrics); err != nil {
 		return nil, err
 	}
-	a.nodes = nodes.New(d.Router, d.RouterTimeout)
+	a.nodes = nodes.New(d.Router, d.RouterTimeout, cfg.NodesCache)
 	if a.goim, err = goim.New(cfg.Goim, goim.Deps{
 		Push: d.Push, Router: d.Router, Nodes: a.nodes, Admit: a.admitGoim, MaxBodyBytes: cfg.MaxPushBytes, Timeout: d.RouterTimeout, Log: d.Log,
 	}); err != nil {

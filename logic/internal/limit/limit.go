@@ -26,6 +26,7 @@ var takeSource string
 
 var take = redis.NewScript(takeSource)
 
+// Times of the limiter. They are no settings: none of them changes what a caller may do, only how it is counted.
 const (
 	// redisWait is the longest that a request waits for its token.
 	redisWait = 200 * time.Millisecond

@@ -1,7 +1,7 @@
 // Package nodes knows which comets are live and in which order clients are sent to them: those whose lease is live and
 // that don't drain, fewest connections first.
 //
-// The list is router's, asked at most once a second. The package starts no goroutines.
+// The list is router's, asked again when it has got too old. The package starts no goroutines.
 package nodes
 
 import (
@@ -17,9 +17,6 @@ import (
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 )
 
-// life is how long a list is good: what router caches as well.
-const life = time.Second
-
 // Lister is router's call.
 type Lister interface {
 	ListComets(ctx context.Context, in *halleyv1.ListCometsRequest, opts ...grpc.CallOption) (*halleyv1.ListCometsResponse, error)
@@ -29,6 +26,7 @@ type Lister interface {
 type Nodes struct {
 	lister  Lister
 	timeout time.Duration
+	life    time.Duration
 	// fetch holds one token: whoever has it asks router. A channel, so that those who wait obey their context.
 	fetch chan struct{}
 
@@ -44,9 +42,9 @@ type sent struct {
 	count int64
 }
 
-// New makes a Nodes; a call of router waits for timeout at most.
-func New(lister Lister, timeout time.Duration) *Nodes {
-	return &Nodes{lister: lister, timeout: timeout, fetch: make(chan struct{}, 1), sent: map[string]sent{}}
+// New makes a Nodes; a call of router waits for timeout at most, a list is good for life.
+func New(lister Lister, timeout, life time.Duration) *Nodes {
+	return &Nodes{lister: lister, timeout: timeout, life: life, fetch: make(chan struct{}, 1), sent: map[string]sent{}}
 }
 
 // Live returns the comets whose lease is live, draining ones included, by name. The caller must not change them. The error
@@ -74,7 +72,7 @@ func (n *Nodes) Live(ctx context.Context) ([]*halleyv1.CometInfo, error) {
 	slices.SortFunc(comets, func(a, b *halleyv1.CometInfo) int { return cmp.Compare(a.GetComet(), b.GetComet()) })
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.comets, n.until = comets, time.Now().Add(life)
+	n.comets, n.until = comets, time.Now().Add(n.life)
 	for name := range n.sent {
 		if !slices.ContainsFunc(comets, func(c *halleyv1.CometInfo) bool { return c.GetComet() == name }) {
 			delete(n.sent, name)
