@@ -40,6 +40,28 @@ type Config struct {
 	HTTP    HTTPConfig    `embed:"" prefix:"http-"`
 }
 
+// tokenLifetime is the longest life of a token; 0: for ever.
+func (c Config) tokenLifetime() time.Duration {
+	if c.Token.OptionalExpiry {
+		return 0
+	}
+	return c.Token.MaxLifetime
+}
+
+// checkRetention refuses settings with which Kafka forgets a revocation before the tokens that it is about have expired: they
+// would be good again, and nobody would notice.
+func (c Config) checkRetention(kept time.Duration) error {
+	switch lifetime := c.tokenLifetime(); {
+	case kept == 0:
+		return nil
+	case lifetime == 0:
+		return errors.New("logic: token-optional-expiry lets tokens live for ever, so their revocations must be kept for ever: set kafka.revoked_retention (HALLEY_KAFKA_REVOKED_RETENTION) to 0")
+	case kept < lifetime:
+		return fmt.Errorf("logic: tokens may live for %s (token-max-lifetime), but their revocations are kept for %s only: set kafka.revoked_retention (HALLEY_KAFKA_REVOKED_RETENTION) to at least that, or to 0, which is for ever", lifetime, kept)
+	}
+	return nil
+}
+
 // Validate checks the configuration as far as that is possible without listeners and files.
 func (c Config) Validate() error {
 	if c.RouterTimeout <= 0 || c.StopTimeout <= 0 {

@@ -113,12 +113,11 @@ func New(cfg Config, d Deps) (*Logic, error) {
 	if l.push, err = push.New(cfg.Push, push.Deps{Log: d.Log, Metrics: d.Metrics, Producer: d.Kafka, Now: d.Clock}); err != nil {
 		return nil, err
 	}
-	lifetime := cfg.Token.MaxLifetime
-	if cfg.Token.OptionalExpiry {
-		lifetime = 0
+	if err := cfg.checkRetention(d.KafkaConfig.RevokedRetention); err != nil {
+		return nil, err
 	}
 	if l.revoked, err = revoke.New(cfg.Revoke, revoke.Deps{
-		Log: d.Log, Metrics: d.Metrics, Producer: d.Kafka, Kafka: d.KafkaConfig, Lifetime: lifetime, Now: d.Clock,
+		Log: d.Log, Metrics: d.Metrics, Producer: d.Kafka, Kafka: d.KafkaConfig, Lifetime: cfg.tokenLifetime(), Now: d.Clock,
 	}); err != nil {
 		return nil, err
 	}

@@ -91,6 +91,36 @@ func TestBadConfigurationStopsTheStart(t *testing.T) {
 	}
 }
 
+func TestTokensMayNotOutliveTheirRevocations(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		forever  bool
+		kept     time.Duration
+		want     string
+		lifetime time.Duration
+	}{
+		{"as long as tokens live", false, 720 * time.Hour, "", 720 * time.Hour},
+		{"shorter", false, 719 * time.Hour, "token-max-lifetime", 720 * time.Hour},
+		{"for ever", false, 0, "", 720 * time.Hour},
+		{"tokens for ever, revocations not", true, 9600 * time.Hour, "token-optional-expiry", time.Hour},
+		{"both for ever", true, 0, "", time.Hour},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := defaults(t)
+			c.Token.OptionalExpiry, c.Token.MaxLifetime = tt.forever, tt.lifetime
+			_, err := logic.New(c, logic.Deps{
+				Metrics: prometheus.NewRegistry(), Router: (&fake.Router{}).Dial(t), Kafka: &fake.Producer{}, KafkaConfig: kafkaconn.Config{RevokedRetention: tt.kept},
+			})
+			if tt.want == "" && err != nil {
+				t.Errorf("got %v", err)
+			}
+			if tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "kafka.revoked_retention")) {
+				t.Errorf("got %v, want an error that names %s and kafka.revoked_retention", err, tt.want)
+			}
+		})
+	}
+}
+
 func TestOpenIsRefusedBeyondLoopbackUnlessToldAnywhere(t *testing.T) {
 	tcp := func(s string) net.Addr {
 		a, err := net.ResolveTCPAddr("tcp", s)

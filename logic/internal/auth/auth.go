@@ -30,8 +30,8 @@ type Config struct {
 	MaxBytes int `help:"Longest token, in bytes." default:"8192"`
 	// MaxLifetime is the longest time from a token's iat to its exp. Revocations are kept for as long.
 	MaxLifetime time.Duration `help:"Longest life of a token; revocations are kept for as long." default:"720h"`
-	// OptionalExpiry lets tokens without exp pass. Their revocations are kept for ever.
-	OptionalExpiry bool `help:"Let tokens without exp pass."`
+	// OptionalExpiry lets tokens without exp pass. Their revocations must be kept for ever, in Kafka too.
+	OptionalExpiry bool `help:"Let tokens without exp pass. Their revocations must be kept for ever: logic starts only where kafka.revoked_retention is 0."`
 	// Leeway is how far the clocks of those who sign may be off.
 	Leeway time.Duration `help:"How far the clocks of signers may be off." default:"2s"`
 	// DefaultTTL is the life of a minted token if its caller says nothing.
