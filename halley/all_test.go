@@ -438,6 +438,28 @@ func TestRoleWithoutKafkaSaysSo(t *testing.T) {
 	}
 }
 
+func TestWhatIsWrongHereIsToldBeforeKafkaIsAsked(t *testing.T) {
+	for _, env := range []string{"HALLEY_LOGIC_PRIVATE_ADDR", "HALLEY_LOGIC_GRPC_ADDR", "HALLEY_LOGIC_HTTP_ADDR", "HALLEY_JOB_PRIVATE_ADDR"} {
+		t.Setenv(env, "127.0.0.1:0")
+	}
+	t.Setenv("HALLEY_KAFKA_BROKERS", freeAddr(t))
+	t.Setenv("HALLEY_START_TIMEOUT", "1h") // who asks Kafka never comes back
+	for _, tt := range []struct{ name, role, env, value, want string }{
+		{"a file of a token key that is not there", "logic", "HALLEY_LOGIC_TOKEN_KEYS", "k:HS256:@/nonexistent/key", "/nonexistent/key"},
+		{"a file of API keys that is not there", "logic", "HALLEY_LOGIC_HTTP_API_KEYS_FILE", "/nonexistent/keys", "/nonexistent/keys"},
+		{"tokens that outlive their revocations", "logic", "HALLEY_KAFKA_REVOKED_RETENTION", "1h", "HALLEY_KAFKA_REVOKED_RETENTION"},
+		{"an address without port", "job", "HALLEY_ROUTER_TARGET", "localhost", "router.target"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Setenv(tt.env, tt.value)
+			code, _, errs := halleyRun(t, tt.role, "--log-level", "error")
+			if code != 1 || !strings.Contains(errs, tt.want) || strings.Count(errs, "\n") != 1 {
+				t.Errorf("got exit code %d, %q, want one line with %q", code, errs, tt.want)
+			}
+		})
+	}
+}
+
 func TestTwoOnOneDataFolderAreRefused(t *testing.T) {
 	t.Parallel()
 	first := startAll(t, t.TempDir())

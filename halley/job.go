@@ -49,9 +49,6 @@ func (c *jobCmd) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 
-	if err := ensureTopics(ctx, c.Kafka, c.Common.StartTimeout, log); err != nil {
-		return err
-	}
 	producer := kafkaconn.NewProducer(c.Kafka, log)
 	p.later(producer.Close)
 	routers, err := grpcconn.Dial(c.Common.GRPC, c.Router.Target, secret)
@@ -71,6 +68,11 @@ func (c *jobCmd) Run(ctx context.Context, t *terminal) error {
 	p.health.Needs["kafka"], p.health.Needs["router"] = needKafka(c.Kafka), needGRPC(routers)
 	p.role("job", j)
 	p.private(privateL)
+
+	// All that this machine knows was checked; now the network.
+	if err := ensureTopics(ctx, c.Kafka, c.Common.StartTimeout, log); err != nil {
+		return err
+	}
 	return p.run(ctx)
 }
 

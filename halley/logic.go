@@ -59,9 +59,6 @@ func (c *logicCmd) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 
-	if err := ensureTopics(ctx, c.Kafka, c.Common.StartTimeout, log); err != nil {
-		return err
-	}
 	producer := kafkaconn.NewProducer(c.Kafka, log)
 	p.later(producer.Close)
 	redis, err := redisconn.Open(c.Redis)
@@ -91,6 +88,11 @@ func (c *logicCmd) Run(ctx context.Context, t *terminal) error {
 	p.role("logic", l)
 	p.grpc("logic", grpcL, server, c.Common.GRPC.StopTimeout)
 	p.private(privateL)
+
+	// All that this machine knows was checked; now the network.
+	if err := ensureTopics(ctx, c.Kafka, c.Common.StartTimeout, log); err != nil {
+		return err
+	}
 	return p.run(ctx)
 }
 

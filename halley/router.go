@@ -51,9 +51,6 @@ func (c *routerCmd) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 
-	if err := ensureTopics(ctx, c.Kafka, c.Common.StartTimeout, log); err != nil {
-		return err
-	}
 	producer := kafkaconn.NewProducer(c.Kafka, log)
 	p.later(producer.Close)
 	redis, err := redisconn.Open(c.Redis)
@@ -75,5 +72,10 @@ func (c *routerCmd) Run(ctx context.Context, t *terminal) error {
 	p.group.Add("router", r.Run)
 	p.grpc("router", grpcL, server, c.Common.GRPC.StopTimeout)
 	p.private(privateL)
+
+	// All that this machine knows was checked; now the network.
+	if err := ensureTopics(ctx, c.Kafka, c.Common.StartTimeout, log); err != nil {
+		return err
+	}
 	return p.run(ctx)
 }
