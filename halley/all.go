@@ -152,6 +152,10 @@ func (c *allCmd) Run(ctx context.Context, t *terminal, kctx *kong.Context) error
 		return fmt.Errorf("start the Kafka inside: %w", err)
 	}
 	p.later(func() error { kafka.Close(); return nil })
+	// Later a full disk only refuses pushes; to begin on one would be of no use to anybody.
+	if err := kafka.Writable(); err != nil {
+		return fmt.Errorf("%w: make space there, or name another folder (HALLEY_DATA_DIR)", err)
+	}
 	mini, err := embedded.StartRedis()
 	if err != nil {
 		return fmt.Errorf("start the Redis inside: %w", err)

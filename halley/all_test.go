@@ -405,14 +405,6 @@ func TestStartFailuresAreOneLineThatSaysWhatToDo(t *testing.T) {
 	}
 }
 
-func TestPushIsRefusedWhileTheDiskIsNearlyFull(t *testing.T) {
-	t.Parallel()
-	i := startAll(t, t.TempDir(), "HALLEY_ALL_MIN_FREE_BYTES=4611686018427387904")
-	if code, _, errs := i.tool("push", "--uid", "ann"); code != 1 || !strings.Contains(errs, "unavailable") || !strings.Contains(errs, "503") {
-		t.Errorf("got exit code %d, %q, want unavailable", code, errs)
-	}
-}
-
 func TestAnotherNumberOfPartitionsIsRefused(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

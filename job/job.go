@@ -86,7 +86,6 @@ func New(cfg Config, deps Deps) (*Job, error) {
 			BatchRecords: cfg.BatchRecords, BatchBytes: cfg.BatchBytes, InFlight: cfg.InFlight, CommitInterval: cfg.CommitInterval,
 			// No heartbeat is sent while a generation drains: the broker must not take the member for dead.
 			DrainTimeout: min(cfg.DrainTimeout, deps.Kafka.SessionTimeout/3),
-			RetryMin:     cfg.RetryMin, RetryMax: cfg.RetryMax,
 		}, deps.Kafka, name, log, m, m.Lanes[lane], h.New))
 	}
 	return j, nil

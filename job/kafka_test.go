@@ -34,9 +34,9 @@ func TestKafkaMayRestart(t *testing.T) {
 	defer func() { k.Close() }()
 	c := &cluster{t: t, router: startRouter(t), log: slog.New(slog.DiscardHandler), kafka: kafkaconn.Config{
 		Brokers: k.ListenAddrs(), Partitions: 2, Replication: 1, MinInsync: 1, Retention: time.Hour, WriteTimeout: 3 * time.Second,
-		BatchTimeout: time.Millisecond, SessionTimeout: 2 * time.Second, HeartbeatInterval: 200 * time.Millisecond,
+		QueueBytes: 64 << 20, RetryMin: 20 * time.Millisecond, RetryMax: 250 * time.Millisecond, SessionTimeout: 2 * time.Second, HeartbeatInterval: 200 * time.Millisecond,
 		RebalanceTimeout: 3 * time.Second, JoinBackoff: 100 * time.Millisecond, MaxWait: 200 * time.Millisecond,
-		GroupTimeout: 2 * time.Second, MetadataTTL: 6 * time.Second,
+		GroupTimeout: 2 * time.Second, MetadataTTL: 500 * time.Millisecond,
 	}}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

@@ -41,8 +41,11 @@ type Config struct {
 	DeadRetention time.Duration `help:"How long records that could not be decoded are kept; 0: for ever." default:"720h"`
 	// WriteTimeout bounds one Produce, retries included.
 	WriteTimeout time.Duration `help:"Time limit of a write, retries included; then the push API answers 503." default:"3s"`
-	// BatchTimeout is a fixed wait before a batch is sent, so it is the floor of the latency.
-	BatchTimeout time.Duration `help:"How long writes are collected into a batch; the floor of the latency." default:"1ms"`
+	// QueueBytes bounds what waits in this process for Kafka.
+	QueueBytes int64 `help:"Most bytes of writes that wait for Kafka; further ones fail at once." default:"67108864"`
+	// RetryMin and RetryMax space the tries of a write and of reading.
+	RetryMin time.Duration `help:"Shortest wait before a write or read is tried again; it doubles." default:"20ms"`
+	RetryMax time.Duration `help:"Longest wait before a write or read is tried again." default:"250ms"`
 	// SessionTimeout is what a killed job costs its partitions. Not below the broker's group.min.session.timeout.ms (6 s by default).
 	SessionTimeout time.Duration `help:"After this time a killed job's partitions go to others. Not below the broker's group.min.session.timeout.ms." default:"6s"`
 	// HeartbeatInterval is how often a group member shows that it lives.
@@ -51,14 +54,14 @@ type Config struct {
 	RebalanceTimeout time.Duration `help:"How long the members of a consumer group may take to join again." default:"10s"`
 	// JoinBackoff is the wait after a failed join; kafka-go's own 5 s delays the first start of a cluster.
 	JoinBackoff time.Duration `help:"Wait after a failed join of a consumer group." default:"500ms"`
-	// MaxWait is how long a broker may hold a fetch that finds nothing. Below 100 ms kafka-go times out on its own
+	// MaxWait is how long a broker may hold a fetch that finds nothing. Below 100 ms kafka-go's Reader times out on its own
 	// requests; a long one only delays the end.
 	MaxWait time.Duration `help:"How long a broker holds a fetch that finds nothing. Not below 100ms." default:"500ms"`
 	// GroupTimeout bounds a request to the group's coordinator; kafka-go's own 5 s would hold a rebalance for as long when a commit meets
 	// a broker that is away.
 	GroupTimeout time.Duration `help:"Time limit of a request to a consumer group's coordinator, a commit of offsets among them." default:"2s"`
-	// MetadataTTL is how late a new leader of a partition is found by those that write.
-	MetadataTTL time.Duration `name:"metadata-ttl" help:"How old what a writer knows of brokers and leaders may be." default:"6s"`
+	// MetadataTTL is how late a new leader of a partition is found by those that write and read.
+	MetadataTTL time.Duration `name:"metadata-ttl" help:"How old what a writer or reader knows of brokers and leaders may be." default:"2s"`
 	// CheckTimeout bounds the question whether Kafka answers, of /readyz?verbose.
 	CheckTimeout time.Duration `help:"How long Kafka may take to answer when /readyz?verbose asks." default:"1s"`
 }
@@ -84,6 +87,10 @@ func (c Config) Validate() error {
 		return errors.New("kafka: retention, revoked-retention and dead-retention must not be less than 0")
 	case c.WriteTimeout <= 0 || c.GroupTimeout <= 0 || c.CheckTimeout <= 0:
 		return errors.New("kafka: write-timeout, group-timeout and check-timeout must be more than 0")
+	case c.RetryMin <= 0 || c.RetryMax < c.RetryMin || c.MetadataTTL <= 0:
+		return errors.New("kafka: retry-min and metadata-ttl must be more than 0, retry-max not less than retry-min")
+	case c.QueueBytes <= 0:
+		return errors.New("kafka: queue-bytes must be more than 0")
 	case c.HeartbeatInterval >= c.SessionTimeout:
 		return errors.New("kafka: heartbeat-interval must be below session-timeout")
 	}

@@ -53,9 +53,9 @@ func Kafka(t testing.TB) kafkaconn.Config {
 	t.Helper()
 	cfg := kafkaconn.Config{
 		Prefix: unique(), Partitions: 4, Replication: 1, MinInsync: 1, Retention: time.Hour,
-		WriteTimeout: 3 * time.Second, BatchTimeout: time.Millisecond,
+		WriteTimeout: 3 * time.Second, QueueBytes: 64 << 20, RetryMin: 20 * time.Millisecond, RetryMax: 250 * time.Millisecond,
 		SessionTimeout: 2 * time.Second, HeartbeatInterval: 250 * time.Millisecond, RebalanceTimeout: 5 * time.Second,
-		JoinBackoff: 100 * time.Millisecond, MaxWait: 200 * time.Millisecond, GroupTimeout: 2 * time.Second, MetadataTTL: 6 * time.Second,
+		JoinBackoff: 100 * time.Millisecond, MaxWait: 200 * time.Millisecond, GroupTimeout: 2 * time.Second, MetadataTTL: 500 * time.Millisecond,
 		CheckTimeout: time.Second,
 	}
 	if addr := os.Getenv(EnvKafka); addr != "" {

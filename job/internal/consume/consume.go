@@ -2,10 +2,10 @@
 // parallel. It owns joining and leaving, batches, and offsets: a record is passed by the committed offset when its Handler has said
 // that it, and every one before it, is done. What is in a record, and when it is done, is the Handler's.
 //
-// It uses kafka-go's ConsumerGroup with a plain reader for each partition, not its group reader: that one keeps one queue over
+// It uses kafka-go's ConsumerGroup and reads partitions by itself, not by its group reader: that one keeps one queue over
 // rebalances and hands out records of partitions that it lost (kafka-go issue 1398).
 //
-// Goroutines: those of Run (a generation; for each of its partitions a worker and a reader) end before Run returns.
+// Goroutines: those of Run (a generation; for each of its partitions a worker; those that read) end before Run returns.
 package consume
 
 import (
@@ -36,8 +36,6 @@ type Config struct {
 	CommitInterval time.Duration
 	// DrainTimeout is how long the end of a generation waits for records in flight.
 	DrainTimeout time.Duration
-	// Spacing of retries.
-	RetryMin, RetryMax time.Duration
 }
 
 // Handler does the work of one partition. Its calls come one at a time.
@@ -59,7 +57,6 @@ type Consumer struct {
 	lane       *meter.Lane
 	newHandler func(*Partition) Handler
 	joined     atomic.Bool
-	closing    sync.WaitGroup // readers
 }
 
 // New returns a Consumer of a topic, whose name has no prefix. newHandler is called for each partition that is assigned.
@@ -79,7 +76,8 @@ func (c *Consumer) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer c.closing.Wait()
+	fetcher := kafkaconn.NewFetcher(c.kafka, c.topic, c.log)
+	defer func() { _ = fetcher.Close() }()
 	defer func() { _ = group.Close() }() // waits for the generation
 	away := false
 	for {
@@ -96,28 +94,30 @@ func (c *Consumer) Run(ctx context.Context) error {
 			continue
 		}
 		away = false
-		gen.Start(func(ctx context.Context) { c.generation(ctx, gen) })
+		gen.Start(func(ctx context.Context) { c.generation(ctx, gen, fetcher) })
 	}
 }
 
 // generation works on the assigned partitions until ctx ends, then waits a little for what is in flight and commits
 // what is done.
-func (c *Consumer) generation(ctx context.Context, gen *kafka.Generation) {
+func (c *Consumer) generation(ctx context.Context, gen *kafka.Generation, fetcher *kafkaconn.Fetcher) {
 	// kafka-go's context is none of the standard library's: deriving from it costs a goroutine each time, from this one nothing.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c.lane.Rebalances.Inc()
 	name := c.kafka.Topic(c.topic)
 	var parts []*Partition
-	var working sync.WaitGroup
+	var sources []kafkaconn.Source
+	var reading *kafkaconn.Reading
 	for _, a := range gen.Assignments[name] {
-		p := newPartition(c, a.ID)
+		p := newPartition(c, a.ID, func() { reading.Wake() })
 		parts = append(parts, p)
-		working.Go(func() {
-			p.run(ctx, a.Offset)
-			// One that ends by itself ends the generation, so that its partition is not left unread in silence.
-			cancel()
-		})
+		sources = append(sources, p.source(a.Offset))
+	}
+	reading = fetcher.Read(ctx, sources)
+	var working sync.WaitGroup
+	for _, p := range parts {
+		working.Go(func() { p.run(ctx) })
 	}
 	c.log.Info("partitions assigned", "count", len(parts), "generation", gen.ID)
 	c.joined.Store(true)

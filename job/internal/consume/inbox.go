@@ -2,68 +2,62 @@ package consume
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/segmentio/kafka-go"
 )
 
-// inbox is between a partition's reader and its worker: the worker takes all that is there, without waiting for more, and
-// the reader waits when it is full, in count or bytes.
+// inbox is between what reads a partition and its worker. What is read goes in whole; while it is full, in count or bytes, nothing
+// more is read. The worker takes what is there, up to the same bounds, without waiting for more.
 type inbox struct {
 	count int
 	bytes int64
-	ready chan struct{} // has a signal when something was put into an empty inbox, or it was closed
-	space chan struct{} // has a signal when it was emptied
+	ready chan struct{} // has a signal when something was put into an empty inbox
+	eased func()        // called when it was full and is not any more
 
-	mu     sync.Mutex
-	msgs   []kafka.Message
-	size   int64
-	closed bool
+	mu   sync.Mutex
+	msgs []kafka.Message
+	size int64
 }
 
-func newInbox(count int, bytes int64) *inbox {
-	return &inbox{count: count, bytes: bytes, ready: make(chan struct{}, 1), space: make(chan struct{}, 1)}
+func newInbox(count int, bytes int64, eased func()) *inbox {
+	return &inbox{count: count, bytes: bytes, ready: make(chan struct{}, 1), eased: eased}
 }
 
-// put waits for space and reports false if ctx ended first.
-func (b *inbox) put(ctx context.Context, m kafka.Message) bool {
-	for {
-		b.mu.Lock()
-		if len(b.msgs) < b.count && b.size < b.bytes {
-			b.msgs = append(b.msgs, m)
-			b.size += int64(len(m.Key) + len(m.Value))
-			first := len(b.msgs) == 1
-			b.mu.Unlock()
-			if first {
-				signal(b.ready)
-			}
-			return true
-		}
-		b.mu.Unlock()
+func (b *inbox) put(msgs []kafka.Message) {
+	b.mu.Lock()
+	first := len(b.msgs) == 0
+	b.msgs = append(b.msgs, msgs...)
+	for i := range msgs {
+		b.size += size(&msgs[i])
+	}
+	b.mu.Unlock()
+	if first {
 		select {
-		case <-b.space:
-		case <-ctx.Done():
-			return false
+		case b.ready <- struct{}{}:
+		default:
 		}
 	}
 }
 
-// take waits for something and returns all that is there; nothing when ctx has ended or the inbox is closed. old is
-// what take returned before: its memory is used again.
+func size(m *kafka.Message) int64 { return int64(len(m.Key) + len(m.Value)) }
+
+func (b *inbox) full() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.isFull()
+}
+
+func (b *inbox) isFull() bool { return len(b.msgs) >= b.count || b.size >= b.bytes }
+
+// take waits for something and returns a batch of it; nothing when ctx has ended. old is what take returned before: its memory
+// is used again.
 func (b *inbox) take(ctx context.Context, old []kafka.Message) []kafka.Message {
 	clear(old)
 	for ctx.Err() == nil {
-		b.mu.Lock()
-		msgs, closed := b.msgs, b.closed
-		if len(msgs) > 0 {
-			b.msgs, b.size = old[:0], 0
-			b.mu.Unlock()
-			signal(b.space)
-			return msgs
-		}
-		b.mu.Unlock()
-		if closed {
-			return nil
+		if batch := b.batch(old[:0]); len(batch) > 0 {
+			return batch
 		}
 		select {
 		case <-b.ready:
@@ -73,16 +67,21 @@ func (b *inbox) take(ctx context.Context, old []kafka.Message) []kafka.Message {
 	return nil
 }
 
-func (b *inbox) close() {
+func (b *inbox) batch(batch []kafka.Message) []kafka.Message {
 	b.mu.Lock()
-	b.closed = true
-	b.mu.Unlock()
-	signal(b.ready)
-}
-
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
+	was := b.isFull()
+	n, bytes := 0, int64(0)
+	for n < len(b.msgs) && n < b.count && bytes < b.bytes {
+		bytes += size(&b.msgs[n])
+		n++
 	}
+	batch = append(batch, b.msgs[:n]...)
+	b.msgs = slices.Delete(b.msgs, 0, n)
+	b.size -= bytes
+	eased := was && !b.isFull()
+	b.mu.Unlock()
+	if eased {
+		b.eased()
+	}
+	return batch
 }

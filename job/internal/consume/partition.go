@@ -2,8 +2,6 @@ package consume
 
 import (
 	"context"
-	"errors"
-	"io"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -12,7 +10,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
 
-	"github.com/halley-im/halley/job/internal/backoff"
 	"github.com/halley-im/halley/job/internal/window"
 	"github.com/halley-im/halley/kit/kafkaconn"
 	"github.com/halley-im/halley/kit/logs"
@@ -36,10 +33,11 @@ type Partition struct {
 	wanted  bool
 }
 
-func newPartition(c *Consumer, id int) *Partition {
+// newPartition returns the partition; eased is called when its inbox was full and is not any more.
+func newPartition(c *Consumer, id int, eased func()) *Partition {
 	label := strconv.Itoa(id)
 	p := &Partition{
-		ID: id, c: c, inbox: newInbox(c.cfg.BatchRecords, c.cfg.BatchBytes), changed: make(chan struct{}, 1),
+		ID: id, c: c, inbox: newInbox(c.cfg.BatchRecords, c.cfg.BatchBytes, eased), changed: make(chan struct{}, 1),
 		lag:    c.meter.Lag.WithLabelValues(c.topic, label),
 		oldest: c.meter.OldestLag.WithLabelValues(c.topic, label),
 		behind: c.meter.Behind.WithLabelValues(c.topic, label),
@@ -73,11 +71,8 @@ func (p *Partition) Done(seq uint64) {
 // Lost reports whether the partition's generation has ended, the wait for what was in flight included.
 func (p *Partition) Lost() bool { return p.lost.Load() }
 
-// run reads and handles from offset until ctx ends, then waits for what is in flight.
-func (p *Partition) run(ctx context.Context, offset int64) {
-	var reading sync.WaitGroup
-	defer reading.Wait()
-	reading.Go(func() { p.read(ctx, offset) })
+// run handles what is read until ctx ends, then waits for what is in flight.
+func (p *Partition) run(ctx context.Context) {
 	var msgs []kafka.Message
 	for p.below(ctx, p.c.cfg.InFlight) {
 		if msgs = p.inbox.take(ctx, msgs); len(msgs) == 0 {
@@ -147,45 +142,14 @@ func (p *Partition) again() {
 	p.offsets.Again()
 }
 
-// read puts records into the inbox until ctx ends.
-func (p *Partition) read(ctx context.Context, offset int64) {
-	defer p.inbox.close()
-	retry := backoff.Backoff{Min: p.c.cfg.RetryMin, Max: p.c.cfg.RetryMax}
-	for ctx.Err() == nil {
-		if !p.readFrom(ctx, offset) {
-			return
-		}
-		// What the group committed is not there any more, or not yet: the topic was made anew, or retention was faster.
-		p.c.lane.Resets.Inc()
-		p.c.log.Warn("offset out of range, reading from the oldest record", logs.Partition, p.ID, logs.Offset, offset)
-		offset = kafka.FirstOffset
-		if !retry.Wait(ctx, 0) {
-			return
-		}
-	}
-}
-
-// readFrom reads from offset until ctx ends; true if that offset is out of range.
-func (p *Partition) readFrom(ctx context.Context, offset int64) bool {
-	r := kafkaconn.NewReader(p.c.kafka, p.c.topic, p.ID, p.c.log)
-	// Close waits for the fetch that the broker holds, up to MaxWait: the rebalance need not.
-	defer p.c.closing.Go(func() { _ = r.Close() })
-	if err := r.SetOffset(offset); err != nil {
-		p.c.log.Error("reader without offset", logs.Partition, p.ID, logs.Offset, offset, logs.Err, err)
-		return false
-	}
-	for {
-		m, err := r.FetchMessage(ctx)
-		switch {
-		case ctx.Err() != nil || errors.Is(err, io.EOF):
-			return false
-		case errors.Is(err, kafka.OffsetOutOfRange):
-			return true
-		case err != nil:
-			// The reader goes on by itself.
-			p.c.log.Warn("reading fails", logs.Partition, p.ID, logs.Err, err)
-		case !p.inbox.put(ctx, m):
-			return false
-		}
+// source is the partition as a Fetcher reads it.
+func (p *Partition) source(offset int64) kafkaconn.Source {
+	return kafkaconn.Source{
+		Partition: p.ID, Offset: offset, Take: p.inbox.put, Full: p.inbox.full,
+		OutOfRange: func(offset int64) {
+			// What the group committed is not there any more, or not yet: the topic was made anew, or retention was faster.
+			p.c.lane.Resets.Inc()
+			p.c.log.Warn("offset out of range, reading from the oldest record", logs.Partition, p.ID, logs.Offset, offset)
+		},
 	}
 }

@@ -1,0 +1,393 @@
+package kafkaconn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+	fetchapi "github.com/segmentio/kafka-go/protocol/fetch"
+)
+
+// Fetcher reads partitions of one topic: one request at a time to each broker, for all partitions that it leads. It stands on
+// kafka-go's Transport and not on its Reader, which holds a connection and a request for each partition: with records spread
+// over all of them each record then costs an answer, and what makes batches worth it, questions and writes further on, gets none.
+//
+// Goroutines: of each Read one, and one for each broker; Close waits for them.
+type Fetcher struct {
+	cfg     Config
+	log     *slog.Logger
+	topic   string // full name
+	client  *kafka.Client
+	reading sync.WaitGroup
+}
+
+// Source is a partition to read, and who takes what is read. Its functions are called one at a time, and must not wait.
+type Source struct {
+	Partition int
+	// Offset is the first one to read, or kafka.FirstOffset for the oldest there is.
+	Offset int64
+	// Take takes records, in order. They are the taker's.
+	Take func([]kafka.Message)
+	// Full reports whether nothing more should be read now. Then Reading.Wake tells when that has changed.
+	Full func() bool
+	// OutOfRange is told that an offset is not there, any more or yet. Reading goes on at the oldest record.
+	OutOfRange func(offset int64)
+}
+
+// NewFetcher returns a Fetcher of a topic, whose name has no prefix. It connects when it is first used. The caller closes it.
+func NewFetcher(c Config, topic string, log *slog.Logger) *Fetcher {
+	return &Fetcher{cfg: c, log: log, topic: c.Topic(topic), client: newClient(c)}
+}
+
+// Close waits for all Reads, whose contexts must have ended, and gives up the connections.
+func (f *Fetcher) Close() error {
+	f.reading.Wait()
+	closeClient(f.client)
+	return nil
+}
+
+// Reading is one use of a Fetcher.
+type Reading struct {
+	*Fetcher
+	ctx context.Context
+
+	mu      sync.Mutex
+	brokers map[int]*broker // those that are asked
+	stray   []*source       // partitions of which nobody knows the leader
+	strayed chan struct{}   // has a signal when there may be some
+}
+
+// broker is the partitions that one leads.
+type broker struct {
+	sources []*source
+	wake    chan struct{}
+}
+
+type source struct {
+	Source
+	next  int64
+	fails int // in a row
+}
+
+// Bounds of an answer; the first batch of a partition comes even if it is larger.
+const (
+	maxFetchBytes          = 8 << 20
+	maxFetchPartitionBytes = 1 << 20
+)
+
+// pausedWait is how long a broker may hold a question that leaves out partitions whose takers are full: until then they are not asked for.
+const pausedWait = 20 * time.Millisecond
+
+// Read reads sources until ctx ends; nothing is taken after that. Kafka's absence is no error: it goes on when Kafka is back.
+func (f *Fetcher) Read(ctx context.Context, sources []Source) *Reading {
+	r := &Reading{Fetcher: f, ctx: ctx, brokers: map[int]*broker{}, strayed: make(chan struct{}, 1)}
+	for _, s := range sources {
+		r.stray = append(r.stray, &source{Source: s, next: s.Offset})
+	}
+	signal(r.strayed)
+	f.reading.Go(r.place)
+	return r
+}
+
+// Wake says that a source which was full may not be any more.
+func (r *Reading) Wake() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, b := range r.brokers {
+		signal(b.wake)
+	}
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// place hands partitions without a known leader to their brokers, until ctx ends.
+func (r *Reading) place() {
+	wait := r.cfg.RetryMin
+	for {
+		select {
+		case <-r.strayed:
+		case <-r.ctx.Done():
+			return
+		}
+		for {
+			left, err := r.assign()
+			if left == 0 {
+				wait = r.cfg.RetryMin
+				break
+			}
+			r.log.Debug("kafka leaders", "topic", r.topic, "missing", left, "err", err)
+			if !sleep(r.ctx, wait) {
+				return
+			}
+			wait = min(2*wait, r.cfg.RetryMax)
+		}
+	}
+}
+
+// assign gives stray partitions to the brokers that lead them now, and returns how many are left.
+func (r *Reading) assign() (int, error) {
+	r.mu.Lock()
+	stray := r.stray
+	r.stray = nil
+	r.mu.Unlock()
+	ctx, cancel := context.WithTimeout(r.ctx, r.cfg.WriteTimeout)
+	defer cancel()
+	leaders, err := leaders(ctx, r.client, r.topic)
+	if err == nil {
+		err = r.oldest(ctx, stray)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range stray {
+		if err != nil || s.Partition >= len(leaders) || leaders[s.Partition] == noLeader || s.next < 0 {
+			r.stray = append(r.stray, s)
+			continue
+		}
+		id := leaders[s.Partition]
+		b := r.brokers[id]
+		if b == nil {
+			b = &broker{wake: make(chan struct{}, 1)}
+			r.brokers[id] = b
+			r.reading.Go(func() { r.ask(id, b) })
+		}
+		b.sources = append(b.sources, s)
+		signal(b.wake)
+	}
+	return len(r.stray), err
+}
+
+// oldest asks for the first offset of those that are to begin there.
+func (r *Reading) oldest(ctx context.Context, sources []*source) error {
+	var ask []kafka.OffsetRequest
+	for _, s := range sources {
+		if s.next < 0 {
+			ask = append(ask, kafka.FirstOffsetOf(s.Partition))
+		}
+	}
+	if ask == nil {
+		return nil
+	}
+	resp, err := r.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{r.topic: ask}})
+	if err != nil {
+		return err
+	}
+	first := map[int]int64{}
+	for _, p := range resp.Topics[r.topic] {
+		if p.Error != nil {
+			return p.Error
+		}
+		first[p.Partition] = p.FirstOffset
+	}
+	for _, s := range sources {
+		if at, ok := first[s.Partition]; ok && s.next < 0 {
+			s.next = at
+		}
+	}
+	return nil
+}
+
+// ask asks one broker until ctx ends, the broker fails, or it leads nothing any more.
+func (r *Reading) ask(id int, b *broker) {
+	turn := 0
+	for r.ctx.Err() == nil {
+		ready, paused := r.ready(id, b)
+		if ready == nil && !paused {
+			return
+		}
+		if len(ready) == 0 {
+			select {
+			case <-b.wake:
+			case <-r.ctx.Done():
+			}
+			continue
+		}
+		hold := r.cfg.MaxWait
+		if paused {
+			hold = min(hold, pausedWait)
+		}
+		// Who comes first takes first of what an answer may hold.
+		turn++
+		n := turn % len(ready)
+		ready = append(ready[n:len(ready):len(ready)], ready[:n]...)
+		failed, err := r.fetch(ready, hold)
+		if r.ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			r.log.Debug("kafka read", "err", err)
+		}
+		r.setAside(b, failed)
+	}
+}
+
+// ready returns the broker's sources that have room, and whether there are others. Without any it forgets the broker.
+func (r *Reading) ready(id int, b *broker) (ready []*source, paused bool) {
+	r.mu.Lock()
+	sources := slices.Clone(b.sources)
+	if len(sources) == 0 {
+		delete(r.brokers, id)
+	}
+	r.mu.Unlock()
+	for _, s := range sources {
+		if s.Full() {
+			paused = true
+		} else {
+			ready = append(ready, s)
+		}
+	}
+	return ready, paused
+}
+
+// setAside makes sources stray again.
+func (r *Reading) setAside(b *broker, failed []*source) {
+	if len(failed) == 0 {
+		return
+	}
+	// Not at once: what a broker could not do a moment ago, it can't do now.
+	wait := r.cfg.RetryMax
+	for _, s := range failed {
+		s.fails++
+		wait = min(wait, r.cfg.RetryMin<<min(s.fails-1, 10))
+	}
+	sleep(r.ctx, wait)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b.sources = slices.DeleteFunc(b.sources, func(s *source) bool { return slices.Contains(failed, s) })
+	r.stray = append(r.stray, failed...)
+	signal(r.strayed)
+}
+
+// fetch asks once and hands over what came. It returns the sources for which that failed, and why the first one did.
+func (r *Reading) fetch(sources []*source, hold time.Duration) (failed []*source, err error) {
+	req := &fetchapi.Request{
+		ReplicaID: -1, MaxWaitTime: int32(hold.Milliseconds()), MinBytes: 1, MaxBytes: maxFetchBytes, SessionEpoch: -1,
+		Topics: []fetchapi.RequestTopic{{Topic: r.topic, Partitions: make([]fetchapi.RequestPartition, len(sources))}},
+	}
+	byID := make(map[int]*source, len(sources))
+	for i, s := range sources {
+		byID[s.Partition] = s
+		req.Topics[0].Partitions[i] = fetchapi.RequestPartition{
+			Partition: int32(s.Partition), CurrentLeaderEpoch: -1, FetchOffset: s.next, LogStartOffset: -1, PartitionMaxBytes: maxFetchPartitionBytes,
+		}
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, hold+r.cfg.WriteTimeout)
+	defer cancel()
+	m, err := r.client.Transport.RoundTrip(ctx, r.client.Addr, req)
+	if err != nil {
+		return sources, err
+	}
+	resp := m.(*fetchapi.Response)
+	if resp.ErrorCode != 0 {
+		return sources, kafka.Error(resp.ErrorCode)
+	}
+	for _, t := range resp.Topics {
+		for i := range t.Partitions {
+			p := &t.Partitions[i]
+			s := byID[int(p.Partition)]
+			if s == nil {
+				continue
+			}
+			switch perr := r.take(s, p); {
+			case perr == nil:
+			case errors.Is(perr, kafka.OffsetOutOfRange):
+				s.OutOfRange(s.next)
+				s.next = kafka.FirstOffset
+				failed = append(failed, s)
+			default:
+				failed, err = append(failed, s), perr
+			}
+		}
+	}
+	return failed, err
+}
+
+// take hands a partition's records to its source.
+func (r *Reading) take(s *source, p *fetchapi.ResponsePartition) error {
+	if p.ErrorCode != 0 {
+		return kafka.Error(p.ErrorCode)
+	}
+	var msgs []kafka.Message
+	err := eachRecord(p.RecordSet.Records, func(rec *kafka.Record, control bool) error {
+		// A batch may begin before the offset that was asked for.
+		if rec.Offset < s.next {
+			return nil
+		}
+		m := kafka.Message{
+			Topic: r.topic, Partition: s.Partition, Offset: rec.Offset, HighWaterMark: p.HighWatermark, Time: rec.Time, Headers: rec.Headers,
+		}
+		var err error
+		if m.Key, err = readAll(rec.Key); err != nil {
+			return err
+		}
+		if m.Value, err = readAll(rec.Value); err != nil {
+			return err
+		}
+		s.next = rec.Offset + 1
+		if !control {
+			msgs = append(msgs, m)
+		}
+		return nil
+	})
+	s.fails = 0
+	if len(msgs) > 0 && r.ctx.Err() == nil {
+		s.Take(msgs)
+	}
+	if err != nil {
+		return fmt.Errorf("partition %d of %s at %d: %w", s.Partition, r.topic, s.next, err)
+	}
+	return nil
+}
+
+// eachRecord calls do for each record, and tells which ones are Kafka's own.
+func eachRecord(records protocol.RecordReader, do func(rec *kafka.Record, control bool) error) error {
+	if stream, ok := records.(*protocol.RecordStream); ok {
+		for _, batch := range stream.Records {
+			if err := eachRecord(batch, do); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if records == nil {
+		return nil
+	}
+	_, control := records.(*protocol.ControlBatch)
+	for {
+		rec, err := records.ReadRecord()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		err = do(rec, control)
+		for _, b := range []protocol.Bytes{rec.Key, rec.Value} {
+			if b != nil {
+				_ = b.Close()
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// readAll copies bytes out of the buffers of an answer, which are used again.
+func readAll(b protocol.Bytes) ([]byte, error) {
+	if b == nil {
+		return nil, nil
+	}
+	return protocol.ReadAll(b)
+}
