@@ -77,7 +77,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return code
 	}
 	if err != nil {
-		fmt.Fprintln(stderr, "halley:", oneLine(err))
+		fmt.Fprintln(stderr, "halley:", oneLine(loader.Explain(err)))
 		return exitUsage
 	}
 	kctx.BindTo(ctx, (*context.Context)(nil))

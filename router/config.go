@@ -80,18 +80,18 @@ func (c *Config) Validate() error {
 		{"redis-timeout", c.RedisTimeout}, {"produce-timeout", c.ProduceTimeout},
 	} {
 		if d.v < time.Millisecond {
-			return fmt.Errorf("%s must be at least 1ms", d.name)
+			return fmt.Errorf("router: %s must be at least 1ms", d.name)
 		}
 	}
 	switch {
 	case c.LeaseCache > time.Second:
-		return errors.New("lease-cache must be at most 1s: from its due time on, a dead comet is left out")
+		return errors.New("router: lease-cache must be at most 1s: from its due time on, a dead comet is left out")
 	case c.LeaseTTL < 10*time.Millisecond:
-		return errors.New("lease-ttl must be at least 10ms")
+		return errors.New("router: lease-ttl must be at least 10ms")
 	case c.WarmUp < 0 || c.LookGap < 0 || c.OrphanAge < 0:
-		return errors.New("warm-up, look-gap and orphan-age must not be negative")
+		return errors.New("router: warm-up, look-gap and orphan-age must not be negative")
 	case c.RoomListMax < 1 || c.MaxNames < 1:
-		return errors.New("room-list-max and max-names must be at least 1")
+		return errors.New("router: room-list-max and max-names must be at least 1")
 	}
 	return nil
 }

@@ -292,7 +292,7 @@ func (s Setting) check(v string) error {
 	}
 	scan := kong.ScanFromTokens(kong.Token{Type: kong.FlagValueToken, Value: v})
 	if err := s.value.Mapper.Decode(&kong.DecodeContext{Value: s.value, Scan: scan}, target); err != nil {
-		return err
+		return s.unreadable(v, err)
 	}
 	if len(s.Enum) == 0 {
 		return nil
@@ -311,9 +311,9 @@ func (s Setting) check(v string) error {
 
 // Error is a setting that can't be used, with its place.
 type Error struct {
-	// Source is "file:line" or "environment".
+	// Source is "file:line", "environment" or "command line".
 	Source string
-	// Key is the setting's path in the file, or the variable's name.
+	// Key is the setting's path in the file, the variable's name, or the flag.
 	Key string
 	Err error
 }

@@ -36,6 +36,9 @@ func (c cometConfig) Validate() error {
 	if c.OutboxBytes < 1 {
 		return errors.New("comet.outbox_bytes must be at least 1")
 	}
+	if c.TCPAddr == "secret" {
+		return errors.New("comet: tcp-addr has no port")
+	}
 	return nil
 }
 
@@ -172,7 +175,7 @@ func TestBadFileIsOneLineThatNamesPlaceKeyAndReason(t *testing.T) {
 		{"typo in a section's name", "commet:\n  tcp_addr: x\n", "halley.yaml:1: commet: unknown key; did you mean comet?"},
 		{"nothing near", "zzzzzzzzzzzz: x\n", "halley.yaml:1: zzzzzzzzzzzz: unknown key; `halley config` prints all that there are"},
 		{"twice", "mode: off\nmode: open\n", "halley.yaml:2: mode: the key is there twice"},
-		{"wrong duration", "comet: {idle_timeout: 8 hours}\n", `halley.yaml:1: comet.idle_timeout: expected duration but got "8 hours"`},
+		{"wrong duration", "comet: {idle_timeout: 8 hours}\n", `halley.yaml:1: comet.idle_timeout: "8 hours" is no duration`},
 		{"wrong number", "comet:\n  outbox_bytes: many\n", "halley.yaml:2: comet.outbox_bytes: "},
 		{"not in the enum", "mode: ajar\n", `halley.yaml:1: mode: must be one of off, open but is "ajar"`},
 		{"list for one value", "data_dir: [a]\n", "halley.yaml:1: data_dir: takes one value, not a list"},
@@ -195,11 +198,48 @@ func TestBadFileIsOneLineThatNamesPlaceKeyAndReason(t *testing.T) {
 	}
 }
 
-func TestBadEnvironmentNamesTheVariable(t *testing.T) {
-	t.Setenv("HALLEY_COMET_IDLE_TIMEOUT", "soon")
-	_, err := parse(t, "")
-	if err == nil || !strings.Contains(err.Error(), "HALLEY_COMET_IDLE_TIMEOUT") || strings.Contains(err.Error(), "\n") {
-		t.Errorf("got %v, want one line that names HALLEY_COMET_IDLE_TIMEOUT", err)
+func TestBadValueIsToldWithItsPlaceAndWhatIsAllowed(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		env, file string
+		args      []string
+		want      string
+	}{
+		{"duration in the environment", "HALLEY_COMET_IDLE_TIMEOUT=soon", "", nil, `environment: HALLEY_COMET_IDLE_TIMEOUT: "soon" is no duration: write it like 250ms, 10s or 1h30m`},
+		{"number in the environment", "HALLEY_COMET_OUTBOX_BYTES=1e3", "", nil, `environment: HALLEY_COMET_OUTBOX_BYTES: "1e3" is no whole number, or too large a one`},
+		{"switch in the environment", "HALLEY_COMET_FAST=quite", "", nil, `environment: HALLEY_COMET_FAST: "quite" is neither true nor false`},
+		{"list of values in the environment", "HALLEY_MODE=ajar", "", nil, `environment: HALLEY_MODE: must be one of off, open but is "ajar"`},
+		{"duration on the command line", "", "", []string{"--comet-idle-timeout", "soon"}, `command line: --comet-idle-timeout: "soon" is no duration: write it like 250ms, 10s or 1h30m`},
+		{"list of values on the command line", "", "", []string{"--mode", "ajar"}, `command line: --mode: must be one of off, open but is "ajar"`},
+		{"refused value of the environment", "HALLEY_COMET_OUTBOX_BYTES=0", "", nil, `comet.outbox_bytes must be at least 1 (set: HALLEY_COMET_OUTBOX_BYTES=0)`},
+		{"refused value of the command line", "HALLEY_COMET_OUTBOX_BYTES=7", "", []string{"--comet-outbox-bytes=-1"}, `(set: --comet-outbox-bytes=-1)`},
+		{"refused value of the file", "", "comet: {outbox_bytes: 0}", nil, `(set: in the file comet.outbox_bytes=0)`},
+		{"refused text, which may be secret", "HALLEY_COMET_TCP_ADDR=secret", "", nil, `comet: tcp-addr has no port (set: HALLEY_COMET_TCP_ADDR)`},
+		{"no setting", "", "", []string{"--nonsense"}, `unknown flag --nonsense`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if name, value, ok := strings.Cut(tt.env, "="); ok {
+				t.Setenv(name, value)
+			}
+			g := &grammar{}
+			l, k := loader(t, g)
+			args := append([]string{"comet"}, tt.args...)
+			if tt.file != "" {
+				name := filepath.Join(t.TempDir(), "halley.yaml")
+				if err := os.WriteFile(name, []byte(tt.file), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				args = append(args, "--config", name)
+			}
+			_, err := k.Parse(args)
+			if err == nil {
+				t.Fatal("got no error")
+			}
+			err = l.Explain(err)
+			if !strings.HasSuffix(err.Error(), tt.want) || strings.Contains(err.Error(), "--help") || strings.Contains(err.Error(), "comet: comet: ") {
+				t.Errorf("got %q, want it to end with %q", err, tt.want)
+			}
+		})
 	}
 }
 
