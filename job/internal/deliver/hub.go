@@ -128,6 +128,9 @@ func (h *Hub) Run(ctx context.Context) {
 	}
 	close(h.ended)
 	wg.Wait()
+	for _, l := range h.lanes {
+		l.joint.Wait()
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for addr, c := range h.conns {

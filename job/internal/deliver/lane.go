@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/halley-im/halley/job/internal/backoff"
+	"github.com/halley-im/halley/job/internal/locate"
 	"github.com/halley-im/halley/job/internal/meter"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 )
@@ -16,6 +17,7 @@ type Lane struct {
 	lane  halleyv1.Lane
 	name  string
 	meter *meter.Lane
+	joint *locate.Joint
 
 	mu      sync.Mutex
 	streams map[string]*stream // by epoch
@@ -26,7 +28,7 @@ type Lane struct {
 }
 
 func newLane(h *Hub, lane halleyv1.Lane, m *meter.Lane) *Lane {
-	return &Lane{hub: h, lane: lane, name: meter.LaneName(lane), meter: m, streams: map[string]*stream{}, signal: make(chan struct{}, 1)}
+	return &Lane{hub: h, lane: lane, name: meter.LaneName(lane), meter: m, joint: h.locator.Join(), streams: map[string]*stream{}, signal: make(chan struct{}, 1)}
 }
 
 // Deliver finds where the items' targets are and puts deliveries for them into the comets' windows, in order. It returns when
@@ -52,7 +54,7 @@ func (l *Lane) deliver(ctx context.Context, w *Work) {
 			w.reset()
 			return
 		}
-		after, err := w.locate(ctx, l.hub)
+		after, err := w.locate(ctx, l)
 		if err == nil {
 			break
 		}

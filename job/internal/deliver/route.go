@@ -78,7 +78,8 @@ func (w *Work) newItem(it *Item) {
 }
 
 // locate asks for the distinct names of w's tasks. On an error it returns how long router wants to be left alone.
-func (w *Work) locate(ctx context.Context, h *Hub) (time.Duration, error) {
+func (w *Work) locate(ctx context.Context, l *Lane) (time.Duration, error) {
+	h := l.hub
 	if w.index == nil {
 		w.index, w.byEpoch = map[nameKey]int32{}, map[string]int{}
 		w.open, w.conns = map[string]*flight{}, map[string]*flight{}
@@ -129,7 +130,7 @@ func (w *Work) locate(ctx context.Context, h *Hub) (time.Duration, error) {
 		w.answer = &halleyv1.LocateResponse{}
 		return 0, nil
 	}
-	answer, err := h.locator.Locate(ctx, w.names)
+	answer, err := l.joint.Locate(ctx, w.names)
 	if err != nil {
 		var unknown *locate.UnknownError
 		if errors.As(err, &unknown) {
