@@ -99,6 +99,10 @@ type Key struct {
 	hash [sha256.Size]byte
 }
 
+// SeesCluster reports whether the key may see what can't be told apart by tenant, such as how many connections a comet has: a key
+// of all tenants, or of the default one, which is that of whoever has the cluster to himself.
+func (k *Key) SeesCluster() bool { return k.Tenant == AllTenants || k.Tenant == name.DefaultTenant }
+
 // TenantFor returns the tenant that a request with this key acts for: the key's own, or for a key of all tenants the
 // one named, which may be empty. It returns errcode.Forbidden if a key of one tenant names another.
 func (k *Key) TenantFor(named string) (string, error) {

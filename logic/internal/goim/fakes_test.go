@@ -128,7 +128,7 @@ func setUp(t testing.TB, change ...func(*goim.Config)) *fixture {
 		Push: f.push, Router: f.router, Nodes: nodes.New(f.router, time.Second, time.Second), MaxBodyBytes: 64 << 10, Timeout: time.Second,
 		Admit: func(_ *http.Request, scope apikey.Scope) (goim.Caller, error) {
 			f.scope = scope
-			return goim.Caller{Tenant: "default", APIKey: "a"}, f.admit
+			return goim.Caller{Tenant: "default", APIKey: "a", SeesCluster: true}, f.admit
 		},
 	})
 	if err != nil {

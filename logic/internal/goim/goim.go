@@ -83,6 +83,8 @@ type Caller struct {
 	Tenant string
 	// APIKey is the id of the key; empty where none is needed.
 	APIKey string
+	// SeesCluster is whether the caller may see what can't be told apart by tenant.
+	SeesCluster bool
 }
 
 // Deps are what a Handler works with.
@@ -263,6 +265,9 @@ func refuse(w http.ResponseWriter, e *errcode.Error, old bool) {
 func (h *Handler) router(r *http.Request) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(r.Context(), h.d.Timeout)
 }
+
+// errWhole refuses a key of one tenant what is of all: comets don't count by tenant.
+var errWhole = errcode.Forbidden.Errorf("this is of the whole cluster: the API key must be of all tenants")
 
 // pushID makes the push's id of the Idempotency-Key if there is one; empty: push makes a random one. Answers aren't kept
 // here: the SDKs drop a repeated push by its id.

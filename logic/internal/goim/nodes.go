@@ -100,7 +100,11 @@ type instance struct {
 	Metadata        map[string]string `json:"metadata"`
 }
 
-func (h *Handler) nodesInstances(w http.ResponseWriter, r *http.Request, _ Caller) {
+func (h *Handler) nodesInstances(w http.ResponseWriter, r *http.Request, c Caller) {
+	if !c.SeesCluster {
+		refuse(w, errWhole, false)
+		return
+	}
 	comets, err := h.d.Nodes.Live(r.Context())
 	if err != nil {
 		h.routerFailed(w, r, err)

@@ -139,6 +139,10 @@ func (h *Handler) oldCount(w http.ResponseWriter, r *http.Request, c Caller) {
 		}
 		data = rooms
 	case "server":
+		if !c.SeesCluster {
+			refuse(w, errWhole, true)
+			return
+		}
 		comets, err := h.d.Nodes.Live(r.Context())
 		if err != nil {
 			h.oldFailed(w, r, err)

@@ -126,8 +126,12 @@ type total struct {
 	IPCount   int64 `json:"ip_count"`
 }
 
-// onlineTotal sums over the whole cluster: comets don't count by tenant.
-func (h *Handler) onlineTotal(w http.ResponseWriter, r *http.Request, _ Caller) {
+// onlineTotal sums over the whole cluster.
+func (h *Handler) onlineTotal(w http.ResponseWriter, r *http.Request, c Caller) {
+	if !c.SeesCluster {
+		refuse(w, errWhole, false)
+		return
+	}
 	comets, err := h.d.Nodes.Live(r.Context())
 	if err != nil {
 		h.routerFailed(w, r, err)

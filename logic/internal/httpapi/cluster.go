@@ -10,6 +10,7 @@ import (
 
 	"github.com/halley-im/halley/logic/internal/apikey"
 	"github.com/halley-im/halley/logic/internal/remote"
+	"github.com/halley-im/halley/proto/errcode"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 )
 
@@ -60,6 +61,7 @@ func (a *api) registerCluster() {
 	}, a.endpoints)
 	handle(a, route{scope: apikey.Read}, huma.Operation{
 		OperationID: "get-cluster", Method: http.MethodGet, Path: "/v1/cluster", Summary: "The comets and their load", Tags: []string{"cluster"},
+		Description: "Comets don't count by tenant: this is for API keys of all tenants, or of the tenant default.",
 	}, a.cluster)
 }
 
@@ -113,6 +115,9 @@ func endpointOf(e *halleyv1.Endpoints) Endpoint {
 }
 
 func (a *api) cluster(ctx context.Context, _ *noInput) (*clusterOutput, error) {
+	if !callOf(ctx).key.SeesCluster() {
+		return nil, errcode.Forbidden.Errorf("this is of the whole cluster: the API key must be of all tenants")
+	}
 	comets, err := a.nodes.Live(ctx)
 	if err != nil {
 		return nil, remote.Error(err)

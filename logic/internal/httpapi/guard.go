@@ -250,13 +250,13 @@ func (a *api) admitGoim(r *http.Request, scope apikey.Scope) (goim.Caller, error
 		if err := notForeign(r.Header.Get("Origin"), r.Host, a.d.GoimOpen); err != nil {
 			return goim.Caller{}, err
 		}
-		return goim.Caller{Tenant: name.DefaultTenant}, nil
+		return goim.Caller{Tenant: name.DefaultTenant, SeesCluster: true}, nil
 	}
 	k, tenant, err := a.authorise(r, scope)
 	if err != nil {
 		return goim.Caller{}, err
 	}
-	return goim.Caller{Tenant: tenant, APIKey: k.ID}, nil
+	return goim.Caller{Tenant: tenant, APIKey: k.ID, SeesCluster: k.SeesCluster()}, nil
 }
 
 // notForeign refuses requests that a web page of somewhere else makes a browser on this machine send to a path that needs no

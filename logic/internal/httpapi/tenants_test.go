@@ -89,6 +89,23 @@ func TestTenantsWithEqualNamesDoNotMeet(t *testing.T) {
 	}
 }
 
+func TestWhatIsOfTheWholeClusterIsNotForAKeyOfOneTenant(t *testing.T) {
+	s := twoTenants(t)
+	for _, path := range []string{"/v1/cluster", "/goim/online/total", "/goim/nodes/instances", "/1/count?type=server"} {
+		for _, as := range []struct {
+			key, header string
+			want        int
+		}{{"admin", "", 200}, {"read", "", 200}, {"any", "", 200}, {"any", "shop", 200}, {"shop", "", 403}} {
+			if a := s.do("GET", path, as.key, "", "Halley-Tenant", as.header); a.status != as.want {
+				t.Errorf("%s as %s: got %d %s, want %d", path, as.key, a.status, a.body, as.want)
+			}
+		}
+	}
+	// Where clients connect is no secret.
+	s.do("GET", "/goim/nodes/weighted", "shop", "").want(t, 200, "")
+	s.do("GET", "/1/count?type=room", "shop", "").want(t, 200, "")
+}
+
 func TestTenantsWithEqualIdempotencyKeysDoNotMeet(t *testing.T) {
 	rdb, prefix := redisFor(t)
 	s := newServer(t, withRedis(rdb, prefix))
