@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -170,7 +171,7 @@ func (c *allCmd) Run(ctx context.Context, t *terminal, kctx *kong.Context) error
 	if err := ensureTopics(ctx, c.Kafka, c.Common.StartTimeout, log); err != nil {
 		return err
 	}
-	producer := kafkaconn.NewProducer(c.Kafka, log, kafkaconn.WithGate(kafka.Writable))
+	producer := kafkaconn.NewProducer(c.Kafka, log, kafkaconn.WithGate(tell(kafka.Writable, log)))
 	p.later(producer.Close)
 	redis, err := redisconn.Open(redisconn.Config{Addrs: []string{mini.Addr()}, Timeout: c.Router.RedisTimeout})
 	if err != nil {
@@ -188,6 +189,15 @@ func (c *allCmd) Run(ctx context.Context, t *terminal, kctx *kong.Context) error
 	}
 	p.later(logics.Close)
 
+	kafkaAnswers := needKafka(c.Kafka)
+	kafkaNeed := func(ctx context.Context) error {
+		if err := kafka.Writable(); err != nil {
+			return err
+		}
+		return kafkaAnswers(ctx)
+	}
+	p.health.Needs["kafka"], p.health.Needs["redis"] = kafkaNeed, needRedis(redis)
+
 	// Parts.
 	if !t.loader.IsSet(kctx, "router-warm-up") {
 		// Nothing outlives this process' Redis: there is nobody to wait for before nobody means nobody.
@@ -202,7 +212,7 @@ func (c *allCmd) Run(ctx context.Context, t *terminal, kctx *kong.Context) error
 	l, err := logic.New(c.Logic, logic.Deps{
 		Log: base.With("role", "logic"), Metrics: p.metrics, Router: routers, Redis: redis, RedisPrefix: redisPrefix, Kafka: producer,
 		KafkaConfig: c.Kafka, HTTP: apiL, Web: web.Files(), TokenKeys: []*token.Key{signing}, APIKeys: []string{own.APISpec()},
-		Secret: demoSecret(secret), Version: version,
+		Secret: demoSecret(secret), Version: version, Needs: map[string]func(context.Context) error{"kafka": kafkaNeed},
 	})
 	if err != nil {
 		return err
@@ -249,6 +259,22 @@ func (c *allCmd) Run(ctx context.Context, t *terminal, kctx *kong.Context) error
 		return nil
 	})
 	return p.run(ctx)
+}
+
+// tell makes a check say in the log when it begins to fail and when it passes again: that pushes are refused is a matter for the
+// operator, not only for who pushes.
+func tell(check func() error, log *slog.Logger) func() error {
+	var failing atomic.Bool
+	return func() error {
+		err := check()
+		switch was := failing.Swap(err != nil); {
+		case err != nil && !was:
+			log.Error("pushes are refused: make space on the data folder's disk", "err", err)
+		case err == nil && was:
+			log.Info("pushes are taken again")
+		}
+		return err
+	}
 }
 
 // redisPrefix opens every key in the Redis inside.

@@ -305,7 +305,7 @@ func TestAllCarriesAPushFromTheToolToAClient(t *testing.T) {
 	}
 
 	ready := i.get("http://" + i.private + "/readyz?verbose")
-	if !strings.Contains(ready, "[+] comet") || !strings.HasSuffix(ready, "ready\n") {
+	if !strings.Contains(ready, "[+] comet") || !strings.Contains(ready, "[+] need kafka") || !strings.HasSuffix(ready, "ready\n") {
 		t.Errorf("readyz: got %q", ready)
 	}
 	if metrics := i.get("http://" + i.private + "/metrics"); !strings.Contains(metrics, "halley_comet_") || !strings.Contains(metrics, "halley_job_") {
