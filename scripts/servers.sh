@@ -6,7 +6,9 @@
 #   scripts/servers.sh kill DIR [redis|kafka]    the same with SIGKILL
 #   scripts/servers.sh wipe DIR redis|kafka      removes the data of one that is stopped
 #   scripts/servers.sh env DIR                   prints shell assignments: HALLEY_TEST_KAFKA, HALLEY_TEST_REDIS
+#   scripts/servers.sh env DIR redis-cluster     prints HALLEY_TEST_REDIS and HALLEY_TEST_REDIS_CLUSTER for that one
 #
+# On demand only: redis-cluster, a Redis Cluster of one node that owns all slots. It refuses whatever touches two.
 # A server keeps its port over a restart. Redis writes nothing to disk: it comes back empty.
 set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
@@ -76,6 +78,35 @@ CONF
   echo $! >"$dir/redis.pid"
   await redis 20 redis-cli -h 127.0.0.1 -p "$port" ping
 }
+
+start_redis-cluster() {
+  local port conf
+  command -v redis-server >/dev/null || die "no redis-server; run scripts/install.sh redis"
+  port="$(port redis-cluster)"
+  mkdir -p "$dir/redis-cluster"
+  rm -f "$dir/redis-cluster/nodes.conf" # it comes back empty, slots included
+  conf="$dir/redis-cluster/redis.conf"
+  cat >"$conf" <<CONF
+bind 127.0.0.1
+port $port
+dir "$dir/redis-cluster"
+daemonize no
+save ""
+appendonly no
+cluster-enabled yes
+cluster-config-file nodes.conf
+cluster-port $(port redis-cluster-bus)
+cluster-announce-ip 127.0.0.1
+CONF
+  cd "$dir/redis-cluster"
+  setsid redis-server "$conf" >>"$dir/redis-cluster.log" 2>&1 </dev/null &
+  echo $! >"$dir/redis-cluster.pid"
+  await redis-cluster 20 redis-cli -h 127.0.0.1 -p "$port" ping || return 1
+  redis-cli -h 127.0.0.1 -p "$port" cluster addslotsrange 0 16383 >/dev/null
+  await redis-cluster 20 owns_all "$port"
+}
+
+owns_all() { redis-cli -h 127.0.0.1 -p "$1" cluster info | grep -q '^cluster_state:ok'; }
 
 start_kafka() {
   local port controller conf jars="$root/.cache/kafka/4.4.0" log="-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
@@ -166,11 +197,14 @@ stop() {
 each() {
   local run="$1"
   shift
-  [ $# -gt 0 ] || set -- redis kafka
+  if [ $# = 0 ]; then
+    set -- redis kafka
+    [ "$run" = start ] || set -- redis kafka redis-cluster
+  fi
   local name
   for name in "$@"; do
     case "$name" in
-      redis | kafka) ;;
+      redis | kafka | redis-cluster) ;;
       *) usage ;;
     esac
     case "$run" in
@@ -192,6 +226,10 @@ case "$command" in
     each wipe "$@"
     ;;
   env)
+    if [ "${1:-}" = redis-cluster ]; then
+      echo "export HALLEY_TEST_REDIS=127.0.0.1:$(port redis-cluster) HALLEY_TEST_REDIS_CLUSTER=1"
+      exit
+    fi
     echo "export HALLEY_TEST_KAFKA=127.0.0.1:$(port kafka)"
     echo "export HALLEY_TEST_REDIS=127.0.0.1:$(port redis)"
     ;;

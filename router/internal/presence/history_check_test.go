@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/segmentio/kafka-go"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -170,7 +171,11 @@ func (h *history) end() {
 func (h *history) lose(pattern string) {
 	keys, err := h.redis.Keys(h.ctx(), pattern).Result()
 	h.must(err)
-	if len(keys) > 0 {
-		h.must(h.redis.Del(h.ctx(), keys...).Err())
-	}
+	_, err = h.redis.Pipelined(h.ctx(), func(p redis.Pipeliner) error {
+		for _, k := range keys { // each by itself: they lie in many slots of a Cluster
+			p.Del(h.ctx(), k)
+		}
+		return nil
+	})
+	h.must(err)
 }

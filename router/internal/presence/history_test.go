@@ -101,7 +101,11 @@ func runHistory(t *testing.T, seed uint64) {
 		addr = h.mini.Addr()
 		h.unit = time.Second
 	}
-	h.redis = redis.NewClient(&redis.Options{Addr: addr})
+	if os.Getenv("HALLEY_TEST_REDIS_CLUSTER") != "" {
+		h.redis = redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{addr}})
+	} else {
+		h.redis = redis.NewClient(&redis.Options{Addr: addr})
+	}
 	defer func() { _ = h.redis.Close() }()
 	prefix := fmt.Sprintf("history%x", seed)
 	defer h.lose(prefix + ":*")
