@@ -76,10 +76,11 @@ type source struct {
 	fails int // in a row
 }
 
-// Bounds of an answer; the first batch of a partition comes even if it is larger.
+// Bounds of an answer; the first batch comes even if it is larger. kafka-go decodes each batch into pages of 64 KiB: of a backlog of
+// lone small records, some 300 bytes each, an answer takes 200 times its size in memory, here 60 MB.
 const (
-	maxFetchBytes          = 8 << 20
-	maxFetchPartitionBytes = 1 << 20
+	maxFetchBytes          = 256 << 10
+	maxFetchPartitionBytes = 64 << 10
 )
 
 // pausedWait is how long a broker may hold a question that leaves out partitions whose takers are full: until then they are not asked for.
