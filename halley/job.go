@@ -41,6 +41,7 @@ func (c *jobCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
+	collectLater()
 	p := newProcess(log)
 	defer p.close()
 

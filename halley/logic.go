@@ -45,6 +45,7 @@ func (c *logicCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
+	collectLater()
 	p := newProcess(log)
 	defer p.close()
 

@@ -131,7 +131,8 @@ func scopeText(s apikey.Scope) string { return strings.ReplaceAll(s.String(), "+
 // guard lets a request through to next, or answers it.
 func (a *api) guard(w *recorder, r *http.Request, rt route, next http.HandlerFunc) {
 	w.Header().Set("Cache-Control", "no-store")
-	ctx, cancel := context.WithTimeout(r.Context(), a.cfg.RequestTimeout)
+	c := &call{remote: remoteAddr(r), origin: r.Header.Get("Origin"), host: r.Host}
+	ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), ctxCall, c), a.cfg.RequestTimeout)
 	defer cancel()
 	r = r.WithContext(ctx)
 
@@ -146,7 +147,6 @@ func (a *api) guard(w *recorder, r *http.Request, rt route, next http.HandlerFun
 		// them without being asked by the browser (Fetch: only simple content types go without a preflight).
 		r.Header.Set("Content-Type", "application/json")
 	}
-	c := &call{remote: remoteAddr(r), origin: r.Header.Get("Origin"), host: r.Host}
 	if !rt.public {
 		var err error
 		if c.key, c.tenant, err = a.authorise(r, rt.scope); err != nil {
@@ -154,8 +154,6 @@ func (a *api) guard(w *recorder, r *http.Request, rt route, next http.HandlerFun
 			return
 		}
 	}
-	ctx = context.WithValue(ctx, ctxCall, c)
-	r = r.WithContext(ctx)
 
 	body, err := readAll(w, r, rt.maxBytes)
 	if err != nil {
