@@ -28,3 +28,20 @@ func TestBodiesWithoutATokenDontReachLogicUnlessTheyMay(t *testing.T) {
 		n.login(tr, `{"token":"signed-`+tr+`"}`)
 	})
 }
+
+// TestUnsignedLogInThatIsAnsweredLateTakesNoSignedSessionsKey: router lets a signed session take an unsigned one's key, and never
+// the other way round; but the unsigned one's log-in may be the older one, and be answered after.
+func TestUnsignedLogInThatIsAnsweredLateTakesNoSignedSessionsKey(t *testing.T) {
+	onAll(t, nil, func(t *testing.T, n *node, tr string) {
+		signed := n.login(tr, `{"token":"ann","key":"k-`+tr+`"}`)
+		late := n.dial(tr)
+		late.send(frame.Frame{Ver: 1, Op: frame.OpAuth, Seq: 1, Body: []byte(`{"mid":7,"key":"k-` + tr + `"}`)})
+		late.closed()
+		signed.barrier()
+		// The other way round the older one ends.
+		first := n.login(tr, `{"mid":7,"key":"l-`+tr+`"}`)
+		second := n.login(tr, `{"token":"ann","key":"l-`+tr+`"}`)
+		first.closed()
+		second.barrier()
+	})
+}

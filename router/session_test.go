@@ -198,6 +198,77 @@ func TestCometsOwnRegistrationGivesWayToNewer(t *testing.T) {
 	}
 }
 
+func TestUnsignedSessionNeverTakesASignedOnesKey(t *testing.T) {
+	w := newWorld(t, dying())
+	r, _ := w.router()
+	c, other := newComet(t, r, "c1"), newComet(t, r, "c2")
+	c.keepAlive(100 * time.Millisecond)
+	stop := other.keepAlive(100 * time.Millisecond)
+	// again is what comet says by itself, after its epoch was lost.
+	again := func(s *halleyv1.Session) halleyv1.RegisterResult_Status {
+		t.Helper()
+		res, err := r.Register(ctxFor(t), &halleyv1.RegisterRequest{Sessions: []*halleyv1.Session{s}})
+		if err != nil || len(res.GetResults()) != 1 {
+			t.Fatalf("got %v, %v", res, err)
+		}
+		return res.GetResults()[0].GetStatus()
+	}
+	unsigned := func(c *comet, uid string) *halleyv1.Session {
+		s := c.session("default", uid, "k")
+		s.Signed, s.IssuedAtMs = false, 0
+		s.ConnectedAtMs += 1000 // as new as can be
+		return s
+	}
+	want := func(what string, s *halleyv1.Session) {
+		t.Helper()
+		if got := locate(t, r, keyName("default", "k")); !slices.Equal(got[0], at(s)) {
+			t.Errorf("%s: the key is at %v, want %v", what, got[0], at(s))
+		}
+	}
+	first := unsigned(other, "41")
+	if res := other.register(first, &halleyv1.Limits{}); res.GetStatus() != statusOK {
+		t.Fatalf("got %v", res.GetStatus())
+	}
+	signed := c.session("default", "ann", "k")
+	signed.ConnectedAtMs -= 1000
+	if res := c.register(signed, &halleyv1.Limits{}); res.GetStatus() != statusOK || !slices.Equal(ids(res.GetDisplaced()), ids([]*halleyv1.Session{first})) {
+		t.Fatalf("signed after unsigned: got %v, displaced %v, want the unsigned one to give way", res.GetStatus(), ids(res.GetDisplaced()))
+	}
+	want("signed after unsigned", signed)
+	for _, uid := range []string{"41", "ann", ""} {
+		late := unsigned(other, uid)
+		if res := other.register(late, &halleyv1.Limits{}); res.GetStatus() != statusReplaced || len(res.GetDisplaced()) != 0 {
+			t.Errorf("log-in of uid %q: got %v, displaced %v, want replaced", uid, res.GetStatus(), ids(res.GetDisplaced()))
+		}
+		if got := again(late); got != statusReplaced {
+			t.Errorf("comet's own registration of uid %q: got %v, want replaced", uid, got)
+		}
+		want("uid "+uid, signed)
+	}
+	// The same way round: signed over unsigned, whichever is newer.
+	c.deregister(signed)
+	held := unsigned(other, "41")
+	if res := other.register(held, &halleyv1.Limits{}); res.GetStatus() != statusOK {
+		t.Fatalf("the key is free: got %v", res.GetStatus())
+	}
+	old := c.session("default", "ann", "k")
+	old.ConnectedAtMs -= 60_000
+	if got := again(old); got != statusOK {
+		t.Errorf("comet's own registration of an older signed session: got %v", got)
+	}
+	want("older signed session", old)
+	// A dead comet's session keeps nobody out.
+	c.deregister(old)
+	dead := other.session("default", "bob", "k")
+	if res := other.register(dead, &halleyv1.Limits{}); res.GetStatus() != statusOK {
+		t.Fatalf("got %v", res.GetStatus())
+	}
+	stop()
+	eventually(t, func() bool {
+		return c.register(unsigned(c, "41"), &halleyv1.Limits{}).GetStatus() == statusOK
+	}, "the key of a dead comet's signed session stays taken")
+}
+
 func TestSessionsComeBackAsTheyWere(t *testing.T) {
 	w := newWorld(t, short())
 	r, _ := w.router()

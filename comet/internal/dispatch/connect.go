@@ -54,7 +54,14 @@ func (d *Dispatcher) connect(ctx context.Context, s *session.Session, f frame.Fr
 		return
 	}
 	s.SetIdentity(identity(resp.GetSession()), time.Duration(resp.GetIdleTimeoutMs())*time.Millisecond)
-	older := d.Table.Bind(s)
+	older, ok := d.Table.Bind(s)
+	if !ok {
+		gone := resp.GetSession()
+		gone.Conn = conn
+		d.Deregister.Add(gone)
+		d.refuse(s, f, errcode.Proto(errcode.Replaced), nil)
+		return
+	}
 	if s.HasEnded() {
 		// It ended while logic was asked, when it had no names to be undone.
 		if d.Table.Unbind(s) {

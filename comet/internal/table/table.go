@@ -113,12 +113,17 @@ func (t *Table) Conn(id string) *session.Session {
 }
 
 // Bind makes a session found by its names. It returns the session that had the key before, if any: the newer
-// one is found by it from now on.
-func (t *Table) Bind(s *session.Session) (older *session.Session) {
+// one is found by it from now on. But an unsigned session never takes a signed one's key: then it is bound by none of its
+// names, and ok is false. Router sees to that between comets; here it matters when the older log-in is answered later.
+func (t *Table) Bind(s *session.Session) (older *session.Session, ok bool) {
 	who := s.Who()
 	sh := &t.keys[t.shard(who.KeyName)]
 	sh.mu.Lock()
 	older = sh.m[who.KeyName]
+	if older != nil && !who.Signed && older.Who().Signed {
+		sh.mu.Unlock()
+		return nil, false
+	}
 	sh.m[who.KeyName] = s
 	sh.mu.Unlock()
 	if who.UIDName != "" {
@@ -130,7 +135,7 @@ func (t *Table) Bind(s *session.Session) (older *session.Session) {
 	}
 	t.bound.Add(1)
 	s.Bound.Store(true)
-	return older
+	return older, true
 }
 
 // Unbind takes a session's names out, each only if it is still this session's. It may be called at any time,

@@ -231,13 +231,35 @@ type keyRecord struct {
 	conn  string
 	since int64
 	uid   string
+	// signed: the session came with a token.
+	signed bool
 	// full is set where uid is empty.
 	full session
 }
 
+// keySigned is in the first byte of a key's entry that names a uid.
+const keySigned = 1
+
+// bars reports whether what is in a key's entry keeps m out. Nobody without a token displaces a session that came with one: keys are no
+// secret. Else a new session takes the key from any, and one that comet has already only from older ones. What a dead comet has left bars
+// nobody.
+func (k *keyRecord) bars(c clock, m *halleyv1.Session, claim bool) bool {
+	switch {
+	case c.known(k.epoch) && !c.live(k.epoch):
+		return false
+	case k.signed != m.GetSigned():
+		return k.signed
+	}
+	return !claim && k.since > m.GetConnectedAtMs()
+}
+
 func (k *keyRecord) encode() string {
 	b := make([]byte, 0, 64)
-	b = append(b, recordForm<<4)
+	flags := byte(recordForm << 4)
+	if k.signed && k.uid != "" {
+		flags |= keySigned
+	}
+	b = append(b, flags)
 	b = appendString(b, short(k.uid))
 	if k.uid == "" {
 		return string(k.full.append(b))
@@ -253,13 +275,14 @@ func decodeKey(v string) (*keyRecord, error) {
 		return nil, nil
 	}
 	r := reader{s: v}
-	if r.byte()>>4 != recordForm {
+	flags := r.byte()
+	if flags>>4 != recordForm {
 		return nil, errRecord
 	}
-	k := &keyRecord{uid: long(r.string())}
+	k := &keyRecord{uid: long(r.string()), signed: flags&keySigned != 0}
 	if k.uid == "" {
 		k.full = readSession(&r)
-		k.epoch, k.conn, k.since = k.full.epoch, k.full.conn, k.full.since
+		k.epoch, k.conn, k.since, k.signed = k.full.epoch, k.full.conn, k.full.since, k.full.signed
 	} else {
 		copy(k.epoch[:], r.take(16))
 		k.conn = r.string()

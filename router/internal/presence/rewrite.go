@@ -134,11 +134,6 @@ func (w *rewrite) edits(req *halleyv1.RewriteRequest) ([]*edit, error) {
 	return edits, nil
 }
 
-// older reports whether the registration that is there gives way to comet's, which was accepted at connected.
-func (w *rewrite) older(e epoch, since, connected int64) bool {
-	return since <= connected || w.c.known(e) && !w.c.live(e)
-}
-
 func (w *rewrite) key(m *halleyv1.Session) *edit {
 	field := keyField(m.GetTenant(), m.GetKey())
 	return &edit{bucket: w.bucket, field: field, plan: func(old string, it *item) error {
@@ -147,7 +142,7 @@ func (w *rewrite) key(m *halleyv1.Session) *edit {
 		if cur, err := decodeKey(old); err == nil && cur != nil {
 			if cur.conn == rec.conn {
 				rec.setSince(cur.since)
-			} else if !w.older(cur.epoch, cur.since, m.GetConnectedAtMs()) {
+			} else if cur.bars(w.c, m, false) {
 				w.replaced[rec.conn] = true
 				it.skip()
 				return nil

@@ -195,7 +195,7 @@ func (s *Store) keyEdit(c clock, e epoch, regs []*registration) *edit {
 				switch {
 				case cur.conn == r.conn:
 					rec.setSince(cur.since)
-				case !r.claim && cur.since > r.m.GetConnectedAtMs() && !(c.known(cur.epoch) && !c.live(cur.epoch)):
+				case cur.bars(c, r.m, r.claim):
 					r.result.Status = halleyv1.RegisterResult_STATUS_REPLACED
 					continue
 				default:
@@ -225,7 +225,7 @@ func (s *Store) keyEdit(c clock, e epoch, regs []*registration) *edit {
 
 func newKeyRecord(m *halleyv1.Session, e epoch, since int64) *keyRecord {
 	full := newSession(m, e, since)
-	return &keyRecord{epoch: e, conn: full.conn, since: since, uid: m.GetUid(), full: full}
+	return &keyRecord{epoch: e, conn: full.conn, since: since, uid: m.GetUid(), signed: full.signed, full: full}
 }
 
 func (k *keyRecord) setSince(t int64) { k.since, k.full.since = t, t }
