@@ -101,7 +101,7 @@ func (s *Store) hmget(ctx context.Context, c clock, reads []*bucketRead) error {
 	}
 	if len(reads) == 1 {
 		r := reads[0]
-		r.cmd = s.redis.HMGet(ctx, s.keys.bucket[r.bucket].main, args(r)...)
+		r.cmd = s.joint.HMGet(ctx, s.keys.bucket[r.bucket].main, args(r)...)
 		if err := r.cmd.Err(); err != nil {
 			return fmt.Errorf("read bucket: %w", err)
 		}

@@ -106,7 +106,7 @@ func (s *Store) sessionWith(ctx context.Context, c clock, tenant, key string) ([
 }
 
 func (s *Store) field(ctx context.Context, bucket int, field string) (string, error) {
-	v, err := s.redis.HGet(ctx, s.keys.bucket[bucket].main, field).Result()
+	v, err := s.joint.HGet(ctx, s.keys.bucket[bucket].main, field).Result()
 	if errors.Is(err, redis.Nil) {
 		return "", nil
 	}

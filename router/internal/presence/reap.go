@@ -104,7 +104,7 @@ func (s *Store) claimDead(ctx context.Context) (epoch, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.RedisTimeout)
 	defer cancel()
 	c := &call{script: claimScript, keys: []string{s.keys.lease.reap}, args: []any{s.opt.ClaimTime.Milliseconds(), 1}}
-	if err := runAll(ctx, s.redis, []*call{c}); err != nil {
+	if err := runAll(ctx, s.redis, s.redis, []*call{c}); err != nil {
 		return epoch{}, false, err
 	}
 	res, err := c.cmd.Slice()

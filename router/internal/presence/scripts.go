@@ -68,12 +68,12 @@ type call struct {
 }
 
 // runAll sends the calls in one trip, and those again, once, that met a server which doesn't know the script.
-// It returns the first error.
-func runAll(ctx context.Context, c redis.UniversalClient, calls []*call) error {
+// A single one goes by lone. It returns the first error.
+func runAll(ctx context.Context, c redis.UniversalClient, lone redis.Cmdable, calls []*call) error {
 	if len(calls) == 0 {
 		return nil
 	}
-	if err := send(ctx, c, calls); err == nil {
+	if err := send(ctx, c, lone, calls); err == nil {
 		return nil
 	}
 	var again []*call
@@ -93,13 +93,13 @@ func runAll(ctx context.Context, c redis.UniversalClient, calls []*call) error {
 	if err := load(ctx, c); err != nil {
 		return err
 	}
-	return send(ctx, c, again)
+	return send(ctx, c, lone, again)
 }
 
-func send(ctx context.Context, c redis.UniversalClient, calls []*call) error {
+func send(ctx context.Context, c redis.UniversalClient, lone redis.Cmdable, calls []*call) error {
 	if len(calls) == 1 {
 		k := calls[0]
-		k.cmd = c.EvalSha(ctx, k.script.sha, k.keys, k.args...)
+		k.cmd = lone.EvalSha(ctx, k.script.sha, k.keys, k.args...)
 		return k.cmd.Err()
 	}
 	_, err := c.Pipelined(ctx, func(p redis.Pipeliner) error {
