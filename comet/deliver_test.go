@@ -71,6 +71,52 @@ func TestUnknownConnectionsAreNamedAndNamesAreNot(t *testing.T) {
 	}, "a closed connection is not held")
 }
 
+func TestByNameReachesASessionWhoseLogInIsUnderWay(t *testing.T) {
+	onAll(t, nil, func(t *testing.T, n *node, tr string) {
+		there := n.dial(tr)
+		thereID := connID(there.auth(`{"token":"u-` + tr + `","key":"a-` + tr + `"}`))
+		asked, answer := make(chan string, 1), make(chan struct{})
+		n.logic.mu.Lock()
+		n.logic.connect = func(req *halleyv1.ConnectRequest, _ *halleyv1.ConnectResponse) error {
+			// Router has it from now on.
+			asked <- req.GetConn().GetId()
+			<-answer
+			return nil
+		}
+		n.logic.mu.Unlock()
+		late := n.dial(tr)
+		late.send(frame.Frame{Ver: 1, Op: frame.OpAuth, Seq: 5, Body: []byte(`{"token":"u-` + tr + `","key":"b-` + tr + `"}`)})
+		lateID := <-asked
+		j := n.job(halleyv1.Lane_LANE_PUSH)
+		resp := j.send(
+			&halleyv1.Delivery{Uids: []string{"u-" + tr}, ConnIds: []string{thereID, lateID}, Content: push(1000, "to the user")},
+			&halleyv1.Delivery{Keys: []string{"b-" + tr}, ConnIds: []string{lateID, "0000.1"}, Content: push(1000, "to the key")},
+			&halleyv1.Delivery{Keys: []string{"nobody"}, ConnIds: []string{"0000.1"}, Content: push(1000, "to nobody")},
+		)
+		if resp.GetReached() != 3 || len(resp.GetNotHeld()) != 0 || !slices.Equal(resp.GetNobody(), []uint64{3}) {
+			t.Errorf("reached %d, not held %v, nobody %v; want 3, none, the third", resp.GetReached(), resp.GetNotHeld(), resp.GetNobody())
+		}
+		close(answer)
+		n.logic.mu.Lock()
+		n.logic.connect = nil
+		n.logic.mu.Unlock()
+		if f := late.next(); f.Op != frame.OpAuthReply {
+			t.Fatalf("first frame is op %v, want the auth reply", f.Op)
+		}
+		late.expect(1000, "to the user")
+		late.expect(1000, "to the key")
+		late.barrier()
+		there.expect(1000, "to the user")
+		there.barrier()
+		// Now both are found by name, each once.
+		j.send(&halleyv1.Delivery{Uids: []string{"u-" + tr}, ConnIds: []string{thereID, lateID}, Content: push(1000, "again")})
+		for _, c := range []*client{there, late} {
+			c.expect(1000, "again")
+			c.barrier()
+		}
+	})
+}
+
 func TestTenantsWithEqualNamesAreApart(t *testing.T) {
 	n := start(t)
 	a := n.login("tcp", `{"token":"u","key":"k","tenant":"red","rooms":["live://1"]}`)

@@ -137,7 +137,7 @@ func (r *router) Locate(_ context.Context, req *halleyv1.LocateRequest) (*halley
 		}
 		for _, s := range seats {
 			i, ok := at(s.epoch)
-			if !ok || r.byName[s.epoch] {
+			if !ok {
 				continue
 			}
 			k := slices.IndexFunc(loc.Places, func(p *halleyv1.Place) bool { return p.Comet == i })
@@ -149,9 +149,16 @@ func (r *router) Locate(_ context.Context, req *halleyv1.LocateRequest) (*halley
 		}
 		if n.GetUid() != "" || n.GetKey() != "" {
 			for e := range r.byName {
-				if i, ok := at(e); ok {
-					loc.Places = append(loc.Places, &halleyv1.Place{Comet: i, ByName: true})
+				i, ok := at(e)
+				if !ok {
+					continue
 				}
+				k := slices.IndexFunc(loc.Places, func(p *halleyv1.Place) bool { return p.Comet == i })
+				if k < 0 {
+					k = len(loc.Places)
+					loc.Places = append(loc.Places, &halleyv1.Place{Comet: i})
+				}
+				loc.Places[k].ByName = true
 			}
 		}
 		resp.Located = append(resp.Located, loc)
@@ -194,6 +201,7 @@ type cometServer struct {
 	hold     bool                       // reads and delivers nothing
 	deaf     bool                       // delivers, but does not acknowledge
 	sessions map[string]map[string]bool // connection id → names "tenant/kind/name" or "tenant/room/…"
+	pending  map[string]bool            // connection ids of those that have no names yet
 	received map[string][]got           // by connection id
 	raw      []*halleyv1.Delivery
 	messages int
@@ -202,7 +210,7 @@ type cometServer struct {
 }
 
 func startComet(t testing.TB, r *router, name string) *cometServer {
-	c := &cometServer{t: t, r: r, name: name, sessions: map[string]map[string]bool{}, received: map[string][]got{}, breaking: make(chan struct{})}
+	c := &cometServer{t: t, r: r, name: name, sessions: map[string]map[string]bool{}, pending: map[string]bool{}, received: map[string][]got{}, breaking: make(chan struct{})}
 	c.cond = sync.NewCond(&c.mu)
 	c.srv, c.addr = serve(t, func(s *grpc.Server) { halleyv1.RegisterCometServer(s, c) })
 	c.enroll()
@@ -361,7 +369,15 @@ func (c *cometServer) take(ds []*halleyv1.Delivery, next *uint64, epoch string) 
 			reached++
 		}
 		var missing []string
+		byName := len(d.GetUids())+len(d.GetKeys()) > 0
 		for _, conn := range d.GetConnIds() {
+			if byName && c.sessions[conn] != nil {
+				continue // below, unless its log-in is under way
+			}
+			if byName && c.pending[conn] {
+				put(conn)
+				continue
+			}
 			if c.sessions[conn] == nil {
 				missing = append(missing, conn)
 				continue
@@ -380,7 +396,7 @@ func (c *cometServer) take(ds []*halleyv1.Delivery, next *uint64, epoch string) 
 				put(conn)
 			}
 		}
-		if missing != nil {
+		if missing != nil && !byName {
 			resp.NotHeld = append(resp.NotHeld, &halleyv1.NotHeld{Number: d.GetNumber(), ConnIds: missing})
 		} else if reached == 0 {
 			resp.Nobody = append(resp.Nobody, d.GetNumber())

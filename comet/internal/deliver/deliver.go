@@ -157,7 +157,7 @@ func (st *stream) batch(b *halleyv1.DeliverBatch) error {
 				return err
 			}
 			// By name or to a room: only this says that nobody was there.
-			if len(d.GetConnIds()) == 0 && !d.GetAll() && st.reached+st.unwanted == there {
+			if (len(d.GetConnIds()) == 0 || byName(d)) && !d.GetAll() && st.reached+st.unwanted == there {
 				resp.Nobody = append(resp.Nobody, d.GetNumber())
 			}
 		} else {
@@ -232,22 +232,31 @@ func (st *stream) push(d *halleyv1.Delivery) (notHeld []string, err error) {
 		})
 		return nil, nil
 	}
+	// By name first: a session that gets its names meanwhile is found by its connection then.
+	named := st.named(d)
+	for _, s := range named {
+		if ex == nil || !ex.has(s.Who()) {
+			st.enqueue(s, m)
+		}
+	}
 	for _, id := range d.GetConnIds() {
 		s := st.sv.table.Conn(id)
-		if s != nil && ex != nil && ex.hasLive(s) {
+		if s != nil && (ex != nil && ex.hasLive(s) || slices.Contains(named, s)) {
 			continue
 		}
 		if s == nil || !st.enqueue(s, m) {
 			notHeld = append(notHeld, id)
 		}
 	}
-	for _, s := range st.named(d) {
-		if ex == nil || !ex.has(s.Who()) {
-			st.enqueue(s, m)
-		}
+	if byName(d) {
+		return nil, nil
 	}
 	return notHeld, nil
 }
+
+// byName reports whether a delivery is for those that have a name; its connections are then some that may have it and can't be
+// found by it yet, for their log-in is under way.
+func byName(d *halleyv1.Delivery) bool { return len(d.GetUids())+len(d.GetKeys()) > 0 }
 
 // named returns the sessions that a delivery means by key or uid.
 func (st *stream) named(d *halleyv1.Delivery) []*session.Session {
@@ -289,13 +298,16 @@ func (st *stream) control(d *halleyv1.Delivery) (notHeld []string) {
 			}
 		})
 	}
+	targets := slices.Clone(st.named(d))
 	for _, id := range d.GetConnIds() {
 		s := st.sv.table.Conn(id)
-		if s == nil || !do(s) {
+		if s != nil && slices.Contains(targets, s) {
+			continue
+		}
+		if (s == nil || !do(s)) && !byName(d) {
 			notHeld = append(notHeld, id)
 		}
 	}
-	targets := slices.Clone(st.named(d))
 	if d.GetRoom() != "" {
 		if r := st.sv.table.Room(table.Name(d.GetTenant(), d.GetRoom())); r != nil {
 			targets = r.Members()

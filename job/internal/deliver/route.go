@@ -224,11 +224,9 @@ func (w *Work) routeTask(l *Lane, t *task, asked int32, now time.Time) {
 // address adds a target's place to the flight for its comet.
 func (w *Work) address(t *task, c comet, p *halleyv1.Place) {
 	conns := p.GetConnIds()
-	if p.GetByName() {
-		conns = nil
-	}
+	byName := p.GetByName() || len(conns) == 0
 	if t.again {
-		if len(conns) == 0 {
+		if byName {
 			if t.target.tried(c.epoch, "") {
 				return
 			}
@@ -238,7 +236,7 @@ func (w *Work) address(t *task, c comet, p *halleyv1.Place) {
 	}
 	it := t.target.item
 	pt := &part{target: t.target, epoch: c.epoch}
-	if len(conns) == 0 {
+	if byName {
 		f := newFlight(it, t.again)
 		switch to := t.target.to.GetTarget().(type) {
 		case *halleyv1.Target_Uid:
@@ -252,6 +250,8 @@ func (w *Work) address(t *task, c comet, p *halleyv1.Place) {
 			f.d.Speed = w.speed(it, c.epoch)
 		}
 		f.size += maxName
+		// Those that comet holds, but can't find by the name yet. That it holds them no more is then a normal answer, too.
+		f.name(conns)
 		w.attach(f, pt)
 		w.group(c, f)
 		return

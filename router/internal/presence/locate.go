@@ -2,7 +2,6 @@ package presence
 
 import (
 	"context"
-	"slices"
 
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/proto/name"
@@ -90,9 +89,9 @@ func (s *Store) locate(ctx context.Context, c clock, names []*halleyv1.Name) (*h
 		if v := l.value(); v != "" {
 			switch v2 := l.read.fields[l.index][0]; v2 {
 			case kindUser:
-				a.user(out, v, missing)
+				a.user(out, v)
 			case kindKey:
-				a.key(out, v, missing)
+				a.key(out, v)
 			case kindRoom:
 				a.room(out, v)
 			}
@@ -143,9 +142,9 @@ func (a *answer) all(out *halleyv1.Located) {
 	}
 }
 
-// user puts the places of a uid's sessions. A comet that may hold more of them than are written here is only
-// asked by name, for all of them.
-func (a *answer) user(out *halleyv1.Located, v string, missing []int) {
+// user puts the places of a uid's sessions. A comet that may hold more of them than are written here is asked by name as well:
+// what is written goes with it, since a session that is just logging in is found by its connection only.
+func (a *answer) user(out *halleyv1.Located, v string) {
 	r := reader{s: v}
 	if r.byte()>>4 != recordForm {
 		return
@@ -159,19 +158,19 @@ func (a *answer) user(out *halleyv1.Located, v string, missing []int) {
 		if leaving || r.bad {
 			continue
 		}
-		if i, ok := a.c.index(e); ok && !slices.Contains(missing, i) {
+		if i, ok := a.c.index(e); ok {
 			p := a.place(out, i)
 			p.ConnIds = append(p.ConnIds, unpackConn(conn))
 		}
 	}
 }
 
-func (a *answer) key(out *halleyv1.Located, v string, missing []int) {
+func (a *answer) key(out *halleyv1.Located, v string) {
 	k, err := decodeKey(v)
 	if err != nil || k == nil {
 		return
 	}
-	if i, ok := a.c.index(k.epoch); ok && !slices.Contains(missing, i) {
+	if i, ok := a.c.index(k.epoch); ok {
 		p := a.place(out, i)
 		p.ConnIds = append(p.ConnIds, unpackConn(k.conn))
 	}

@@ -39,8 +39,8 @@ func FuzzRecords(f *testing.F) {
 		}
 		c := clock{view: &view{}, table: newLeaseTable(&Store{}), stale: new(bool)}
 		a, out := newAnswer(c), &halleyv1.Located{}
-		a.user(out, v, nil)
-		a.key(out, v, nil)
+		a.user(out, v)
+		a.key(out, v)
 		a.room(out, v)
 	})
 }

@@ -220,7 +220,9 @@ type Delivery struct {
 	Class  Class  `protobuf:"varint,2,opt,name=class,proto3,enum=halley.v1.Class" json:"class,omitempty"`
 	Tenant string `protobuf:"bytes,3,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	// Id of the push.
-	Id      string   `protobuf:"bytes,4,opt,name=id,proto3" json:"id,omitempty"`
+	Id string `protobuf:"bytes,4,opt,name=id,proto3" json:"id,omitempty"`
+	// With keys or uids: sessions that may have those names and, logging in, can't be found by them yet. Who is
+	// meant twice gets it once, and none of them is told as not held.
 	ConnIds []string `protobuf:"bytes,5,rep,name=conn_ids,json=connIds,proto3" json:"conn_ids,omitempty"`
 	Keys    []string `protobuf:"bytes,6,rep,name=keys,proto3" json:"keys,omitempty"`
 	Uids    []string `protobuf:"bytes,7,rep,name=uids,proto3" json:"uids,omitempty"`

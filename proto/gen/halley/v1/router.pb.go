@@ -1781,10 +1781,11 @@ type Place struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Index into LocateResponse.comets.
 	Comet uint32 `protobuf:"varint,1,opt,name=comet,proto3" json:"comet,omitempty"`
-	// Connections there; empty for rooms and all, and where by_name is set.
+	// Connections there; empty for rooms and all. Where by_name is set they may be some of several.
 	ConnIds []string `protobuf:"bytes,2,rep,name=conn_ids,json=connIds,proto3" json:"conn_ids,omitempty"`
 	// The comet has no marker in the name's bucket: it is only a candidate, to be asked by name; "not held" is
-	// then a normal answer.
+	// then a normal answer. The connections that are written go along: a session whose log-in is under way is
+	// found by its connection, and by its names only afterwards.
 	ByName        bool `protobuf:"varint,3,opt,name=by_name,json=byName,proto3" json:"by_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
