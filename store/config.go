@@ -1,0 +1,60 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/halley-im/halley/store/conversation"
+)
+
+// Drivers.
+const (
+	SQLite = "sqlite"
+	MySQL  = "mysql"
+)
+
+// Config says which database, and what the rules of conversations are.
+type Config struct {
+	// Driver is sqlite or mysql; MariaDB and what speaks MySQL's protocol are mysql.
+	Driver string `help:"Database: sqlite or mysql (MariaDB, TiDB and Vitess too)." default:"sqlite"`
+	// DSN is a file's path for sqlite, a data source name of go-sql-driver for mysql. It may hold a password.
+	DSN string `name:"dsn" help:"Path of the file for sqlite; user:password@tcp(host:3306)/halley for mysql." default:"halley.db"`
+	// MaxConns is the most connections to MySQL, and the most concurrent readers of SQLite, which has one writer.
+	MaxConns int `help:"Most connections to the database." default:"16"`
+	// ReadTimeout bounds one read of several statements.
+	ReadTimeout time.Duration `help:"Time limit for a read." default:"2s"`
+	// WriteTimeout bounds one transaction; waiting for the other writer is in it.
+	WriteTimeout time.Duration `help:"Time limit for a transaction." default:"2s"`
+	// MigrateTimeout bounds the migrations at start; waiting for another process that migrates is in it.
+	MigrateTimeout time.Duration `help:"Time limit for the migrations at start." default:"5m"`
+	// Rules are what the judge of entries goes by.
+	Rules conversation.Rules `embed:""`
+}
+
+// Default returns what the settings are where nothing is said.
+func Default() Config {
+	return Config{
+		Driver: SQLite, DSN: "halley.db", MaxConns: 16, ReadTimeout: 2 * time.Second, WriteTimeout: 2 * time.Second,
+		MigrateTimeout: 5 * time.Minute, Rules: conversation.DefaultRules(),
+	}
+}
+
+// Validate reports the first setting that can't be.
+func (c *Config) Validate() error {
+	switch {
+	case c.Driver != SQLite && c.Driver != MySQL:
+		return fmt.Errorf("driver: %q is neither sqlite nor mysql", c.Driver)
+	case c.DSN == "":
+		return errors.New("dsn: missing")
+	case c.MaxConns < 1:
+		return errors.New("max-conns: at least 1")
+	case c.ReadTimeout <= 0 || c.WriteTimeout <= 0 || c.MigrateTimeout <= 0:
+		return errors.New("read-timeout, write-timeout and migrate-timeout must be more than 0")
+	case c.Rules.EditWithin < 0 || c.Rules.RecallWithin < 0:
+		return errors.New("edit-within and recall-within must not be less than 0")
+	case c.Rules.MaxMembers < 1 || c.Rules.MaxNamed < 1 || c.Rules.MaxMentions < 0:
+		return errors.New("max-members and max-named must be at least 1, max-mentions at least 0")
+	}
+	return nil
+}

@@ -1,0 +1,146 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"net/url"
+	"runtime"
+	"strings"
+
+	"github.com/go-sql-driver/mysql"
+	_ "modernc.org/sqlite" // the driver "sqlite"
+)
+
+// dialect is where the databases differ.
+type dialect struct {
+	name string
+	// many is whether one statement for many rows is faster than many prepared ones: over a network it is, in SQLite a
+	// prepared statement of one row beats it.
+	many bool
+	// forUpdate ends a SELECT whose rows are to be locked. In SQLite the transaction has locked everything.
+	forUpdate string
+	// upsert returns the end of an INSERT that overwrites the columns of a row that has these keys.
+	upsert func(keys, set []string) string
+}
+
+var mysqlDialect = dialect{
+	name: MySQL, many: true, forUpdate: " FOR UPDATE",
+	upsert: func(keys, set []string) string {
+		if len(set) == 0 {
+			// Nothing to overwrite: a no-op on the key, since IGNORE would hide other faults too.
+			return " ON DUPLICATE KEY UPDATE " + keys[0] + " = " + keys[0]
+		}
+		parts := make([]string, len(set))
+		for i, c := range set {
+			// VALUES() is deprecated in MySQL 8, but its successor is unknown to MariaDB.
+			parts[i] = c + " = VALUES(" + c + ")"
+		}
+		return " ON DUPLICATE KEY UPDATE " + strings.Join(parts, ", ")
+	},
+}
+
+var sqliteDialect = dialect{
+	name: SQLite,
+	upsert: func(keys, set []string) string {
+		on := " ON CONFLICT (" + strings.Join(keys, ", ") + ") DO "
+		if len(set) == 0 {
+			return on + "NOTHING"
+		}
+		parts := make([]string, len(set))
+		for i, c := range set {
+			parts[i] = c + " = excluded." + c
+		}
+		return on + "UPDATE SET " + strings.Join(parts, ", ")
+	},
+}
+
+func openMySQL(c Config) (*sql.DB, error) {
+	m, err := mysql.ParseDSN(c.DSN)
+	if err != nil {
+		// The driver's text may repeat the DSN, and with it the password.
+		return nil, errors.New("store: dsn: not user:password@tcp(host:port)/database")
+	}
+	// One round trip for a statement, none for preparing it.
+	m.InterpolateParams = true
+	// Each row that matches counts, also where nothing changes in it.
+	m.ClientFoundRows = true
+	if m.Timeout == 0 {
+		m.Timeout = c.WriteTimeout
+	}
+	if m.Params == nil {
+		m.Params = map[string]string{}
+	}
+	// Strict: what doesn't fit is an error and never cut.
+	m.Params["sql_mode"] = "'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'"
+	m.Params["innodb_lock_wait_timeout"] = fmt.Sprint(max(1, int(c.WriteTimeout.Seconds())))
+	connector, err := mysql.NewConnector(m)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	db := sql.OpenDB(readCommitted{connector})
+	db.SetMaxOpenConns(c.MaxConns)
+	db.SetMaxIdleConns(c.MaxConns)
+	return db, nil
+}
+
+// readCommitted sets the isolation of each new connection. As a parameter of the DSN it would need the name of a variable
+// that MySQL and MariaDB spell differently; in BeginTx it would cost a round trip each time.
+type readCommitted struct{ driver.Connector }
+
+// Connect opens a connection.
+func (r readCommitted) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := r.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	x, ok := conn.(driver.ExecerContext)
+	if !ok {
+		return nil, errors.Join(errors.New("store: the driver can't set the isolation"), conn.Close())
+	}
+	if _, err := x.ExecContext(ctx, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", nil); err != nil {
+		return nil, errors.Join(fmt.Errorf("set isolation: %w", err), conn.Close())
+	}
+	return conn, nil
+}
+
+func openSQLite(c Config) (write, read *sql.DB, err error) {
+	if strings.ContainsAny(c.DSN, "?#") {
+		return nil, nil, errors.New("store: dsn: a file's path, without parameters")
+	}
+	pragmas := url.Values{"_pragma": {
+		fmt.Sprintf("busy_timeout(%d)", c.WriteTimeout.Milliseconds()),
+		"journal_mode(WAL)",
+		// A commit is on the disk when it returns.
+		"synchronous(FULL)",
+		"cache_size(-16384)",
+		// A WAL that a burst made large is cut back.
+		"journal_size_limit(67108864)",
+	}}
+	open := func(extra url.Values, conns int) (*sql.DB, error) {
+		for k, v := range pragmas {
+			extra[k] = append(extra[k], v...)
+		}
+		db, err := sql.Open("sqlite", sqliteURI(c.DSN, extra))
+		if err != nil {
+			return nil, fmt.Errorf("store: %w", err)
+		}
+		db.SetMaxOpenConns(conns)
+		db.SetMaxIdleConns(conns)
+		return db, nil
+	}
+	// IMMEDIATE: a transaction that began by reading could not become a writer once another one has written.
+	if write, err = open(url.Values{"_txlock": {"immediate"}}, 1); err != nil {
+		return nil, nil, err
+	}
+	if read, err = open(url.Values{"_pragma": {"query_only(1)"}}, min(c.MaxConns, max(4, runtime.GOMAXPROCS(0)))); err != nil {
+		return nil, nil, errors.Join(err, write.Close())
+	}
+	return write, read, nil
+}
+
+func sqliteURI(path string, params url.Values) string {
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + params.Encode()
+}

@@ -1,0 +1,92 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/halley-im/halley/store/conversation"
+)
+
+// Members returns the members of a conversation with a uid above after, in order, at most limit.
+func (s *Store) Members(ctx context.Context, tenant, id, after string, limit int) ([]conversation.Membership, error) {
+	return s.members(ctx, " WHERE tenant = ? AND conversation = ? AND uid > ? AND role > 0 ORDER BY uid LIMIT ?", tenant, id, after, limit)
+}
+
+// Admins returns a group's owner and admins, the owner first.
+func (s *Store) Admins(ctx context.Context, tenant, id string) ([]conversation.Membership, error) {
+	return s.members(ctx, " WHERE tenant = ? AND conversation = ? AND role >= ? ORDER BY role DESC, uid", tenant, id, conversation.Admin)
+}
+
+// Readers returns the members whose read marker is at seq or after it, with a uid above after, in order, at most limit.
+func (s *Store) Readers(ctx context.Context, tenant, id string, seq int64, after string, limit int) ([]conversation.Membership, error) {
+	return s.members(ctx, " WHERE tenant = ? AND conversation = ? AND uid > ? AND role > 0 AND read_seq >= ? ORDER BY uid LIMIT ?",
+		tenant, id, after, seq, limit)
+}
+
+func (s *Store) members(ctx context.Context, tail string, args ...any) ([]conversation.Membership, error) {
+	ctx, cancel := s.reading(ctx)
+	defer cancel()
+	var out []conversation.Membership
+	err := s.reader().query(ctx, func(r *sql.Rows) error {
+		var tenant, id string
+		var m conversation.Membership
+		if err := scanMember(r, &tenant, &id, &m); err != nil {
+			return err
+		}
+		out = append(out, m)
+		return nil
+	}, membersTable.selects()+tail, args...)
+	if err != nil {
+		return nil, fmt.Errorf("read members: %w", err)
+	}
+	return out, nil
+}
+
+// MembersOf returns the rows of those of uids that are or were members, by uid. Unread of each is Membership.Unread.
+func (s *Store) MembersOf(ctx context.Context, tenant, id string, uids []string) (map[string]conversation.Membership, error) {
+	ctx, cancel := s.reading(ctx)
+	defer cancel()
+	out := make(map[string]conversation.Membership, len(uids))
+	keys := make([][]any, len(uids))
+	for i, uid := range uids {
+		keys[i] = []any{tenant, id, uid}
+	}
+	err := s.reader().each(ctx, membersTable.selects(), "tenant = ? AND conversation = ? AND uid = ?", "", keys, func(r *sql.Rows) error {
+		var t, c string
+		var m conversation.Membership
+		if err := scanMember(r, &t, &c, &m); err != nil {
+			return err
+		}
+		out[m.UID] = m
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read members: %w", err)
+	}
+	return out, nil
+}
+
+// MemberUIDs returns the uids of a conversation's members in order, at most limit: whom an entry is delivered to.
+func (s *Store) MemberUIDs(ctx context.Context, tenant, id string, limit int) ([]string, error) {
+	ctx, cancel := s.reading(ctx)
+	defer cancel()
+	out, err := s.reader().texts(ctx, "SELECT uid FROM members WHERE tenant = ? AND conversation = ? AND role > 0 ORDER BY uid LIMIT ?", tenant, id, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read members: %w", err)
+	}
+	return out, nil
+}
+
+// Reached returns how many members have read up to seq, and to how many it was delivered, the sender's own marks included.
+func (s *Store) Reached(ctx context.Context, tenant, id string, seq int64) (read, delivered int64, err error) {
+	ctx, cancel := s.reading(ctx)
+	defer cancel()
+	err = s.reader().query(ctx, func(r *sql.Rows) error { return r.Scan(&read, &delivered) },
+		"SELECT COALESCE(SUM(CASE WHEN read_seq >= ? THEN 1 ELSE 0 END), 0), COALESCE(SUM(CASE WHEN delivered_seq >= ? THEN 1 ELSE 0 END), 0)"+
+			" FROM members WHERE tenant = ? AND conversation = ? AND role > 0", seq, seq, tenant, id)
+	if err != nil {
+		return 0, 0, fmt.Errorf("count readers: %w", err)
+	}
+	return read, delivered, nil
+}

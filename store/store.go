@@ -1,0 +1,101 @@
+// Package store is the only code that knows the SQL tables: conversations, their members and entries, what concerns one uid
+// alone, people, and the queue of webhooks. It runs on SQLite and on MySQL or MariaDB with the same results.
+//
+// Append is the way of entries into the tables: job gives it a batch, the judge of package conversation decides by what the
+// tables hold, and one transaction keeps it. Everything else that logic and job need are methods that read, or write rows of
+// one uid. There is no cache in here, and no goroutine: the tables decide.
+//
+// Two kinds of errors come out of it. A proposal's own fault is in its Outcome. Whatever is returned as an error is the
+// database's: nothing is known to have happened, the caller waits and repeats, and a repeat of what was stored after all gets
+// the same outcome again.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Deps is what a store is given.
+type Deps struct {
+	Log *slog.Logger
+	// Metrics may be nil.
+	Metrics prometheus.Registerer
+}
+
+// Store is a database that is open and up to date. Safe for concurrent use.
+type Store struct {
+	cfg     Config
+	dialect *dialect
+	log     *slog.Logger
+	metrics *metrics
+	// write has one connection for SQLite; read and write are the same for MySQL.
+	write, read *sql.DB
+	writeStmts  stmts
+	readStmts   stmts
+	// fault is called between the steps of a transaction; tests let it fail there. Nil otherwise.
+	fault func(step string) error
+}
+
+// Open opens the database and brings its tables up to date. Several processes may do so at once: one migrates, the others wait.
+// The caller closes the store.
+func Open(ctx context.Context, c Config, d Deps) (*Store, error) {
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	m, err := newMetrics(d.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{cfg: c, log: d.Log, metrics: m}
+	if c.Driver == MySQL {
+		s.dialect = &mysqlDialect
+		s.write, err = openMySQL(c)
+		s.read = s.write
+	} else {
+		s.dialect = &sqliteDialect
+		s.write, s.read, err = openSQLite(c)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.writeStmts.db, s.readStmts.db = s.write, s.read
+	ctx, cancel := context.WithTimeout(ctx, c.MigrateTimeout)
+	defer cancel()
+	if err := s.migrate(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("migrate: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+// Close closes the database. Nothing may be under way.
+func (s *Store) Close() error {
+	err := errors.Join(s.writeStmts.close(), s.readStmts.close(), s.write.Close())
+	if s.read != s.write {
+		err = errors.Join(err, s.read.Close())
+	}
+	return err
+}
+
+// Ping reports whether the database answers.
+func (s *Store) Ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
+	defer cancel()
+	_, err := s.read.ExecContext(ctx, "SELECT 1")
+	return err
+}
+
+// step lets a test put a fault here.
+func (s *Store) step(name string) error {
+	if s.fault == nil {
+		return nil
+	}
+	return s.fault(name)
+}
