@@ -468,8 +468,11 @@ func (s *Session) Grants() []byte {
 // SetGrants keeps what logic wants to be handed with each request.
 func (s *Session) SetGrants(b []byte) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(b) == 0 && s.more == nil {
+		return // most have none
+	}
 	s.extra().grants = b
-	s.mu.Unlock()
 }
 
 // SetAccepts replaces the filter of pushed ops.
