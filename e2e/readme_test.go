@@ -49,7 +49,7 @@ func TestReadme(t *testing.T) {
 		blocks = slices.Delete(blocks, i, i+1)
 		return b
 	}
-	run, push, tools := take("make run", ""), take("KEY=", "curl"), take("bin/halley push", "bin/halley listen")
+	run, push, listens, pushes := take("make run", ""), take("KEY=", "curl"), take("TOKEN=", "bin/halley listen"), take("bin/halley push", "--uid ann")
 	cluster, goim, tests := take("make up", "make down"), take("HALLEY_GOIM_COMPAT=open", "all"), take("make test", "make help")
 	for _, b := range blocks {
 		t.Errorf("nobody tries these commands of README.md:\n%s", b)
@@ -63,11 +63,16 @@ func TestReadme(t *testing.T) {
 		if out := r.shell(push); !strings.Contains(out, `"id"`) {
 			t.Errorf("the push answers %s", out)
 		}
-		listen := r.background(tools)
+		listen := r.background(listens)
 		listen.prints("chat://lobby", time.Minute)
 		within(t, 20*time.Second, "the listener shows a push", func() (bool, string) {
 			r.shell(push)
 			return strings.Contains(listen.out.String(), "hello, room"), listen.out.String()
+		})
+		within(t, 20*time.Second, "the listener shows what the tools push", func() (bool, string) {
+			r.shell(pushes)
+			out := listen.out.String()
+			return strings.Contains(out, "hello again") && strings.Contains(out, "only for you"), out
 		})
 		listen.interrupt()
 		all.interrupt()
