@@ -421,7 +421,7 @@ func (f *faults) cometStalled(t *testing.T) {
 		return err == nil && got["sleeper-stalled"].Online, fmt.Sprint(got, err)
 	})
 	s.end(t, affected)
-	f.settled(t)
+	f.watched(t, presenceLimit)
 }
 
 // balance moves users back so that each comet has some.
@@ -469,7 +469,7 @@ func (f *faults) cometCutOff(t *testing.T) {
 		t.Errorf("waiting for resync: %v", err)
 	}
 	s.end(t, affected)
-	f.settled(t)
+	f.watched(t, presenceLimit)
 }
 
 // redisRestarted takes Redis away and brings it back empty: nobody who was connected notices.

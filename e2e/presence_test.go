@@ -191,17 +191,6 @@ func (f *faults) watched(t testing.TB, limit time.Duration) {
 	})
 }
 
-// settled waits until the watchers' views have been right for longer than changes take to be announced. A user that comes back and
-// goes again within that time is as if nothing had been, also for who asked in between.
-func (f *faults) settled(t testing.TB) {
-	t.Helper()
-	begin := time.Now()
-	within(t, presenceLimit, "presence is settled", func() (bool, string) {
-		f.watched(t, presenceLimit)
-		return time.Since(begin) > settleDelay*3/2, "not yet"
-	})
-}
-
 // states asks for users' presence.
 func states(ctx context.Context, api *API, uids ...string) (map[string]State, error) {
 	a, err := api.Do(ctx, "POST", "/v1/presence", nil, map[string]any{"uids": uids})
