@@ -3,6 +3,8 @@ package kafkaconn_test
 import (
 	"context"
 	"fmt"
+	"net"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -254,4 +256,69 @@ func TestProducerRefusesWhatItsQueueHasNoRoomFor(t *testing.T) {
 		t.Fatal("64 KB have room for 16 × 8 KB")
 	}
 	cancel()
+}
+
+func TestPartitionWithoutLeaderIsWrittenOnceItHasOne(t *testing.T) {
+	cfg := kittest.Kafka(t)
+	k, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	cfg.Brokers, cfg.MetadataTTL = k.ListenAddrs(), 50*time.Millisecond
+	if err := kafkaconn.EnsureTopics(t.Context(), cfg, quiet); err != nil {
+		t.Fatal(err)
+	}
+	host, port, err := net.SplitHostPort(cfg.Brokers[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	portNumber, err := strconv.ParseInt(port, 10, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var leaderless atomic.Bool
+	leaderless.Store(true)
+	var asked atomic.Int64
+	k.ControlKey(3, func(req kmsg.Request) (kmsg.Response, error, bool) {
+		k.KeepControl()
+		if !leaderless.Load() {
+			return nil, nil, false
+		}
+		asked.Add(1)
+		resp := req.ResponseKind().(*kmsg.MetadataResponse)
+		resp.Brokers = []kmsg.MetadataResponseBroker{{NodeID: 0, Host: host, Port: int32(portNumber)}}
+		name := cfg.Topic(topic.Push)
+		all := kmsg.MetadataResponseTopic{Topic: &name}
+		for i := range cfg.Partitions {
+			all.Partitions = append(all.Partitions, kmsg.MetadataResponseTopicPartition{
+				ErrorCode: int16(kafka.LeaderNotAvailable), Partition: int32(i), Leader: -1,
+			})
+		}
+		resp.Topics = append(resp.Topics, all)
+		return resp, nil, true
+	})
+	p := kafkaconn.NewProducer(cfg, quiet)
+	defer p.Close()
+	done := make(chan error, 1)
+	go func() {
+		done <- p.Produce(t.Context(), kafka.Message{Topic: topic.Push, Key: []byte("k"), Value: []byte("v")})
+	}()
+	kittest.Eventually(t, 10*time.Second, func() bool { return asked.Load() >= 3 })
+	select {
+	case err := <-done:
+		t.Fatalf("got %v before there was a leader", err)
+	default:
+	}
+	leaderless.Store(false)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	f := kafkaconn.NewFetcher(cfg, topic.Push, quiet)
+	defer f.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var got atomic.Int64
+	f.Read(ctx, sources(cfg.Partitions, kafka.FirstOffset, func(ms []kafka.Message) { got.Add(int64(len(ms))) }, never))
+	kittest.Eventually(t, 10*time.Second, func() bool { return got.Load() == 1 })
 }
