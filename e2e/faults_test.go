@@ -214,20 +214,6 @@ func (f *faults) allOnline(t testing.TB, limit time.Duration) {
 	})
 }
 
-// within waits for a condition, which says what it still misses.
-func within(t testing.TB, limit time.Duration, what string, ok func() (bool, string)) {
-	t.Helper()
-	for end := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
-		done, why := ok()
-		if done {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s: %s", limit, what, why)
-		}
-	}
-}
-
 // at returns the users that are at a comet.
 func (f *faults) at(n *Node) []*User {
 	var out []*User

@@ -284,3 +284,17 @@ func (s *Stream) Check(from, to Mark) Report {
 
 // isStream reports whether a frame is a numbered push.
 func isStream(f Frame) bool { return f.Op == frame.Op(streamOp) }
+
+// within waits for a condition, which says what it still misses.
+func within(t testing.TB, limit time.Duration, what string, ok func() (bool, string)) {
+	t.Helper()
+	for end := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
+		done, why := ok()
+		if done {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s: %s", limit, what, why)
+		}
+	}
+}
