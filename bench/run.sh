@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The benchmarks of docs/performance.md: one process of each role on real Kafka and Redis, one load generator, all
-# on this machine. Prints a table for each scenario and keeps all as JSON in bench/results.
+# on this machine. Prints a table for each scenario, keeps all as JSON in bench/results, and in the end holds it
+# against the goals in one table.
 #
 #   bench/run.sh                  everything, some minutes
 #   bench/run.sh --smoke          everything once, small: does it work at all?
@@ -182,4 +183,7 @@ for scenario in "$@"; do
   esac
   stop_roles
 done
-[ "$smoke" ] || echo "results are in $out"
+
+echo
+"$halley" bench report "$out"
+[ "$smoke" ] || echo "results are in $out; as Markdown: $halley bench report --markdown $out"

@@ -99,6 +99,13 @@ func TestDrainKeepsToItsPace(t *testing.T) {
 	n.drained(5 * time.Second)
 }
 
+func TestDefaultsDrainAFullCometAtItsPace(t *testing.T) {
+	c := tags(t)
+	if takes := time.Duration(float64(c.MaxConnections) / c.DrainRate * float64(time.Second)); takes+c.DrainGrace > c.DrainTimeout {
+		t.Errorf("%d sessions at %v a second take %v and a grace of %v, more than the timeout of %v", c.MaxConnections, c.DrainRate, takes, c.DrainGrace, c.DrainTimeout)
+	}
+}
+
 func TestDrainEndsInTime(t *testing.T) {
 	n := start(t, with(func(c *comet.Config) {
 		c.DrainRate, c.DrainTimeout, c.DrainGrace, c.WriteTimeout = 1, time.Second, 500*time.Millisecond, time.Minute

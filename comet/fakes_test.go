@@ -317,8 +317,8 @@ type node struct {
 	done   chan error
 }
 
-// defaults returns the settings of the tags, with times for tests.
-func defaults(t testing.TB) comet.Config {
+// tags returns the settings of the tags.
+func tags(t testing.TB) comet.Config {
 	t.Helper()
 	var cli struct {
 		comet.Config `embed:"" prefix:"comet-"`
@@ -330,7 +330,13 @@ func defaults(t testing.TB) comet.Config {
 	if _, err := p.Parse(nil); err != nil {
 		t.Fatal(err)
 	}
-	c := cli.Config
+	return cli.Config
+}
+
+// defaults returns the settings of the tags, with times for tests.
+func defaults(t testing.TB) comet.Config {
+	t.Helper()
+	c := tags(t)
 	c.Name = "comet-1"
 	c.ScanInterval = 40 * time.Millisecond
 	c.CloseGrace = 500 * time.Millisecond

@@ -19,6 +19,7 @@ const (
 	leaseTTL      = 5 * time.Second
 	renewInterval = 1500 * time.Millisecond
 	groupSession  = 2 * time.Second // what a killed job costs its partitions
+	settleDelay   = time.Second     // from a change of a user's sessions to its presence event
 	startLimit    = 40 * time.Second
 	presenceLimit = 15 * time.Second // the promise: presence is right within this time of any crash
 )
@@ -142,7 +143,7 @@ func shortTimes() map[string]string {
 		"HALLEY_KAFKA_JOIN_BACKOFF":       "200ms",
 		"HALLEY_ROUTER_LEASE_TTL":         leaseTTL.String(),
 		"HALLEY_ROUTER_MARKER_WINDOW":     "6s",
-		"HALLEY_ROUTER_SETTLE_DELAY":      "1s",
+		"HALLEY_ROUTER_SETTLE_DELAY":      settleDelay.String(),
 		"HALLEY_ROUTER_CONN_TOMBSTONE":    "5s",
 		"HALLEY_ROUTER_ROOM_TOMBSTONE":    "5s",
 		"HALLEY_ROUTER_SWEEP_INTERVAL":    "10s",

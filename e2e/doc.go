@@ -6,6 +6,8 @@
 // that may be wrong on purpose (token.go), the push API (api.go), and a stream of numbered pushes with a
 // checker for loss, repeats and order (stream.go).
 //
+// The commands of README.md are typed as they stand (readme_test.go); these need the default ports.
+//
 // The tests need scripts/install.sh to have been run for Redis and Kafka. HALLEY_E2E_RACE=1 builds the binary
 // with the race detector.
 package e2e

@@ -53,6 +53,7 @@ type Stream struct {
 	run    string
 	cancel context.CancelFunc
 	paused atomic.Bool
+	parked atomic.Int64 // flows that wait for the end of the pause
 	wg     sync.WaitGroup
 	posts  sync.WaitGroup
 }
@@ -108,8 +109,12 @@ func (s *Stream) post(ctx context.Context, f *Flow) {
 		f.accepted = append(f.accepted, at)
 		f.mu.Unlock()
 		pause(ctx, s.every)
-		for s.paused.Load() && ctx.Err() == nil {
-			pause(ctx, 10*time.Millisecond)
+		if s.paused.Load() {
+			s.parked.Add(1)
+			for s.paused.Load() && ctx.Err() == nil {
+				pause(ctx, 10*time.Millisecond)
+			}
+			s.parked.Add(-1)
 		}
 	}
 }
@@ -122,10 +127,15 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// Pause stops posting for as long as f runs.
-func (s *Stream) Pause(f func()) {
+// Pause stops posting for as long as f runs, which begins when no push is under way any more to be accepted.
+func (s *Stream) Pause(t testing.TB, f func()) {
+	t.Helper()
 	s.paused.Store(true)
 	defer s.paused.Store(false)
+	within(t, 30*time.Second, "posting pauses", func() (bool, string) {
+		n := s.parked.Load()
+		return int(n) == len(s.Flows), fmt.Sprintf("%d of %d flows", n, len(s.Flows))
+	})
 	f()
 }
 
@@ -227,7 +237,9 @@ func (s *Stream) Missing(from, to Mark) []Missing {
 // Report is what a stretch of the stream came to.
 type Report struct {
 	Sent, Due, Got, Repeats int
-	Missing                 []Missing
+	// Lanes are the pushes sent in each lane that was named; those to all are in bulk.
+	Lanes   map[string]int
+	Missing []Missing
 	// Silent are those missing of which the user was not told.
 	Silent []Missing
 	// Disorder are pushes that came for the first time after a later one of their flow.
@@ -242,9 +254,15 @@ func (r Report) String() string {
 
 // Check compares what was accepted between two marks with what the users got.
 func (s *Stream) Check(from, to Mark) Report {
-	var r Report
+	r := Report{Lanes: map[string]int{}}
 	for _, f := range s.Flows {
-		r.Sent += to.flows[f.Name] - from.flows[f.Name]
+		n := to.flows[f.Name] - from.flows[f.Name]
+		r.Sent += n
+		if f.Push.All {
+			r.Lanes["bulk"] += n
+		} else {
+			r.Lanes[f.Push.Lane] += n
+		}
 	}
 	r.Missing = s.Missing(from, to)
 	for _, m := range r.Missing {
@@ -266,3 +284,17 @@ func (s *Stream) Check(from, to Mark) Report {
 
 // isStream reports whether a frame is a numbered push.
 func isStream(f Frame) bool { return f.Op == frame.Op(streamOp) }
+
+// within waits for a condition, which says what it still misses.
+func within(t testing.TB, limit time.Duration, what string, ok func() (bool, string)) {
+	t.Helper()
+	for end := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
+		done, why := ok()
+		if done {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s: %s", limit, what, why)
+		}
+	}
+}

@@ -14,6 +14,9 @@ import (
 // slack is how long after its acceptance a push may have been under way when something broke.
 const slack = 3 * time.Second
 
+// underWay is how long before the beginning of a fault a push may have been accepted that it hits.
+const underWay = 500 * time.Millisecond
+
 // User is a client that keeps one session, as the SDK does: it comes back when the connection breaks, and moves when it is
 // asked to. It keeps account of numbered pushes and of what it was told.
 type User struct {
@@ -30,7 +33,8 @@ type User struct {
 	claims  Claims
 
 	mu       sync.Mutex
-	at       int // index into comets
+	since    time.Time // what users are told concerns nothing from before the fault at work
+	at       int       // index into comets
 	conn     *Session
 	online   bool
 	got      map[string]map[int]int
@@ -69,8 +73,6 @@ func (c *Cluster) NewUser(uid, transport string, comet int, claims Claims) *User
 
 // live keeps the user's session until ctx ends.
 func (u *User) live(ctx context.Context) {
-	var wg sync.WaitGroup
-	defer wg.Wait()
 	for ctx.Err() == nil {
 		s, ok := u.login(ctx, "")
 		if !ok {
@@ -80,10 +82,26 @@ func (u *User) live(ctx context.Context) {
 			pause(ctx, 200*time.Millisecond)
 			continue
 		}
-		for s != nil {
-			s = u.read(ctx, s, &wg)
+		// A session that takes over from another one goes on where that one ended.
+		for newest := map[string]int{}; s != nil; {
+			s = u.read(ctx, s, newest)
 		}
 	}
+}
+
+// strike notes that a fault begins: nothing accepted before it is excused by what users are told from now on.
+func (u *User) strike(at time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.since = at.Add(-underWay)
+}
+
+// latest returns the later of two times.
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // login opens a session at the comet that the user is at, and notes that it is online.
@@ -122,10 +140,9 @@ func (u *User) login(ctx context.Context, replaces string) (*Session, bool) {
 }
 
 // read takes frames until the connection ends. It returns the session that the user moved to when it was asked
-// to, or nil.
-func (u *User) read(ctx context.Context, s *Session, wg *sync.WaitGroup) (next *Session) {
+// to, or nil. newest are the numbers that came last, of each flow, on this connection and those that it took over from.
+func (u *User) read(ctx context.Context, s *Session, newest map[string]int) (next *Session) {
 	defer s.Close()
-	newest := map[string]int{} // of this connection
 	beat := time.Now()
 	lastFrame := time.Now()
 	for {
@@ -145,7 +162,7 @@ func (u *User) read(ctx context.Context, s *Session, wg *sync.WaitGroup) (next *
 			moved := next != nil
 			if !moved {
 				u.online = false
-				u.told = append(u.told, Told{How: "broken", From: lastFrame.Add(-slack)})
+				u.told = append(u.told, Told{How: "broken", From: latest(lastFrame.Add(-slack), u.since)})
 				u.at = (u.at + 1) % len(u.comets)
 			}
 			if !Closed(err) {
@@ -182,9 +199,9 @@ func (u *User) event(f Frame) (leave bool) {
 	case err != nil:
 		u.strange = append(u.strange, fmt.Sprintf("%s: %v", u.UID, err))
 	case e.GetLagged() != nil:
-		u.told = append(u.told, Told{How: "lagged", From: now.Add(-30 * time.Second), To: now, Dropped: e.GetLagged().GetDropped()})
+		u.told = append(u.told, Told{How: "lagged", From: u.since, To: now, Dropped: e.GetLagged().GetDropped()})
 	case e.GetResync() != nil:
-		u.told = append(u.told, Told{How: "resync", From: now.Add(-30 * time.Second), To: now})
+		u.told = append(u.told, Told{How: "resync", From: u.since, To: now})
 	case e.GetGoAway() != nil:
 		return true
 	}

@@ -7,10 +7,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
 	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
 
 	"github.com/halley-im/halley/halley/internal/bench"
 )
@@ -22,6 +26,7 @@ type benchCmd struct {
 	API     benchAPI     `cmd:"" name:"api" help:"As many pushes to single users as the HTTP API takes."`
 	Idle    benchIdle    `cmd:"" help:"What idle sessions cost in memory."`
 	Connect benchConnect `cmd:"" help:"How fast sessions are set up, authentication included."`
+	Report  benchReport  `cmd:"" help:"Hold the results of bench/run.sh against the goals, in one table."`
 	Ramp    benchRamp    `cmd:"" help:"Look for the highest rate to one room at which nothing is lost."`
 
 	LimitServer limitServerCmd `cmd:"" name:"limit-server" hidden:"" help:"The bare loop of --limit; started by it."`
@@ -55,6 +60,18 @@ type benchFlags struct {
 	Quiet    bool          `name:"quiet" short:"q" help:"Don't tell what goes on."`
 }
 
+// bar returns what shows progress bars on a terminal.
+func bar(w io.Writer) func(what string, most int64) (func(int64), func()) {
+	return func(what string, most int64) (func(int64), func()) {
+		b := progressbar.NewOptions64(most,
+			progressbar.OptionSetWriter(w), progressbar.OptionSetDescription(what), progressbar.OptionSetWidth(40),
+			progressbar.OptionSetElapsedTime(false), progressbar.OptionSetPredictTime(true), progressbar.OptionClearOnFinish(),
+		)
+		// What a terminal doesn't take is no reason to end a measurement.
+		return func(done int64) { _ = b.Set64(done) }, func() { _ = b.Finish() }
+	}
+}
+
 // portsPerSource is how many sessions one address is given: the system has some 28,000 ports for each.
 const portsPerSource = 20000
 
@@ -64,6 +81,9 @@ func (f *benchFlags) setup(t *terminal, sessions int) (*bench.Setup, error) {
 			fmt.Fprintf(t.err, "bench: "+format+"\n", args...)
 		}
 	}}
+	if file, ok := t.err.(*os.File); ok && !f.Quiet && term.IsTerminal(int(file.Fd())) {
+		s.Bar = bar(file)
+	}
 	if s.Sources == 0 {
 		s.Sources = sessions/portsPerSource + 1
 	}
@@ -253,6 +273,25 @@ func (c *benchRamp) Run(ctx context.Context, t *terminal) error {
 	}
 	r, err := s.Ramp(ctx, c.Members, c.From, c.Step)
 	return c.Bench.report(t, r, err)
+}
+
+type benchReport struct {
+	File     string `arg:"" help:"What bench/run.sh wrote, or several runs with --json: one JSON object a line." type:"existingfile"`
+	Markdown bool   `name:"markdown" help:"Print it as docs/performance.md has it."`
+}
+
+// Run prints the table. That a goal was missed is told, and no error: machines differ.
+func (c *benchReport) Run(t *terminal) error {
+	file, err := os.Open(c.File)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	s, err := bench.ReadSummary(file)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.File, err)
+	}
+	return s.Write(t.out, c.Markdown)
 }
 
 type limitServerCmd struct {

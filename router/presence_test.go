@@ -86,3 +86,44 @@ func TestPresenceEventThatFailsIsTriedAgain(t *testing.T) {
 	w.kafka.setDown(false)
 	eventually(t, func() bool { return len(w.kafka.presence(t, "alice")) == 1 }, "online")
 }
+
+// TestWatcherWhoAskedBetweenTwoChangesIsToldThatTheyCancelledOut: no event is due for a user who came back in time; but one who
+// asked to watch while it was away knows it as away.
+func TestWatcherWhoAskedBetweenTwoChangesIsToldThatTheyCancelledOut(t *testing.T) {
+	cfg := short()
+	cfg.SettleDelay = time.Second
+	w := newWorld(t, cfg)
+	r, _ := w.router()
+	c := newComet(t, r, "c1")
+	c.keepAlive(100 * time.Millisecond)
+	c.room("default", "presence://alice", 1, nil, nil)
+	s := c.session("default", "alice", "k1")
+	c.register(s, nil)
+	eventually(t, func() bool { return len(w.kafka.presence(t, "alice")) == 1 }, "online")
+	c.deregister(s)
+	ask := func(watch bool) *halleyv1.Presence {
+		t.Helper()
+		p, err := r.GetPresence(ctxFor(t), &halleyv1.GetPresenceRequest{Tenant: "default", Uids: []string{"alice"}, Watch: watch})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.GetStates()[0]
+	}
+	for range 2 {
+		if ask(true).GetOnline() {
+			t.Fatal("got online, want the state as it is")
+		}
+	}
+	c.register(c.session("default", "alice", "k2"), nil)
+	eventually(t, func() bool { return len(w.kafka.presence(t, "alice")) == 2 }, "online again, for who knows otherwise")
+	if e := w.kafka.presence(t, "alice")[1]; !e.GetOnline() {
+		t.Errorf("got %v, want online", e)
+	}
+	// Once is enough, and who doesn't watch changes nothing.
+	ask(true)
+	ask(false)
+	time.Sleep(2 * w.cfg.SettleDelay)
+	if n := len(w.kafka.presence(t, "alice")); n != 2 {
+		t.Errorf("%d events, want 2", n)
+	}
+}

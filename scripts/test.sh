@@ -58,6 +58,11 @@ for part in "$@"; do
       # It starts servers of its own, which it kills.
       step "e2e: the real binary, two of each role, faults"
       go test -count=1 -timeout 20m ./e2e/...
+      # Once more with the race detector in every process: the stretches of the faults in which most happens at once. Those that only
+      # wait for an answer, and the end in order, add time and no races.
+      step "e2e: the cluster with the race detector, killed, stopped, cut off, without Redis, rolled"
+      HALLEY_E2E_RACE=1 go test -count=1 -timeout 10m \
+        -run '^TestFaults$/^(router killed|job killed|logic killed|comet killed|comet stopped.*|comet cut off.*|redis away.*|comets rolled)$' ./e2e
       ;;
     browser)
       step "browser: Chromium against halley all"

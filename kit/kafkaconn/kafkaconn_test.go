@@ -122,8 +122,8 @@ func TestRevocationsAreKeptLongerWhenConfiguredAndNeverShorter(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := retention(t, cfg, topic.Revoked); got != step.want {
-			t.Errorf("set to %v: got %s, want %s", step.set, got, step.want)
-		}
+		// Brokers take a moment to know what the controller was told.
+		kittest.Eventually(t, 10*time.Second, func() bool { return retention(t, cfg, topic.Revoked) == step.want },
+			fmt.Sprintf("set to %v, want %s", step.set, step.want))
 	}
 }

@@ -305,12 +305,7 @@ func (p *Producer) send(q *topicQueue, leader int) {
 		if batches == nil {
 			return
 		}
-		var failed error
-		if leader == noLeader {
-			failed = kafka.LeaderNotAvailable
-		} else {
-			failed = p.write(q, batches)
-		}
+		failed := p.write(q, leader, batches)
 		if failed == nil {
 			p.settle(q, batches)
 			wait = p.cfg.RetryMin
@@ -383,7 +378,10 @@ func (p *Producer) collect(q *topicQueue, leader int) []batch {
 
 // write sends one request and notes in each batch what became of it; it returns the first error after which something is to be
 // written again.
-func (p *Producer) write(q *topicQueue, batches []batch) error {
+func (p *Producer) write(q *topicQueue, leader int, batches []batch) error {
+	if leader == noLeader {
+		return retryAll(batches, kafka.LeaderNotAvailable)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.WriteTimeout)
 	defer cancel()
 	req := &produceapi.Request{
@@ -403,10 +401,7 @@ func (p *Producer) write(q *topicQueue, batches []batch) error {
 	}
 	resp, err := p.client.Transport.RoundTrip(ctx, p.client.Addr, req)
 	if err != nil {
-		for i := range batches {
-			batches[i].err, batches[i].again = err, true
-		}
-		return err
+		return retryAll(batches, err)
 	}
 	codes := make(map[int]kafka.Error, len(batches))
 	for _, t := range resp.(*produceapi.Response).Topics {
@@ -429,6 +424,13 @@ func (p *Producer) write(q *topicQueue, batches []batch) error {
 		}
 	}
 	return first
+}
+
+func retryAll(batches []batch, err error) error {
+	for i := range batches {
+		batches[i].err, batches[i].again = err, true
+	}
+	return err
 }
 
 // settle ends the records of a request that are done and puts the others back in front, for the leaders that their

@@ -89,7 +89,13 @@ func (d *Dispatcher) Frame(s *session.Session, f frame.Frame) {
 	if !s.Reader.Authed {
 		// goim: frames before the auth frame are dropped in silence.
 		if f.Op == frame.OpAuth {
-			d.connect(d.ctx, s, f)
+			// Not on the reader's own stack: the call would grow it to 8 KB, of which 4 stay for as long as the session reads.
+			done := make(chan struct{})
+			d.wg.Go(func() {
+				defer close(done)
+				d.connect(d.ctx, s, f)
+			})
+			<-done
 		}
 		return
 	}

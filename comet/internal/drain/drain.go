@@ -52,6 +52,7 @@ func Run(ctx context.Context, cfg Config, p Parts) {
 	var asked []leaving
 	was := make(map[*session.Session]bool, total)
 	looked := begun
+	hurried := false
 	p.Log.Info("drain begun", "sessions", total)
 	credit := 0.0
 	last := begun
@@ -62,7 +63,12 @@ func Run(ctx context.Context, cfg Config, p Parts) {
 		if !now.Before(deadline) || ctx.Err() != nil {
 			break
 		}
-		credit += now.Sub(last).Seconds() * rate(cfg.Rate, p.Spare(), len(waiting), asking-now.Sub(begun))
+		pace, need := pace(cfg.Rate, p.Spare()), need(len(waiting), asking-now.Sub(begun))
+		if need > 1.1*pace && !hurried {
+			hurried = true
+			p.Log.Warn("drain is faster than its pace: the timeout is too short for it", "waiting", len(waiting), "pace", pace, "rate", need)
+		}
+		credit += now.Sub(last).Seconds() * max(pace, need)
 		last = now
 		for credit >= 1 && len(waiting) > 0 {
 			s := waiting[0]
@@ -99,17 +105,21 @@ func Run(ctx context.Context, cfg Config, p Parts) {
 	p.Log.Info("drain ended", "sessions", total, "closed", len(rest), "took", time.Since(begun))
 }
 
-// rate returns the sessions a second to ask: the configured ones, at most what the others can take, but
-// enough for all to be asked in the time that is left.
-func rate(configured float64, spare lease.Spare, waiting int, left time.Duration) float64 {
-	r := configured
-	if spare.HandshakeRate > 0 && spare.HandshakeRate < r {
-		r = spare.HandshakeRate
+// pace returns the sessions a second to ask: the configured ones, at most what the others can take.
+func pace(configured float64, spare lease.Spare) float64 {
+	if spare.HandshakeRate > 0 && spare.HandshakeRate < configured {
+		return spare.HandshakeRate
 	}
+	return configured
+}
+
+// need returns the sessions a second that must be asked for all to be asked in the time that is left. Where that is more than the
+// pace it is what counts: the others would be closed all at once at the end, and come to the other comets in one wave.
+func need(waiting int, left time.Duration) float64 {
 	if left <= 0 {
-		return max(r, float64(waiting)*10)
+		return float64(waiting) * 10
 	}
-	return max(r, float64(waiting)/left.Seconds())
+	return float64(waiting) / left.Seconds()
 }
 
 // ask sends a session away. It returns false if there is nothing to wait for: it has ended, or was closed.

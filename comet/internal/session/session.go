@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unique"
 
 	"github.com/halley-im/halley/comet/internal/outbox"
 	"github.com/halley-im/halley/proto/errcode"
@@ -112,7 +113,9 @@ type Session struct {
 	idle      time.Duration
 	expires   int64 // Now's nanoseconds; 0 never
 	closeDue  int64
-	more      *more
+	// grants are those of many sessions: their tokens differ, what they grant mostly doesn't.
+	grants unique.Handle[string]
+	more   *more
 
 	// Entered and Admitted belong to the gate: what the connection is counted for.
 	Entered, Admitted bool
@@ -127,8 +130,7 @@ type Session struct {
 
 // more is what few sessions need, or for moments only: most are goim's, or idle. Guarded by Session.mu.
 type more struct {
-	rest     []byte // what a short write left
-	grants   []byte
+	rest     []byte        // what a short write left
 	room     chan struct{} // closed when replies were written while the reader waited
 	deferred []func()
 	reqs     Requests
@@ -459,17 +461,17 @@ func (s *Session) wake() {
 func (s *Session) Grants() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.more == nil {
+	if s.grants == (unique.Handle[string]{}) {
 		return nil
 	}
-	return s.more.grants
+	return []byte(s.grants.Value())
 }
 
 // SetGrants keeps what logic wants to be handed with each request.
 func (s *Session) SetGrants(b []byte) {
 	s.mu.Lock()
-	s.extra().grants = b
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	s.grants = unique.Make(string(b))
 }
 
 // SetAccepts replaces the filter of pushed ops.

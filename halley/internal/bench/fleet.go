@@ -38,7 +38,7 @@ type FleetConfig struct {
 	InFlight int
 	// Auth returns the body of session i's auth frame.
 	Auth func(i int) []byte
-	// Progress, if not nil, is told once a second how many are ready while Connect waits.
+	// Progress, if not nil, is told a few times a second how many are ready while Connect waits.
 	Progress func(done int)
 }
 
@@ -156,6 +156,9 @@ func (f *Fleet) call(fn func()) {
 	<-ran
 }
 
+// progressEvery is how often a person is told how far things are.
+const progressEvery = 250 * time.Millisecond
+
 // Connect brings the number of sessions to n and waits until they are ready. It returns an error when ctx
 // ends first or when one was refused.
 func (f *Fleet) Connect(ctx context.Context, n int) error {
@@ -167,7 +170,7 @@ func (f *Fleet) Connect(ctx context.Context, n int) error {
 	defer tick.Stop()
 	told := now()
 	for f.readyCount.Load() < int64(n) {
-		if f.cfg.Progress != nil && now()-told > time.Second {
+		if f.cfg.Progress != nil && now()-told > progressEvery {
 			told = now()
 			f.cfg.Progress(int(f.readyCount.Load()))
 		}

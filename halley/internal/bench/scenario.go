@@ -39,6 +39,9 @@ type Setup struct {
 	Limit bool
 	// Progress tells a person what goes on.
 	Progress func(format string, args ...any)
+	// Bar shows a person how far something has come: set is told how many of most are done, end takes it away. nil: lines of
+	// Progress do.
+	Bar func(what string, most int64) (set func(done int64), end func())
 }
 
 // Result is one row.
@@ -109,12 +112,58 @@ func (s *Setup) fleet(ctx context.Context, n int, room string) (*Fleet, error) {
 	s.Progress("connecting %d sessions over %s", n, s.transport())
 	ctx, cancel := context.WithTimeout(ctx, time.Minute+time.Duration(n)*time.Millisecond)
 	defer cancel()
-	f.cfg.Progress = func(done int) { s.Progress("%d of %d", done, n) }
-	if err := f.Connect(ctx, n); err != nil {
+	if err := s.connect(ctx, f, n); err != nil {
 		f.Close()
 		return nil, err
 	}
 	return f, sleep(ctx, settleTime)
+}
+
+// connect brings the fleet to n sessions, and shows how far it is.
+func (s *Setup) connect(ctx context.Context, f *Fleet, n int) error {
+	if s.Bar != nil {
+		set, end := s.Bar("connecting", int64(n))
+		defer end()
+		f.cfg.Progress = func(done int) { set(int64(done)) }
+	} else {
+		told := now()
+		f.cfg.Progress = func(done int) {
+			if now()-told > time.Second {
+				told = now()
+				s.Progress("%d of %d", done, n)
+			}
+		}
+	}
+	return f.Connect(ctx, n)
+}
+
+// during shows how far a span of time has come, until it is told to end. Its goroutine wakes a few times a second: nothing beside what
+// is measured.
+func (s *Setup) during(what string, d time.Duration) (end func()) {
+	if s.Bar == nil || d <= 0 {
+		return func() {}
+	}
+	set, closeBar := s.Bar(what, d.Milliseconds())
+	stop, done := make(chan struct{}), make(chan struct{})
+	start := now()
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(progressEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				set(min((now() - start).Milliseconds(), d.Milliseconds()))
+			}
+		}
+	}()
+	return func() {
+		close(stop)
+		<-done
+		closeBar()
+	}
 }
 
 // auths makes the bodies of the auth frames before anything is measured.
@@ -162,7 +211,9 @@ func (s *Setup) run(ctx context.Context, f *Fleet, name string, pl plan, unit st
 	}
 	busy0, total0 := machine()
 	start := now()
+	end := s.during(name, pl.duration)
 	sent, err := s.API.push(ctx, pl)
+	end()
 	if sent == nil {
 		return nil, err
 	}
@@ -395,7 +446,10 @@ func (s *Setup) Idle(ctx context.Context, sessions int, wait time.Duration) (*Re
 	}
 	defer f.Close()
 	s.Progress("idle for %s", wait)
-	if err := sleep(ctx, wait); err != nil {
+	end := s.during("idle", wait)
+	err = sleep(ctx, wait)
+	end()
+	if err != nil {
 		return nil, err
 	}
 	spent, err := stop(int64(sessions))
@@ -441,7 +495,7 @@ func (s *Setup) Connect(ctx context.Context, sessions, inFlight int) (*Result, e
 	busy0, total0 := machine()
 	start := now()
 	s.Progress("connecting %d sessions over %s, %d at once", sessions-warm, s.transport(), inFlight)
-	if err := f.Connect(ctx, sessions); err != nil {
+	if err := s.connect(ctx, f, sessions); err != nil {
 		return nil, err
 	}
 	took := now() - start

@@ -84,7 +84,7 @@ func (c *call) uids(a *uidList) ([]string, error) {
 func (s *Server) presenceOf(ctx context.Context, tenant string, uids []string) (*presenceStates, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.d.RouterTimeout)
 	defer cancel()
-	res, err := s.d.Router.GetPresence(ctx, &halleyv1.GetPresenceRequest{Tenant: tenant, Uids: uids})
+	res, err := s.d.Router.GetPresence(ctx, &halleyv1.GetPresenceRequest{Tenant: tenant, Uids: uids, Watch: true})
 	if err != nil {
 		return nil, remote.Error(err)
 	}

@@ -12,16 +12,17 @@ import (
 	"github.com/halley-im/halley/proto/name"
 )
 
-// Presence answers the state of users, in their order. What a lost bucket held is offline until it is rewritten.
-func (s *Store) Presence(ctx context.Context, tenant string, uids []string) (out []*halleyv1.Presence, err error) {
+// Presence answers the state of users, in their order. What a lost bucket held is offline until it is rewritten. watch: who asks
+// is told of changes from now on, and so is told of one that undoes what this answer is ahead of the last announcement, too.
+func (s *Store) Presence(ctx context.Context, tenant string, uids []string, watch bool) (out []*halleyv1.Presence, err error) {
 	err = s.decide(ctx, func(c clock) error {
-		out, err = s.presence(ctx, c, tenant, uids)
+		out, err = s.presence(ctx, c, tenant, uids, watch)
 		return err
 	})
 	return out, err
 }
 
-func (s *Store) presence(ctx context.Context, c clock, tenant string, uids []string) ([]*halleyv1.Presence, error) {
+func (s *Store) presence(ctx context.Context, c clock, tenant string, uids []string, watch bool) ([]*halleyv1.Presence, error) {
 	var ls lookups
 	looks := make([]lookup, len(uids))
 	for i, uid := range uids {
@@ -31,16 +32,49 @@ func (s *Store) presence(ctx context.Context, c clock, tenant string, uids []str
 		return nil, err
 	}
 	out := make([]*halleyv1.Presence, len(uids))
+	var ahead []*edit
 	for i, uid := range uids {
 		u := s.user(looks[i].value())
-		p := &halleyv1.Presence{Uid: uid}
-		p.Online, p.Platforms = u.state(c.live)
-		if !p.Online {
-			p.LastSeen = float64(u.seen())
+		out[i] = u.presence(c, uid)
+		if watch && !u.told && !u.isAnnounced(out[i].Online, out[i].Platforms) {
+			ahead = append(ahead, s.toldEdit(c, looks[i], tenant, uid, &out[i]))
 		}
-		out[i] = p
+	}
+	if len(ahead) > 0 {
+		if _, err := s.apply(ctx, guard{mode: modeWrite}, ahead); err != nil {
+			return nil, err
+		}
 	}
 	return out, nil
+}
+
+func (u *userRecord) presence(c clock, uid string) *halleyv1.Presence {
+	p := &halleyv1.Presence{Uid: uid}
+	p.Online, p.Platforms = u.state(c.live)
+	if !p.Online {
+		p.LastSeen = float64(u.seen())
+	}
+	return p
+}
+
+// toldEdit notes that a watcher is told what out is then.
+func (s *Store) toldEdit(c clock, l lookup, tenant, uid string, out **halleyv1.Presence) *edit {
+	field := userField(tenant, uid)
+	return &edit{bucket: bucketOf(tenant, uid), field: field, old: l.value(), known: true, plan: func(old string, it *item) error {
+		if *c.stale {
+			return errStale
+		}
+		u := s.user(old)
+		*out = u.presence(c, uid)
+		if u.told || u.isAnnounced((*out).Online, (*out).Platforms) {
+			it.skip()
+			return nil
+		}
+		u.told = true
+		it.set(field, u.encode())
+		it.dueOnce(field, s.opt.SettleDelay)
+		return nil
+	}}
 }
 
 // seen is when the uid was last seen; of sessions whose comet has died and that aren't cleared away yet, it is known

@@ -143,6 +143,9 @@ type userRecord struct {
 	// announced and platforms: what the last presence event said, or would have, had anybody watched.
 	announced bool
 	platforms []string
+	// told: somebody who watches was told another state meanwhile, so that the next announcement is one even if it says
+	// what the last one said.
+	told bool
 	// lastSeen is when the last session ended; 0: unknown.
 	lastSeen int64
 	sessions []session
@@ -151,13 +154,16 @@ type userRecord struct {
 const recordForm = 1
 
 func (u *userRecord) encode() string {
-	if len(u.sessions) == 0 && !u.announced && u.lastSeen == 0 {
+	if len(u.sessions) == 0 && !u.announced && !u.told && u.lastSeen == 0 {
 		return ""
 	}
 	b := make([]byte, 0, 32+96*len(u.sessions))
 	flags := byte(recordForm << 4)
 	if u.announced {
 		flags |= 1
+	}
+	if u.told {
+		flags |= 2
 	}
 	b = append(b, flags)
 	b = binary.AppendUvarint(b, uint64(u.lastSeen))
@@ -181,7 +187,7 @@ func decodeUser(v string) (*userRecord, error) {
 	if flags>>4 != recordForm {
 		return nil, errRecord
 	}
-	u.announced = flags&1 != 0
+	u.announced, u.told = flags&1 != 0, flags&2 != 0
 	u.lastSeen = int64(r.uvarint())
 	n := r.uvarint()
 	if n > uint64(len(v)) {
@@ -197,6 +203,11 @@ func decodeUser(v string) (*userRecord, error) {
 		return nil, errRecord
 	}
 	return u, nil
+}
+
+// isAnnounced reports whether a state is what the last announcement said.
+func (u *userRecord) isAnnounced(online bool, platforms []string) bool {
+	return online == u.announced && slices.Equal(platforms, u.platforms)
 }
 
 // state is what is said of a uid: its platforms, each once, sorted; whether it has a session at all.

@@ -3,7 +3,6 @@ package presence
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -158,7 +157,7 @@ func (s *Store) settleUsers(ctx context.Context, c clock, work []claimedWork) er
 		a := &all[i]
 		u := s.user(looks[i].value())
 		a.online, a.platforms = u.state(c.live)
-		a.changed = a.online != u.announced || !slices.Equal(a.platforms, u.platforms)
+		a.changed = u.told || !u.isAnnounced(a.online, a.platforms)
 		watchers, _ := s.room(watch[i].value()).count(c.live)
 		if !a.changed || watchers == 0 && !s.opt.AllPresenceEvents {
 			continue
@@ -186,7 +185,7 @@ func (s *Store) settleUsers(ctx context.Context, c clock, work []claimedWork) er
 		edits[i] = &edit{bucket: a.work.bucket, field: a.work.member, plan: func(old string, it *item) error {
 			if a.changed && old != "" {
 				u := s.user(old)
-				u.announced, u.platforms = a.online, a.platforms
+				u.announced, u.platforms, u.told = a.online, a.platforms, false
 				it.set(a.work.member, u.encode())
 			}
 			it.finished(a.work)

@@ -191,7 +191,7 @@ func (s *Service) Locate(ctx context.Context, r *halleyv1.LocateRequest) (*halle
 // GetPresence implements halleyv1.RouterServer.
 func (s *Service) GetPresence(ctx context.Context, r *halleyv1.GetPresenceRequest) (*halleyv1.GetPresenceResponse, error) {
 	return do(ctx, s, "GetPresence", len(r.GetUids()), func(ctx context.Context) (*halleyv1.GetPresenceResponse, error) {
-		st, err := s.store.Presence(ctx, r.GetTenant(), r.GetUids())
+		st, err := s.store.Presence(ctx, r.GetTenant(), r.GetUids(), r.GetWatch())
 		return &halleyv1.GetPresenceResponse{States: st}, err
 	})
 }

@@ -1843,9 +1843,12 @@ func (x *Place) GetByName() bool {
 }
 
 type GetPresenceRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	Uids          []string               `protobuf:"bytes,2,rep,name=uids,proto3" json:"uids,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Uids   []string               `protobuf:"bytes,2,rep,name=uids,proto3" json:"uids,omitempty"`
+	// Who asks watches the uids from now on: of a state that is ahead of what was announced an event will come even if it
+	// has gone back by then.
+	Watch         bool `protobuf:"varint,3,opt,name=watch,proto3" json:"watch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1892,6 +1895,13 @@ func (x *GetPresenceRequest) GetUids() []string {
 		return x.Uids
 	}
 	return nil
+}
+
+func (x *GetPresenceRequest) GetWatch() bool {
+	if x != nil {
+		return x.Watch
+	}
+	return false
 }
 
 type GetPresenceResponse struct {
@@ -2654,10 +2664,11 @@ const file_halley_v1_router_proto_rawDesc = "" +
 	"\x05Place\x12\x14\n" +
 	"\x05comet\x18\x01 \x01(\rR\x05comet\x12\x19\n" +
 	"\bconn_ids\x18\x02 \x03(\tR\aconnIds\x12\x17\n" +
-	"\aby_name\x18\x03 \x01(\bR\x06byName\"@\n" +
+	"\aby_name\x18\x03 \x01(\bR\x06byName\"V\n" +
 	"\x12GetPresenceRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
-	"\x04uids\x18\x02 \x03(\tR\x04uids\"B\n" +
+	"\x04uids\x18\x02 \x03(\tR\x04uids\x12\x14\n" +
+	"\x05watch\x18\x03 \x01(\bR\x05watch\"B\n" +
 	"\x13GetPresenceResponse\x12+\n" +
 	"\x06states\x18\x01 \x03(\v2\x13.halley.v1.PresenceR\x06states\"[\n" +
 	"\x13ListSessionsRequest\x12\x16\n" +

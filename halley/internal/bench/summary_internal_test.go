@@ -1,0 +1,70 @@
+//go:build linux
+
+package bench
+
+import (
+	"strings"
+	"testing"
+)
+
+// rowOf returns the table's line that begins so.
+func rowOf(t *testing.T, lines, begin string, nth int) string {
+	t.Helper()
+	s, err := ReadSummary(strings.NewReader(lines))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	if err := s.Write(&b, true); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(b.String()) {
+		if strings.HasPrefix(line, "| "+begin) {
+			if nth == 0 {
+				return strings.TrimSpace(line)
+			}
+			nth--
+		}
+	}
+	t.Fatalf("no line %q in\n%s", begin, b.String())
+	return ""
+}
+
+func TestSummaryHoldsFiguresAgainstGoals(t *testing.T) {
+	const head = `{"date":"2026-01-02T03:04:05Z","commit":"abc","machine":"m","version":"v"}` + "\n"
+	for _, tt := range []struct{ name, lines, begin, want string }{
+		{"met", `{"scenario":"lone","transport":"tcp","sessions":1000,"latency":{"p50_ms":6,"p99_ms":15}}`, "lone push", "| p50 6.0 ms, p99 15.0 ms | yes |"},
+		{"missed in part", `{"scenario":"lone","transport":"tcp","sessions":1000,"latency":{"p50_ms":5,"p99_ms":15.1}}`, "lone push", "| p50 yes, p99 no |"},
+		{"missed", `{"scenario":"lone","transport":"tcp","sessions":1000,"latency":{"p50_ms":7,"p99_ms":16}}`, "lone push", "| no |"},
+		{"another size says nothing", `{"scenario":"lone","transport":"tcp","sessions":100,"latency":{"p50_ms":5,"p99_ms":5}}`, "lone push", "| p50 5.0 ms, p99 5.0 ms (100 sessions) | – |"},
+		{"not measured", ``, "lone push", "| not measured | – |"},
+		{"a loss is no goal met", `{"scenario":"lone","transport":"tcp","sessions":1000,"lost":3,"latency":{"p50_ms":5,"p99_ms":5}}`, "lone push", "3 lost, 0 twice, 0 out of order, 0 refused | p50 yes, p99 yes, nothing lost no |"},
+		{"ratio", `{"scenario":"room","transport":"tcp","sessions":1000,"processes":[{"role":"comet","cpu_us_per_unit":7.85},{"role":"job","cpu_us_per_unit":1}],"limit":{"ratio":1.16}}`, "comet CPU", "| 1.16 ×, 7.85 µs | no |"},
+		{"all roles", `{"scenario":"connect","transport":"tcp","sessions":15000,"pushes_per_second":8000.4,"processes":[{"role":"comet","cpu_us_per_unit":100},{"role":"job","cpu_us_per_unit":50}]}`, "connections set up", "| 8,000/s, CPU 150 µs | yes |"},
+		{"memory", `{"scenario":"idle","transport":"ws","sessions":10000,"processes":[{"role":"comet","rss_bytes_per_connection":6760},{"role":"job","rss_bytes_per_connection":5000}]}`, "comet's memory", "| 6.76 KB | yes |"},
+		{"of several runs the last", `{"scenario":"lone","transport":"tcp","sessions":1000,"latency":{"p50_ms":9,"p99_ms":99}}` + "\n" + head, "lone push", "| not measured | – |"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := rowOf(t, head+tt.lines, tt.begin, 0); !strings.HasSuffix(got, tt.want) {
+				t.Errorf("got  %s\nwant … %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestSummaryTellsTheTwoLargeRoomsApart(t *testing.T) {
+	lines := `{"scenario":"room","transport":"tcp","sessions":1000,"latency":{"p50_ms":1,"p99_ms":2},"limit":{"ratio":1}}
+{"scenario":"room","transport":"tcp","sessions":10000,"latency":{"p50_ms":1,"p99_ms":140},"processes":[{"role":"comet","cpu_us_per_unit":1.3}]}
+{"scenario":"room","transport":"tcp","sessions":10000,"latency":{"p50_ms":1,"p99_ms":390},"processes":[{"role":"comet","cpu_us_per_unit":0.6}]}`
+	for begin, want := range map[string]string{"10,000 members": "1.30 µs, p99 140.0 ms | yes |", "the same with": "0.60 µs, p99 390.0 ms | yes |"} {
+		if got := rowOf(t, lines, begin, 0); !strings.HasSuffix(got, want) {
+			t.Errorf("got  %s\nwant … %s", got, want)
+		}
+	}
+}
+
+func TestSummaryOfSomethingElseIsAnError(t *testing.T) {
+	if _, err := ReadSummary(strings.NewReader("no JSON")); err == nil || !strings.Contains(err.Error(), "line 1") {
+		t.Errorf("got %v, want an error that names line 1", err)
+	}
+}
