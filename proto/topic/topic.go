@@ -10,6 +10,7 @@ const (
 	Urgent   = "halley.urgent"   // PushRecord: calls, control deliveries
 	Push     = "halley.push"     // PushRecord
 	Bulk     = "halley.bulk"     // PushRecord: whatever the caller put there, and every push to all
+	Chat     = "halley.chat"     // ChatRecord: proposals by conversation, user changes by uid
 	Upstream = "halley.upstream" // UpstreamRecord: clients' frames for the host's backend
 	Revoked  = "halley.revoked"  // RevokedRecord; one partition
 	Dead     = "halley.dead"     // records that could not be decoded, as they were, with headers that say why
@@ -57,6 +58,12 @@ func Key(tenant string, t *halleyv1.Target) []byte {
 	}
 	return Join(tenant, kind, name)
 }
+
+// ConversationKey returns the record key of a conversation's proposals.
+func ConversationKey(tenant, conversation string) []byte { return Join(tenant, "conv", conversation) }
+
+// UserKey returns the record key of changes that concern one uid alone.
+func UserKey(tenant, uid string) []byte { return Join(tenant, "uid", uid) }
 
 // Join joins parts by a NUL byte, which no identity may contain.
 func Join(parts ...string) []byte {

@@ -30,6 +30,9 @@ function typeOf(field, seen) {
       return message(field.message);
     case "list":
       return (field.listKind === "message" ? message(field.message) : scalar(field.scalar)) + "[]";
+    case "map":
+      // Keys of JSON objects are strings.
+      return `Record<string, ${field.mapKind === "message" ? message(field.message) : scalar(field.scalar)}>`;
     default:
       throw new Error(`${field}: this kind of field is not for clients yet`);
   }

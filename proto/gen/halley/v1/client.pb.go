@@ -290,6 +290,24 @@ type Request struct {
 	//	*Request_SessionRefresh
 	//	*Request_PresenceWatch
 	//	*Request_PresenceUnwatch
+	//	*Request_MessageSend
+	//	*Request_MessageEdit
+	//	*Request_MessageRecall
+	//	*Request_MessageReact
+	//	*Request_MessagePin
+	//	*Request_ConversationList
+	//	*Request_ConversationHistory
+	//	*Request_ConversationMembers
+	//	*Request_ConversationRead
+	//	*Request_Sync
+	//	*Request_GroupCreate
+	//	*Request_GroupAdd
+	//	*Request_GroupRemove
+	//	*Request_GroupLeave
+	//	*Request_GroupRole
+	//	*Request_GroupMute
+	//	*Request_GroupInfo
+	//	*Request_GroupDissolve
 	Method        isRequest_Method `protobuf_oneof:"method"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -395,6 +413,168 @@ func (x *Request) GetPresenceUnwatch() *PresenceUnwatch {
 	return nil
 }
 
+func (x *Request) GetMessageSend() *MessageSend {
+	if x != nil {
+		if x, ok := x.Method.(*Request_MessageSend); ok {
+			return x.MessageSend
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetMessageEdit() *MessageEdit {
+	if x != nil {
+		if x, ok := x.Method.(*Request_MessageEdit); ok {
+			return x.MessageEdit
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetMessageRecall() *MessageRecall {
+	if x != nil {
+		if x, ok := x.Method.(*Request_MessageRecall); ok {
+			return x.MessageRecall
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetMessageReact() *MessageReact {
+	if x != nil {
+		if x, ok := x.Method.(*Request_MessageReact); ok {
+			return x.MessageReact
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetMessagePin() *MessagePin {
+	if x != nil {
+		if x, ok := x.Method.(*Request_MessagePin); ok {
+			return x.MessagePin
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetConversationList() *ConversationList {
+	if x != nil {
+		if x, ok := x.Method.(*Request_ConversationList); ok {
+			return x.ConversationList
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetConversationHistory() *ConversationHistory {
+	if x != nil {
+		if x, ok := x.Method.(*Request_ConversationHistory); ok {
+			return x.ConversationHistory
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetConversationMembers() *ConversationMembers {
+	if x != nil {
+		if x, ok := x.Method.(*Request_ConversationMembers); ok {
+			return x.ConversationMembers
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetConversationRead() *ConversationRead {
+	if x != nil {
+		if x, ok := x.Method.(*Request_ConversationRead); ok {
+			return x.ConversationRead
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetSync() *Sync {
+	if x != nil {
+		if x, ok := x.Method.(*Request_Sync); ok {
+			return x.Sync
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetGroupCreate() *GroupCreate {
+	if x != nil {
+		if x, ok := x.Method.(*Request_GroupCreate); ok {
+			return x.GroupCreate
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetGroupAdd() *GroupAdd {
+	if x != nil {
+		if x, ok := x.Method.(*Request_GroupAdd); ok {
+			return x.GroupAdd
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetGroupRemove() *GroupRemove {
+	if x != nil {
+		if x, ok := x.Method.(*Request_GroupRemove); ok {
+			return x.GroupRemove
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetGroupLeave() *GroupLeave {
+	if x != nil {
+		if x, ok := x.Method.(*Request_GroupLeave); ok {
+			return x.GroupLeave
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetGroupRole() *GroupRole {
+	if x != nil {
+		if x, ok := x.Method.(*Request_GroupRole); ok {
+			return x.GroupRole
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetGroupMute() *GroupMute {
+	if x != nil {
+		if x, ok := x.Method.(*Request_GroupMute); ok {
+			return x.GroupMute
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetGroupInfo() *GroupInfo {
+	if x != nil {
+		if x, ok := x.Method.(*Request_GroupInfo); ok {
+			return x.GroupInfo
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetGroupDissolve() *GroupDissolve {
+	if x != nil {
+		if x, ok := x.Method.(*Request_GroupDissolve); ok {
+			return x.GroupDissolve
+		}
+	}
+	return nil
+}
+
 type isRequest_Method interface {
 	isRequest_Method()
 }
@@ -427,6 +607,78 @@ type Request_PresenceUnwatch struct {
 	PresenceUnwatch *PresenceUnwatch `protobuf:"bytes,7,opt,name=presence_unwatch,json=presence.unwatch,proto3,oneof"`
 }
 
+type Request_MessageSend struct {
+	MessageSend *MessageSend `protobuf:"bytes,20,opt,name=message_send,json=message.send,proto3,oneof"`
+}
+
+type Request_MessageEdit struct {
+	MessageEdit *MessageEdit `protobuf:"bytes,21,opt,name=message_edit,json=message.edit,proto3,oneof"`
+}
+
+type Request_MessageRecall struct {
+	MessageRecall *MessageRecall `protobuf:"bytes,22,opt,name=message_recall,json=message.recall,proto3,oneof"`
+}
+
+type Request_MessageReact struct {
+	MessageReact *MessageReact `protobuf:"bytes,23,opt,name=message_react,json=message.react,proto3,oneof"`
+}
+
+type Request_MessagePin struct {
+	MessagePin *MessagePin `protobuf:"bytes,24,opt,name=message_pin,json=message.pin,proto3,oneof"`
+}
+
+type Request_ConversationList struct {
+	ConversationList *ConversationList `protobuf:"bytes,30,opt,name=conversation_list,json=conversation.list,proto3,oneof"`
+}
+
+type Request_ConversationHistory struct {
+	ConversationHistory *ConversationHistory `protobuf:"bytes,31,opt,name=conversation_history,json=conversation.history,proto3,oneof"`
+}
+
+type Request_ConversationMembers struct {
+	ConversationMembers *ConversationMembers `protobuf:"bytes,32,opt,name=conversation_members,json=conversation.members,proto3,oneof"`
+}
+
+type Request_ConversationRead struct {
+	ConversationRead *ConversationRead `protobuf:"bytes,33,opt,name=conversation_read,json=conversation.read,proto3,oneof"`
+}
+
+type Request_Sync struct {
+	Sync *Sync `protobuf:"bytes,34,opt,name=sync,proto3,oneof"`
+}
+
+type Request_GroupCreate struct {
+	GroupCreate *GroupCreate `protobuf:"bytes,40,opt,name=group_create,json=group.create,proto3,oneof"`
+}
+
+type Request_GroupAdd struct {
+	GroupAdd *GroupAdd `protobuf:"bytes,41,opt,name=group_add,json=group.add,proto3,oneof"`
+}
+
+type Request_GroupRemove struct {
+	GroupRemove *GroupRemove `protobuf:"bytes,42,opt,name=group_remove,json=group.remove,proto3,oneof"`
+}
+
+type Request_GroupLeave struct {
+	GroupLeave *GroupLeave `protobuf:"bytes,43,opt,name=group_leave,json=group.leave,proto3,oneof"`
+}
+
+type Request_GroupRole struct {
+	GroupRole *GroupRole `protobuf:"bytes,44,opt,name=group_role,json=group.role,proto3,oneof"`
+}
+
+type Request_GroupMute struct {
+	GroupMute *GroupMute `protobuf:"bytes,45,opt,name=group_mute,json=group.mute,proto3,oneof"`
+}
+
+type Request_GroupInfo struct {
+	GroupInfo *GroupInfo `protobuf:"bytes,46,opt,name=group_info,json=group.info,proto3,oneof"`
+}
+
+type Request_GroupDissolve struct {
+	GroupDissolve *GroupDissolve `protobuf:"bytes,47,opt,name=group_dissolve,json=group.dissolve,proto3,oneof"`
+}
+
 func (*Request_RoomJoin) isRequest_Method() {}
 
 func (*Request_RoomLeave) isRequest_Method() {}
@@ -441,6 +693,42 @@ func (*Request_PresenceWatch) isRequest_Method() {}
 
 func (*Request_PresenceUnwatch) isRequest_Method() {}
 
+func (*Request_MessageSend) isRequest_Method() {}
+
+func (*Request_MessageEdit) isRequest_Method() {}
+
+func (*Request_MessageRecall) isRequest_Method() {}
+
+func (*Request_MessageReact) isRequest_Method() {}
+
+func (*Request_MessagePin) isRequest_Method() {}
+
+func (*Request_ConversationList) isRequest_Method() {}
+
+func (*Request_ConversationHistory) isRequest_Method() {}
+
+func (*Request_ConversationMembers) isRequest_Method() {}
+
+func (*Request_ConversationRead) isRequest_Method() {}
+
+func (*Request_Sync) isRequest_Method() {}
+
+func (*Request_GroupCreate) isRequest_Method() {}
+
+func (*Request_GroupAdd) isRequest_Method() {}
+
+func (*Request_GroupRemove) isRequest_Method() {}
+
+func (*Request_GroupLeave) isRequest_Method() {}
+
+func (*Request_GroupRole) isRequest_Method() {}
+
+func (*Request_GroupMute) isRequest_Method() {}
+
+func (*Request_GroupInfo) isRequest_Method() {}
+
+func (*Request_GroupDissolve) isRequest_Method() {}
+
 // Reply is the body of op 101; its frame carries its request's seq.
 type Reply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -454,6 +742,24 @@ type Reply struct {
 	//	*Reply_SessionRefresh
 	//	*Reply_PresenceWatch
 	//	*Reply_PresenceUnwatch
+	//	*Reply_MessageSend
+	//	*Reply_MessageEdit
+	//	*Reply_MessageRecall
+	//	*Reply_MessageReact
+	//	*Reply_MessagePin
+	//	*Reply_ConversationList
+	//	*Reply_ConversationHistory
+	//	*Reply_ConversationMembers
+	//	*Reply_ConversationRead
+	//	*Reply_Sync
+	//	*Reply_GroupCreate
+	//	*Reply_GroupAdd
+	//	*Reply_GroupRemove
+	//	*Reply_GroupLeave
+	//	*Reply_GroupRole
+	//	*Reply_GroupMute
+	//	*Reply_GroupInfo
+	//	*Reply_GroupDissolve
 	Result        isReply_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -568,6 +874,168 @@ func (x *Reply) GetPresenceUnwatch() *PresenceUnwatched {
 	return nil
 }
 
+func (x *Reply) GetMessageSend() *Accepted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_MessageSend); ok {
+			return x.MessageSend
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetMessageEdit() *Accepted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_MessageEdit); ok {
+			return x.MessageEdit
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetMessageRecall() *Accepted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_MessageRecall); ok {
+			return x.MessageRecall
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetMessageReact() *Accepted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_MessageReact); ok {
+			return x.MessageReact
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetMessagePin() *Accepted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_MessagePin); ok {
+			return x.MessagePin
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetConversationList() *ConversationPage {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_ConversationList); ok {
+			return x.ConversationList
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetConversationHistory() *EntryPage {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_ConversationHistory); ok {
+			return x.ConversationHistory
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetConversationMembers() *MemberPage {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_ConversationMembers); ok {
+			return x.ConversationMembers
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetConversationRead() *Accepted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_ConversationRead); ok {
+			return x.ConversationRead
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetSync() *SyncPage {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_Sync); ok {
+			return x.Sync
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetGroupCreate() *Accepted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_GroupCreate); ok {
+			return x.GroupCreate
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetGroupAdd() *Accepted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_GroupAdd); ok {
+			return x.GroupAdd
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetGroupRemove() *Accepted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_GroupRemove); ok {
+			return x.GroupRemove
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetGroupLeave() *Accepted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_GroupLeave); ok {
+			return x.GroupLeave
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetGroupRole() *Accepted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_GroupRole); ok {
+			return x.GroupRole
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetGroupMute() *Accepted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_GroupMute); ok {
+			return x.GroupMute
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetGroupInfo() *Accepted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_GroupInfo); ok {
+			return x.GroupInfo
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetGroupDissolve() *Accepted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_GroupDissolve); ok {
+			return x.GroupDissolve
+		}
+	}
+	return nil
+}
+
 type isReply_Result interface {
 	isReply_Result()
 }
@@ -604,6 +1072,78 @@ type Reply_PresenceUnwatch struct {
 	PresenceUnwatch *PresenceUnwatched `protobuf:"bytes,7,opt,name=presence_unwatch,json=presence.unwatch,proto3,oneof"`
 }
 
+type Reply_MessageSend struct {
+	MessageSend *Accepted `protobuf:"bytes,20,opt,name=message_send,json=message.send,proto3,oneof"`
+}
+
+type Reply_MessageEdit struct {
+	MessageEdit *Accepted `protobuf:"bytes,21,opt,name=message_edit,json=message.edit,proto3,oneof"`
+}
+
+type Reply_MessageRecall struct {
+	MessageRecall *Accepted `protobuf:"bytes,22,opt,name=message_recall,json=message.recall,proto3,oneof"`
+}
+
+type Reply_MessageReact struct {
+	MessageReact *Accepted `protobuf:"bytes,23,opt,name=message_react,json=message.react,proto3,oneof"`
+}
+
+type Reply_MessagePin struct {
+	MessagePin *Accepted `protobuf:"bytes,24,opt,name=message_pin,json=message.pin,proto3,oneof"`
+}
+
+type Reply_ConversationList struct {
+	ConversationList *ConversationPage `protobuf:"bytes,30,opt,name=conversation_list,json=conversation.list,proto3,oneof"`
+}
+
+type Reply_ConversationHistory struct {
+	ConversationHistory *EntryPage `protobuf:"bytes,31,opt,name=conversation_history,json=conversation.history,proto3,oneof"`
+}
+
+type Reply_ConversationMembers struct {
+	ConversationMembers *MemberPage `protobuf:"bytes,32,opt,name=conversation_members,json=conversation.members,proto3,oneof"`
+}
+
+type Reply_ConversationRead struct {
+	ConversationRead *Accepted `protobuf:"bytes,33,opt,name=conversation_read,json=conversation.read,proto3,oneof"`
+}
+
+type Reply_Sync struct {
+	Sync *SyncPage `protobuf:"bytes,34,opt,name=sync,proto3,oneof"`
+}
+
+type Reply_GroupCreate struct {
+	GroupCreate *Accepted `protobuf:"bytes,40,opt,name=group_create,json=group.create,proto3,oneof"`
+}
+
+type Reply_GroupAdd struct {
+	GroupAdd *Accepted `protobuf:"bytes,41,opt,name=group_add,json=group.add,proto3,oneof"`
+}
+
+type Reply_GroupRemove struct {
+	GroupRemove *Accepted `protobuf:"bytes,42,opt,name=group_remove,json=group.remove,proto3,oneof"`
+}
+
+type Reply_GroupLeave struct {
+	GroupLeave *Accepted `protobuf:"bytes,43,opt,name=group_leave,json=group.leave,proto3,oneof"`
+}
+
+type Reply_GroupRole struct {
+	GroupRole *Accepted `protobuf:"bytes,44,opt,name=group_role,json=group.role,proto3,oneof"`
+}
+
+type Reply_GroupMute struct {
+	GroupMute *Accepted `protobuf:"bytes,45,opt,name=group_mute,json=group.mute,proto3,oneof"`
+}
+
+type Reply_GroupInfo struct {
+	GroupInfo *Accepted `protobuf:"bytes,46,opt,name=group_info,json=group.info,proto3,oneof"`
+}
+
+type Reply_GroupDissolve struct {
+	GroupDissolve *Accepted `protobuf:"bytes,47,opt,name=group_dissolve,json=group.dissolve,proto3,oneof"`
+}
+
 func (*Reply_Error) isReply_Result() {}
 
 func (*Reply_RoomJoin) isReply_Result() {}
@@ -619,6 +1159,42 @@ func (*Reply_SessionRefresh) isReply_Result() {}
 func (*Reply_PresenceWatch) isReply_Result() {}
 
 func (*Reply_PresenceUnwatch) isReply_Result() {}
+
+func (*Reply_MessageSend) isReply_Result() {}
+
+func (*Reply_MessageEdit) isReply_Result() {}
+
+func (*Reply_MessageRecall) isReply_Result() {}
+
+func (*Reply_MessageReact) isReply_Result() {}
+
+func (*Reply_MessagePin) isReply_Result() {}
+
+func (*Reply_ConversationList) isReply_Result() {}
+
+func (*Reply_ConversationHistory) isReply_Result() {}
+
+func (*Reply_ConversationMembers) isReply_Result() {}
+
+func (*Reply_ConversationRead) isReply_Result() {}
+
+func (*Reply_Sync) isReply_Result() {}
+
+func (*Reply_GroupCreate) isReply_Result() {}
+
+func (*Reply_GroupAdd) isReply_Result() {}
+
+func (*Reply_GroupRemove) isReply_Result() {}
+
+func (*Reply_GroupLeave) isReply_Result() {}
+
+func (*Reply_GroupRole) isReply_Result() {}
+
+func (*Reply_GroupMute) isReply_Result() {}
+
+func (*Reply_GroupInfo) isReply_Result() {}
+
+func (*Reply_GroupDissolve) isReply_Result() {}
 
 // RoomJoin puts the session into a room. Joining twice is harmless.
 type RoomJoin struct {
@@ -1390,6 +1966,10 @@ type Event struct {
 	//	*Event_Resync
 	//	*Event_GoAway
 	//	*Event_Closing
+	//	*Event_MessageStored
+	//	*Event_Entry
+	//	*Event_MessageRejected
+	//	*Event_UserChange
 	Event         isEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1495,6 +2075,42 @@ func (x *Event) GetClosing() *Closing {
 	return nil
 }
 
+func (x *Event) GetMessageStored() *EntryStored {
+	if x != nil {
+		if x, ok := x.Event.(*Event_MessageStored); ok {
+			return x.MessageStored
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetEntry() *EntryStored {
+	if x != nil {
+		if x, ok := x.Event.(*Event_Entry); ok {
+			return x.Entry
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetMessageRejected() *MessageRejected {
+	if x != nil {
+		if x, ok := x.Event.(*Event_MessageRejected); ok {
+			return x.MessageRejected
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetUserChange() *UserChanged {
+	if x != nil {
+		if x, ok := x.Event.(*Event_UserChange); ok {
+			return x.UserChange
+		}
+	}
+	return nil
+}
+
 type isEvent_Event interface {
 	isEvent_Event()
 }
@@ -1527,6 +2143,22 @@ type Event_Closing struct {
 	Closing *Closing `protobuf:"bytes,7,opt,name=closing,proto3,oneof"`
 }
 
+type Event_MessageStored struct {
+	MessageStored *EntryStored `protobuf:"bytes,20,opt,name=message_stored,json=message.stored,proto3,oneof"`
+}
+
+type Event_Entry struct {
+	Entry *EntryStored `protobuf:"bytes,21,opt,name=entry,proto3,oneof"`
+}
+
+type Event_MessageRejected struct {
+	MessageRejected *MessageRejected `protobuf:"bytes,22,opt,name=message_rejected,json=message.rejected,proto3,oneof"`
+}
+
+type Event_UserChange struct {
+	UserChange *UserChanged `protobuf:"bytes,23,opt,name=user_change,json=user.change,proto3,oneof"`
+}
+
 func (*Event_RoomMessage) isEvent_Event() {}
 
 func (*Event_RoomMember) isEvent_Event() {}
@@ -1540,6 +2172,14 @@ func (*Event_Resync) isEvent_Event() {}
 func (*Event_GoAway) isEvent_Event() {}
 
 func (*Event_Closing) isEvent_Event() {}
+
+func (*Event_MessageStored) isEvent_Event() {}
+
+func (*Event_Entry) isEvent_Event() {}
+
+func (*Event_MessageRejected) isEvent_Event() {}
+
+func (*Event_UserChange) isEvent_Event() {}
 
 // RoomMessage is a message of a member of the room.
 type RoomMessage struct {
@@ -1873,6 +2513,2304 @@ func (x *Closing) GetError() *Error {
 	return nil
 }
 
+// MessageSend sends a message. The same client_msg_id may be sent again and again: it has one outcome. The conversation's next
+// message is best sent when this one's reply has come, so that the order is the sender's.
+type MessageSend struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Conversation string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	// The sender's own id of the message, 1 to 64 bytes.
+	ClientMsgId string `protobuf:"bytes,2,opt,name=client_msg_id,proto3" json:"client_msg_id,omitempty"`
+	// Any JSON value, at most 32 KiB.
+	Body     *structpb.Value `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
+	Mentions []string        `protobuf:"bytes,4,rep,name=mentions,proto3" json:"mentions,omitempty"`
+	// Owner and admins of a group only.
+	MentionAll    bool `protobuf:"varint,5,opt,name=mention_all,proto3" json:"mention_all,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MessageSend) Reset() {
+	*x = MessageSend{}
+	mi := &file_halley_v1_client_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MessageSend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MessageSend) ProtoMessage() {}
+
+func (x *MessageSend) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MessageSend.ProtoReflect.Descriptor instead.
+func (*MessageSend) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *MessageSend) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *MessageSend) GetClientMsgId() string {
+	if x != nil {
+		return x.ClientMsgId
+	}
+	return ""
+}
+
+func (x *MessageSend) GetBody() *structpb.Value {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *MessageSend) GetMentions() []string {
+	if x != nil {
+		return x.Mentions
+	}
+	return nil
+}
+
+func (x *MessageSend) GetMentionAll() bool {
+	if x != nil {
+		return x.MentionAll
+	}
+	return false
+}
+
+// Accepted says that the outcome will be told: message.stored or entry, or message.rejected. It promises no place.
+type Accepted struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Id         string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	AcceptedAt float64                `protobuf:"fixed64,2,opt,name=accepted_at,proto3" json:"accepted_at,omitempty"`
+	// group.create: the new conversation.
+	Conversation  string `protobuf:"bytes,3,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Accepted) Reset() {
+	*x = Accepted{}
+	mi := &file_halley_v1_client_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Accepted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Accepted) ProtoMessage() {}
+
+func (x *Accepted) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Accepted.ProtoReflect.Descriptor instead.
+func (*Accepted) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Accepted) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Accepted) GetAcceptedAt() float64 {
+	if x != nil {
+		return x.AcceptedAt
+	}
+	return 0
+}
+
+func (x *Accepted) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+// MessageEdit puts another body in the place of one's own message's.
+type MessageEdit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conversation  string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	ClientMsgId   string                 `protobuf:"bytes,2,opt,name=client_msg_id,proto3" json:"client_msg_id,omitempty"`
+	Seq           float64                `protobuf:"fixed64,3,opt,name=seq,proto3" json:"seq,omitempty"`
+	Body          *structpb.Value        `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`
+	Mentions      []string               `protobuf:"bytes,5,rep,name=mentions,proto3" json:"mentions,omitempty"`
+	MentionAll    bool                   `protobuf:"varint,6,opt,name=mention_all,proto3" json:"mention_all,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MessageEdit) Reset() {
+	*x = MessageEdit{}
+	mi := &file_halley_v1_client_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MessageEdit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MessageEdit) ProtoMessage() {}
+
+func (x *MessageEdit) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MessageEdit.ProtoReflect.Descriptor instead.
+func (*MessageEdit) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *MessageEdit) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *MessageEdit) GetClientMsgId() string {
+	if x != nil {
+		return x.ClientMsgId
+	}
+	return ""
+}
+
+func (x *MessageEdit) GetSeq() float64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *MessageEdit) GetBody() *structpb.Value {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *MessageEdit) GetMentions() []string {
+	if x != nil {
+		return x.Mentions
+	}
+	return nil
+}
+
+func (x *MessageEdit) GetMentionAll() bool {
+	if x != nil {
+		return x.MentionAll
+	}
+	return false
+}
+
+// MessageRecall empties a message.
+type MessageRecall struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conversation  string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	ClientMsgId   string                 `protobuf:"bytes,2,opt,name=client_msg_id,proto3" json:"client_msg_id,omitempty"`
+	Seq           float64                `protobuf:"fixed64,3,opt,name=seq,proto3" json:"seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MessageRecall) Reset() {
+	*x = MessageRecall{}
+	mi := &file_halley_v1_client_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MessageRecall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MessageRecall) ProtoMessage() {}
+
+func (x *MessageRecall) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MessageRecall.ProtoReflect.Descriptor instead.
+func (*MessageRecall) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *MessageRecall) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *MessageRecall) GetClientMsgId() string {
+	if x != nil {
+		return x.ClientMsgId
+	}
+	return ""
+}
+
+func (x *MessageRecall) GetSeq() float64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+// MessageReact adds a reaction to a message, or takes it away.
+type MessageReact struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Conversation string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	ClientMsgId  string                 `protobuf:"bytes,2,opt,name=client_msg_id,proto3" json:"client_msg_id,omitempty"`
+	Seq          float64                `protobuf:"fixed64,3,opt,name=seq,proto3" json:"seq,omitempty"`
+	// 1 to 64 bytes, an emoji as a rule.
+	Reaction      string `protobuf:"bytes,4,opt,name=reaction,proto3" json:"reaction,omitempty"`
+	Off           bool   `protobuf:"varint,5,opt,name=off,proto3" json:"off,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MessageReact) Reset() {
+	*x = MessageReact{}
+	mi := &file_halley_v1_client_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MessageReact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MessageReact) ProtoMessage() {}
+
+func (x *MessageReact) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MessageReact.ProtoReflect.Descriptor instead.
+func (*MessageReact) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *MessageReact) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *MessageReact) GetClientMsgId() string {
+	if x != nil {
+		return x.ClientMsgId
+	}
+	return ""
+}
+
+func (x *MessageReact) GetSeq() float64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *MessageReact) GetReaction() string {
+	if x != nil {
+		return x.Reaction
+	}
+	return ""
+}
+
+func (x *MessageReact) GetOff() bool {
+	if x != nil {
+		return x.Off
+	}
+	return false
+}
+
+// MessagePin puts a message on the conversation's board, or takes it down.
+type MessagePin struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conversation  string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	ClientMsgId   string                 `protobuf:"bytes,2,opt,name=client_msg_id,proto3" json:"client_msg_id,omitempty"`
+	Seq           float64                `protobuf:"fixed64,3,opt,name=seq,proto3" json:"seq,omitempty"`
+	Off           bool                   `protobuf:"varint,4,opt,name=off,proto3" json:"off,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MessagePin) Reset() {
+	*x = MessagePin{}
+	mi := &file_halley_v1_client_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MessagePin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MessagePin) ProtoMessage() {}
+
+func (x *MessagePin) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MessagePin.ProtoReflect.Descriptor instead.
+func (*MessagePin) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *MessagePin) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *MessagePin) GetClientMsgId() string {
+	if x != nil {
+		return x.ClientMsgId
+	}
+	return ""
+}
+
+func (x *MessagePin) GetSeq() float64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *MessagePin) GetOff() bool {
+	if x != nil {
+		return x.Off
+	}
+	return false
+}
+
+// ConversationList lists one's conversations, those with the newest message first, in pages.
+type ConversationList struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ConversationPage.next of the page before; empty for the first.
+	Cursor string `protobuf:"bytes,1,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// 1 to 200; 0 means 50.
+	Limit         uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConversationList) Reset() {
+	*x = ConversationList{}
+	mi := &file_halley_v1_client_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConversationList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConversationList) ProtoMessage() {}
+
+func (x *ConversationList) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConversationList.ProtoReflect.Descriptor instead.
+func (*ConversationList) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ConversationList) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *ConversationList) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ConversationPage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conversations []*Conversation        `protobuf:"bytes,1,rep,name=conversations,proto3" json:"conversations,omitempty"`
+	Next          string                 `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConversationPage) Reset() {
+	*x = ConversationPage{}
+	mi := &file_halley_v1_client_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConversationPage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConversationPage) ProtoMessage() {}
+
+func (x *ConversationPage) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConversationPage.ProtoReflect.Descriptor instead.
+func (*ConversationPage) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ConversationPage) GetConversations() []*Conversation {
+	if x != nil {
+		return x.Conversations
+	}
+	return nil
+}
+
+func (x *ConversationPage) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+// Conversation is one of the asker's conversations.
+type Conversation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// direct, group or inbox.
+	Type         string  `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	Title        string  `protobuf:"bytes,3,opt,name=title,proto3" json:"title,omitempty"`
+	Avatar       string  `protobuf:"bytes,4,opt,name=avatar,proto3" json:"avatar,omitempty"`
+	Announcement string  `protobuf:"bytes,5,opt,name=announcement,proto3" json:"announcement,omitempty"`
+	Owner        string  `protobuf:"bytes,6,opt,name=owner,proto3" json:"owner,omitempty"`
+	Dissolved    bool    `protobuf:"varint,7,opt,name=dissolved,proto3" json:"dissolved,omitempty"`
+	MuteAll      bool    `protobuf:"varint,8,opt,name=mute_all,proto3" json:"mute_all,omitempty"`
+	Members      uint32  `protobuf:"varint,9,opt,name=members,proto3" json:"members,omitempty"`
+	LastSeq      float64 `protobuf:"fixed64,10,opt,name=last_seq,proto3" json:"last_seq,omitempty"`
+	LastAt       float64 `protobuf:"fixed64,11,opt,name=last_at,proto3" json:"last_at,omitempty"`
+	// The last message, if the asker may see it.
+	Last *Entry `protobuf:"bytes,12,opt,name=last,proto3" json:"last,omitempty"`
+	// Messages after the asker's read marker, and how many of them mention him or everybody.
+	Unread       uint32  `protobuf:"varint,13,opt,name=unread,proto3" json:"unread,omitempty"`
+	Mentions     uint32  `protobuf:"varint,14,opt,name=mentions,proto3" json:"mentions,omitempty"`
+	FirstMention float64 `protobuf:"fixed64,15,opt,name=first_mention,proto3" json:"first_mention,omitempty"`
+	ReadSeq      float64 `protobuf:"fixed64,16,opt,name=read_seq,proto3" json:"read_seq,omitempty"`
+	DeliveredSeq float64 `protobuf:"fixed64,17,opt,name=delivered_seq,proto3" json:"delivered_seq,omitempty"`
+	// none, member, admin or owner: the asker's role.
+	Role string `protobuf:"bytes,18,opt,name=role,proto3" json:"role,omitempty"`
+	// The first seq that the asker may read.
+	VisibleFrom float64 `protobuf:"fixed64,19,opt,name=visible_from,proto3" json:"visible_from,omitempty"`
+	// by_admins, by_members or open.
+	JoinPolicy    string `protobuf:"bytes,20,opt,name=join_policy,proto3" json:"join_policy,omitempty"`
+	HistoryOpen   bool   `protobuf:"varint,21,opt,name=history_open,proto3" json:"history_open,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Conversation) Reset() {
+	*x = Conversation{}
+	mi := &file_halley_v1_client_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Conversation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Conversation) ProtoMessage() {}
+
+func (x *Conversation) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Conversation.ProtoReflect.Descriptor instead.
+func (*Conversation) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Conversation) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Conversation) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Conversation) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *Conversation) GetAvatar() string {
+	if x != nil {
+		return x.Avatar
+	}
+	return ""
+}
+
+func (x *Conversation) GetAnnouncement() string {
+	if x != nil {
+		return x.Announcement
+	}
+	return ""
+}
+
+func (x *Conversation) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Conversation) GetDissolved() bool {
+	if x != nil {
+		return x.Dissolved
+	}
+	return false
+}
+
+func (x *Conversation) GetMuteAll() bool {
+	if x != nil {
+		return x.MuteAll
+	}
+	return false
+}
+
+func (x *Conversation) GetMembers() uint32 {
+	if x != nil {
+		return x.Members
+	}
+	return 0
+}
+
+func (x *Conversation) GetLastSeq() float64 {
+	if x != nil {
+		return x.LastSeq
+	}
+	return 0
+}
+
+func (x *Conversation) GetLastAt() float64 {
+	if x != nil {
+		return x.LastAt
+	}
+	return 0
+}
+
+func (x *Conversation) GetLast() *Entry {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+func (x *Conversation) GetUnread() uint32 {
+	if x != nil {
+		return x.Unread
+	}
+	return 0
+}
+
+func (x *Conversation) GetMentions() uint32 {
+	if x != nil {
+		return x.Mentions
+	}
+	return 0
+}
+
+func (x *Conversation) GetFirstMention() float64 {
+	if x != nil {
+		return x.FirstMention
+	}
+	return 0
+}
+
+func (x *Conversation) GetReadSeq() float64 {
+	if x != nil {
+		return x.ReadSeq
+	}
+	return 0
+}
+
+func (x *Conversation) GetDeliveredSeq() float64 {
+	if x != nil {
+		return x.DeliveredSeq
+	}
+	return 0
+}
+
+func (x *Conversation) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Conversation) GetVisibleFrom() float64 {
+	if x != nil {
+		return x.VisibleFrom
+	}
+	return 0
+}
+
+func (x *Conversation) GetJoinPolicy() string {
+	if x != nil {
+		return x.JoinPolicy
+	}
+	return ""
+}
+
+func (x *Conversation) GetHistoryOpen() bool {
+	if x != nil {
+		return x.HistoryOpen
+	}
+	return false
+}
+
+// Entry is a stored entry: a message as it is now, or a change.
+type Entry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Seq   float64                `protobuf:"fixed64,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	// message, edit, recall, reaction, pin, created, joined, left, removed, role, muted, info or dissolved.
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Empty: the system.
+	From        string  `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	ClientMsgId string  `protobuf:"bytes,4,opt,name=client_msg_id,proto3" json:"client_msg_id,omitempty"`
+	ServerTime  float64 `protobuf:"fixed64,5,opt,name=server_time,proto3" json:"server_time,omitempty"`
+	// Messages up to this entry and including it.
+	MsgNo float64 `protobuf:"fixed64,6,opt,name=msg_no,proto3" json:"msg_no,omitempty"`
+	// The last entry that changed this one; what came up to it is in here.
+	ChangedSeq float64 `protobuf:"fixed64,7,opt,name=changed_seq,proto3" json:"changed_seq,omitempty"`
+	// Of a change: the message that it changes.
+	Target        float64         `protobuf:"fixed64,8,opt,name=target,proto3" json:"target,omitempty"`
+	Body          *structpb.Value `protobuf:"bytes,9,opt,name=body,proto3" json:"body,omitempty"`
+	Mentions      []string        `protobuf:"bytes,10,rep,name=mentions,proto3" json:"mentions,omitempty"`
+	MentionAll    bool            `protobuf:"varint,11,opt,name=mention_all,proto3" json:"mention_all,omitempty"`
+	Members       []string        `protobuf:"bytes,12,rep,name=members,proto3" json:"members,omitempty"`
+	Role          string          `protobuf:"bytes,13,opt,name=role,proto3" json:"role,omitempty"`
+	MutedUntil    float64         `protobuf:"fixed64,14,opt,name=muted_until,proto3" json:"muted_until,omitempty"`
+	Reaction      string          `protobuf:"bytes,15,opt,name=reaction,proto3" json:"reaction,omitempty"`
+	Off           bool            `protobuf:"varint,16,opt,name=off,proto3" json:"off,omitempty"`
+	Info          *structpb.Value `protobuf:"bytes,17,opt,name=info,proto3" json:"info,omitempty"`
+	Edited        bool            `protobuf:"varint,18,opt,name=edited,proto3" json:"edited,omitempty"`
+	Recalled      bool            `protobuf:"varint,19,opt,name=recalled,proto3" json:"recalled,omitempty"`
+	Pinned        bool            `protobuf:"varint,20,opt,name=pinned,proto3" json:"pinned,omitempty"`
+	Reactions     []*Reaction     `protobuf:"bytes,21,rep,name=reactions,proto3" json:"reactions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Entry) Reset() {
+	*x = Entry{}
+	mi := &file_halley_v1_client_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Entry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Entry) ProtoMessage() {}
+
+func (x *Entry) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Entry.ProtoReflect.Descriptor instead.
+func (*Entry) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Entry) GetSeq() float64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Entry) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Entry) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Entry) GetClientMsgId() string {
+	if x != nil {
+		return x.ClientMsgId
+	}
+	return ""
+}
+
+func (x *Entry) GetServerTime() float64 {
+	if x != nil {
+		return x.ServerTime
+	}
+	return 0
+}
+
+func (x *Entry) GetMsgNo() float64 {
+	if x != nil {
+		return x.MsgNo
+	}
+	return 0
+}
+
+func (x *Entry) GetChangedSeq() float64 {
+	if x != nil {
+		return x.ChangedSeq
+	}
+	return 0
+}
+
+func (x *Entry) GetTarget() float64 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *Entry) GetBody() *structpb.Value {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *Entry) GetMentions() []string {
+	if x != nil {
+		return x.Mentions
+	}
+	return nil
+}
+
+func (x *Entry) GetMentionAll() bool {
+	if x != nil {
+		return x.MentionAll
+	}
+	return false
+}
+
+func (x *Entry) GetMembers() []string {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *Entry) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Entry) GetMutedUntil() float64 {
+	if x != nil {
+		return x.MutedUntil
+	}
+	return 0
+}
+
+func (x *Entry) GetReaction() string {
+	if x != nil {
+		return x.Reaction
+	}
+	return ""
+}
+
+func (x *Entry) GetOff() bool {
+	if x != nil {
+		return x.Off
+	}
+	return false
+}
+
+func (x *Entry) GetInfo() *structpb.Value {
+	if x != nil {
+		return x.Info
+	}
+	return nil
+}
+
+func (x *Entry) GetEdited() bool {
+	if x != nil {
+		return x.Edited
+	}
+	return false
+}
+
+func (x *Entry) GetRecalled() bool {
+	if x != nil {
+		return x.Recalled
+	}
+	return false
+}
+
+func (x *Entry) GetPinned() bool {
+	if x != nil {
+		return x.Pinned
+	}
+	return false
+}
+
+func (x *Entry) GetReactions() []*Reaction {
+	if x != nil {
+		return x.Reactions
+	}
+	return nil
+}
+
+type Reaction struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reaction      string                 `protobuf:"bytes,1,opt,name=reaction,proto3" json:"reaction,omitempty"`
+	Count         uint32                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	Uids          []string               `protobuf:"bytes,3,rep,name=uids,proto3" json:"uids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reaction) Reset() {
+	*x = Reaction{}
+	mi := &file_halley_v1_client_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reaction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reaction) ProtoMessage() {}
+
+func (x *Reaction) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reaction.ProtoReflect.Descriptor instead.
+func (*Reaction) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Reaction) GetReaction() string {
+	if x != nil {
+		return x.Reaction
+	}
+	return ""
+}
+
+func (x *Reaction) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Reaction) GetUids() []string {
+	if x != nil {
+		return x.Uids
+	}
+	return nil
+}
+
+// ConversationHistory asks for entries: from from to to, both included, or, with before, backwards from there; 0: from the end.
+type ConversationHistory struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Conversation string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	From         float64                `protobuf:"fixed64,2,opt,name=from,proto3" json:"from,omitempty"`
+	To           float64                `protobuf:"fixed64,3,opt,name=to,proto3" json:"to,omitempty"`
+	Before       float64                `protobuf:"fixed64,4,opt,name=before,proto3" json:"before,omitempty"`
+	// 1 to 200; 0 means 50.
+	Limit         uint32 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConversationHistory) Reset() {
+	*x = ConversationHistory{}
+	mi := &file_halley_v1_client_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConversationHistory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConversationHistory) ProtoMessage() {}
+
+func (x *ConversationHistory) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConversationHistory.ProtoReflect.Descriptor instead.
+func (*ConversationHistory) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ConversationHistory) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *ConversationHistory) GetFrom() float64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *ConversationHistory) GetTo() float64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *ConversationHistory) GetBefore() float64 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
+}
+
+func (x *ConversationHistory) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// EntryPage has entries in the order of seq.
+type EntryPage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entries       []*Entry               `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EntryPage) Reset() {
+	*x = EntryPage{}
+	mi := &file_halley_v1_client_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EntryPage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EntryPage) ProtoMessage() {}
+
+func (x *EntryPage) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EntryPage.ProtoReflect.Descriptor instead.
+func (*EntryPage) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *EntryPage) GetEntries() []*Entry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+// ConversationMembers lists members in the order of their uids, in pages; with read_seq those who have read up to there.
+type ConversationMembers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conversation  string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	Cursor        string                 `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	Limit         uint32                 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	ReadSeq       float64                `protobuf:"fixed64,4,opt,name=read_seq,proto3" json:"read_seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConversationMembers) Reset() {
+	*x = ConversationMembers{}
+	mi := &file_halley_v1_client_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConversationMembers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConversationMembers) ProtoMessage() {}
+
+func (x *ConversationMembers) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConversationMembers.ProtoReflect.Descriptor instead.
+func (*ConversationMembers) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ConversationMembers) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *ConversationMembers) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *ConversationMembers) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ConversationMembers) GetReadSeq() float64 {
+	if x != nil {
+		return x.ReadSeq
+	}
+	return 0
+}
+
+type MemberPage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Members       []*ConversationMember  `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
+	Next          string                 `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemberPage) Reset() {
+	*x = MemberPage{}
+	mi := &file_halley_v1_client_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberPage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberPage) ProtoMessage() {}
+
+func (x *MemberPage) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberPage.ProtoReflect.Descriptor instead.
+func (*MemberPage) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *MemberPage) GetMembers() []*ConversationMember {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *MemberPage) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+type ConversationMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uid           string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	ReadSeq       float64                `protobuf:"fixed64,3,opt,name=read_seq,proto3" json:"read_seq,omitempty"`
+	DeliveredSeq  float64                `protobuf:"fixed64,4,opt,name=delivered_seq,proto3" json:"delivered_seq,omitempty"`
+	MutedUntil    float64                `protobuf:"fixed64,5,opt,name=muted_until,proto3" json:"muted_until,omitempty"`
+	JoinedAt      float64                `protobuf:"fixed64,6,opt,name=joined_at,proto3" json:"joined_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConversationMember) Reset() {
+	*x = ConversationMember{}
+	mi := &file_halley_v1_client_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConversationMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConversationMember) ProtoMessage() {}
+
+func (x *ConversationMember) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConversationMember.ProtoReflect.Descriptor instead.
+func (*ConversationMember) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *ConversationMember) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *ConversationMember) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *ConversationMember) GetReadSeq() float64 {
+	if x != nil {
+		return x.ReadSeq
+	}
+	return 0
+}
+
+func (x *ConversationMember) GetDeliveredSeq() float64 {
+	if x != nil {
+		return x.DeliveredSeq
+	}
+	return 0
+}
+
+func (x *ConversationMember) GetMutedUntil() float64 {
+	if x != nil {
+		return x.MutedUntil
+	}
+	return 0
+}
+
+func (x *ConversationMember) GetJoinedAt() float64 {
+	if x != nil {
+		return x.JoinedAt
+	}
+	return 0
+}
+
+// ConversationRead raises the asker's markers; 0 leaves one.
+type ConversationRead struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conversation  string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	ReadSeq       float64                `protobuf:"fixed64,2,opt,name=read_seq,proto3" json:"read_seq,omitempty"`
+	DeliveredSeq  float64                `protobuf:"fixed64,3,opt,name=delivered_seq,proto3" json:"delivered_seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConversationRead) Reset() {
+	*x = ConversationRead{}
+	mi := &file_halley_v1_client_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConversationRead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConversationRead) ProtoMessage() {}
+
+func (x *ConversationRead) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConversationRead.ProtoReflect.Descriptor instead.
+func (*ConversationRead) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *ConversationRead) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *ConversationRead) GetReadSeq() float64 {
+	if x != nil {
+		return x.ReadSeq
+	}
+	return 0
+}
+
+func (x *ConversationRead) GetDeliveredSeq() float64 {
+	if x != nil {
+		return x.DeliveredSeq
+	}
+	return 0
+}
+
+// Sync asks for all that is newer than what a device has, in pages: ask again with what the page brought while more is true.
+type Sync struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The last seq of each conversation up to which the device has everything.
+	Conversations map[string]float64 `protobuf:"bytes,1,rep,name=conversations,proto3" json:"conversations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	UserChange    float64            `protobuf:"fixed64,2,opt,name=user_change,proto3" json:"user_change,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sync) Reset() {
+	*x = Sync{}
+	mi := &file_halley_v1_client_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sync) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sync) ProtoMessage() {}
+
+func (x *Sync) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sync.ProtoReflect.Descriptor instead.
+func (*Sync) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *Sync) GetConversations() map[string]float64 {
+	if x != nil {
+		return x.Conversations
+	}
+	return nil
+}
+
+func (x *Sync) GetUserChange() float64 {
+	if x != nil {
+		return x.UserChange
+	}
+	return 0
+}
+
+type SyncPage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those with something new, the newest first.
+	Conversations []*SyncConversation `protobuf:"bytes,1,rep,name=conversations,proto3" json:"conversations,omitempty"`
+	UserChanges   []*UserChanged      `protobuf:"bytes,2,rep,name=user_changes,proto3" json:"user_changes,omitempty"`
+	More          bool                `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncPage) Reset() {
+	*x = SyncPage{}
+	mi := &file_halley_v1_client_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncPage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncPage) ProtoMessage() {}
+
+func (x *SyncPage) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncPage.ProtoReflect.Descriptor instead.
+func (*SyncPage) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *SyncPage) GetConversations() []*SyncConversation {
+	if x != nil {
+		return x.Conversations
+	}
+	return nil
+}
+
+func (x *SyncPage) GetUserChanges() []*UserChanged {
+	if x != nil {
+		return x.UserChanges
+	}
+	return nil
+}
+
+func (x *SyncPage) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+type SyncConversation struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Conversation *Conversation          `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	Entries      []*Entry               `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	// Entries are the newest ones and don't follow what the device has, which is stale: history has what it needs.
+	Reset_        bool `protobuf:"varint,3,opt,name=reset,proto3" json:"reset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncConversation) Reset() {
+	*x = SyncConversation{}
+	mi := &file_halley_v1_client_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncConversation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncConversation) ProtoMessage() {}
+
+func (x *SyncConversation) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncConversation.ProtoReflect.Descriptor instead.
+func (*SyncConversation) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *SyncConversation) GetConversation() *Conversation {
+	if x != nil {
+		return x.Conversation
+	}
+	return nil
+}
+
+func (x *SyncConversation) GetEntries() []*Entry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *SyncConversation) GetReset_() bool {
+	if x != nil {
+		return x.Reset_
+	}
+	return false
+}
+
+// UserChanged is a change that concerns the asker alone, by its number.
+type UserChanged struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        float64                `protobuf:"fixed64,1,opt,name=number,proto3" json:"number,omitempty"`
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Object        string                 `protobuf:"bytes,3,opt,name=object,proto3" json:"object,omitempty"`
+	Value         *structpb.Value        `protobuf:"bytes,4,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserChanged) Reset() {
+	*x = UserChanged{}
+	mi := &file_halley_v1_client_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserChanged) ProtoMessage() {}
+
+func (x *UserChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserChanged.ProtoReflect.Descriptor instead.
+func (*UserChanged) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *UserChanged) GetNumber() float64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *UserChanged) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *UserChanged) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *UserChanged) GetValue() *structpb.Value {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+// EntryStored is a new entry of one of the session's conversations.
+type EntryStored struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conversation  string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	Entry         *Entry                 `protobuf:"bytes,2,opt,name=entry,proto3" json:"entry,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EntryStored) Reset() {
+	*x = EntryStored{}
+	mi := &file_halley_v1_client_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EntryStored) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EntryStored) ProtoMessage() {}
+
+func (x *EntryStored) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EntryStored.ProtoReflect.Descriptor instead.
+func (*EntryStored) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *EntryStored) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *EntryStored) GetEntry() *Entry {
+	if x != nil {
+		return x.Entry
+	}
+	return nil
+}
+
+// MessageRejected tells the sender that what was accepted became no entry.
+type MessageRejected struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conversation  string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	ClientMsgId   string                 `protobuf:"bytes,2,opt,name=client_msg_id,proto3" json:"client_msg_id,omitempty"`
+	Error         *Error                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MessageRejected) Reset() {
+	*x = MessageRejected{}
+	mi := &file_halley_v1_client_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MessageRejected) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MessageRejected) ProtoMessage() {}
+
+func (x *MessageRejected) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MessageRejected.ProtoReflect.Descriptor instead.
+func (*MessageRejected) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *MessageRejected) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *MessageRejected) GetClientMsgId() string {
+	if x != nil {
+		return x.ClientMsgId
+	}
+	return ""
+}
+
+func (x *MessageRejected) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+// GroupCreate makes a group; the sender is its owner.
+type GroupCreate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ClientMsgId   string                 `protobuf:"bytes,1,opt,name=client_msg_id,proto3" json:"client_msg_id,omitempty"`
+	Title         string                 `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`
+	Members       []string               `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupCreate) Reset() {
+	*x = GroupCreate{}
+	mi := &file_halley_v1_client_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupCreate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupCreate) ProtoMessage() {}
+
+func (x *GroupCreate) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupCreate.ProtoReflect.Descriptor instead.
+func (*GroupCreate) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *GroupCreate) GetClientMsgId() string {
+	if x != nil {
+		return x.ClientMsgId
+	}
+	return ""
+}
+
+func (x *GroupCreate) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *GroupCreate) GetMembers() []string {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+// GroupAdd adds members: others, or oneself to an open group.
+type GroupAdd struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conversation  string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	ClientMsgId   string                 `protobuf:"bytes,2,opt,name=client_msg_id,proto3" json:"client_msg_id,omitempty"`
+	Members       []string               `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupAdd) Reset() {
+	*x = GroupAdd{}
+	mi := &file_halley_v1_client_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupAdd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupAdd) ProtoMessage() {}
+
+func (x *GroupAdd) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupAdd.ProtoReflect.Descriptor instead.
+func (*GroupAdd) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *GroupAdd) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *GroupAdd) GetClientMsgId() string {
+	if x != nil {
+		return x.ClientMsgId
+	}
+	return ""
+}
+
+func (x *GroupAdd) GetMembers() []string {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+type GroupRemove struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conversation  string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	ClientMsgId   string                 `protobuf:"bytes,2,opt,name=client_msg_id,proto3" json:"client_msg_id,omitempty"`
+	Members       []string               `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupRemove) Reset() {
+	*x = GroupRemove{}
+	mi := &file_halley_v1_client_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupRemove) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupRemove) ProtoMessage() {}
+
+func (x *GroupRemove) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupRemove.ProtoReflect.Descriptor instead.
+func (*GroupRemove) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *GroupRemove) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *GroupRemove) GetClientMsgId() string {
+	if x != nil {
+		return x.ClientMsgId
+	}
+	return ""
+}
+
+func (x *GroupRemove) GetMembers() []string {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+type GroupLeave struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conversation  string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	ClientMsgId   string                 `protobuf:"bytes,2,opt,name=client_msg_id,proto3" json:"client_msg_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupLeave) Reset() {
+	*x = GroupLeave{}
+	mi := &file_halley_v1_client_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupLeave) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupLeave) ProtoMessage() {}
+
+func (x *GroupLeave) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupLeave.ProtoReflect.Descriptor instead.
+func (*GroupLeave) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *GroupLeave) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *GroupLeave) GetClientMsgId() string {
+	if x != nil {
+		return x.ClientMsgId
+	}
+	return ""
+}
+
+// GroupRole gives members a role: member, admin, or owner to one.
+type GroupRole struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conversation  string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	ClientMsgId   string                 `protobuf:"bytes,2,opt,name=client_msg_id,proto3" json:"client_msg_id,omitempty"`
+	Members       []string               `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`
+	Role          string                 `protobuf:"bytes,4,opt,name=role,proto3" json:"role,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupRole) Reset() {
+	*x = GroupRole{}
+	mi := &file_halley_v1_client_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupRole) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupRole) ProtoMessage() {}
+
+func (x *GroupRole) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupRole.ProtoReflect.Descriptor instead.
+func (*GroupRole) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *GroupRole) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *GroupRole) GetClientMsgId() string {
+	if x != nil {
+		return x.ClientMsgId
+	}
+	return ""
+}
+
+func (x *GroupRole) GetMembers() []string {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *GroupRole) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+// GroupMute forbids members to send until a time; 0 lifts it.
+type GroupMute struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conversation  string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	ClientMsgId   string                 `protobuf:"bytes,2,opt,name=client_msg_id,proto3" json:"client_msg_id,omitempty"`
+	Members       []string               `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`
+	Until         float64                `protobuf:"fixed64,4,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupMute) Reset() {
+	*x = GroupMute{}
+	mi := &file_halley_v1_client_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupMute) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupMute) ProtoMessage() {}
+
+func (x *GroupMute) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupMute.ProtoReflect.Descriptor instead.
+func (*GroupMute) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *GroupMute) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *GroupMute) GetClientMsgId() string {
+	if x != nil {
+		return x.ClientMsgId
+	}
+	return ""
+}
+
+func (x *GroupMute) GetMembers() []string {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *GroupMute) GetUntil() float64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+// GroupInfo sets what is given.
+type GroupInfo struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Conversation string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	ClientMsgId  string                 `protobuf:"bytes,2,opt,name=client_msg_id,proto3" json:"client_msg_id,omitempty"`
+	Title        *string                `protobuf:"bytes,3,opt,name=title,proto3,oneof" json:"title,omitempty"`
+	Avatar       *string                `protobuf:"bytes,4,opt,name=avatar,proto3,oneof" json:"avatar,omitempty"`
+	Announcement *string                `protobuf:"bytes,5,opt,name=announcement,proto3,oneof" json:"announcement,omitempty"`
+	// by_admins, by_members or open.
+	JoinPolicy    *string `protobuf:"bytes,6,opt,name=join_policy,proto3,oneof" json:"join_policy,omitempty"`
+	MuteAll       *bool   `protobuf:"varint,7,opt,name=mute_all,proto3,oneof" json:"mute_all,omitempty"`
+	HistoryOpen   *bool   `protobuf:"varint,8,opt,name=history_open,proto3,oneof" json:"history_open,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupInfo) Reset() {
+	*x = GroupInfo{}
+	mi := &file_halley_v1_client_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupInfo) ProtoMessage() {}
+
+func (x *GroupInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupInfo.ProtoReflect.Descriptor instead.
+func (*GroupInfo) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *GroupInfo) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *GroupInfo) GetClientMsgId() string {
+	if x != nil {
+		return x.ClientMsgId
+	}
+	return ""
+}
+
+func (x *GroupInfo) GetTitle() string {
+	if x != nil && x.Title != nil {
+		return *x.Title
+	}
+	return ""
+}
+
+func (x *GroupInfo) GetAvatar() string {
+	if x != nil && x.Avatar != nil {
+		return *x.Avatar
+	}
+	return ""
+}
+
+func (x *GroupInfo) GetAnnouncement() string {
+	if x != nil && x.Announcement != nil {
+		return *x.Announcement
+	}
+	return ""
+}
+
+func (x *GroupInfo) GetJoinPolicy() string {
+	if x != nil && x.JoinPolicy != nil {
+		return *x.JoinPolicy
+	}
+	return ""
+}
+
+func (x *GroupInfo) GetMuteAll() bool {
+	if x != nil && x.MuteAll != nil {
+		return *x.MuteAll
+	}
+	return false
+}
+
+func (x *GroupInfo) GetHistoryOpen() bool {
+	if x != nil && x.HistoryOpen != nil {
+		return *x.HistoryOpen
+	}
+	return false
+}
+
+type GroupDissolve struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conversation  string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	ClientMsgId   string                 `protobuf:"bytes,2,opt,name=client_msg_id,proto3" json:"client_msg_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupDissolve) Reset() {
+	*x = GroupDissolve{}
+	mi := &file_halley_v1_client_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupDissolve) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupDissolve) ProtoMessage() {}
+
+func (x *GroupDissolve) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupDissolve.ProtoReflect.Descriptor instead.
+func (*GroupDissolve) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *GroupDissolve) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *GroupDissolve) GetClientMsgId() string {
+	if x != nil {
+		return x.ClientMsgId
+	}
+	return ""
+}
+
 var File_halley_v1_client_proto protoreflect.FileDescriptor
 
 const file_halley_v1_client_proto_rawDesc = "" +
@@ -1903,7 +4841,7 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	" \x03(\tR\x05rooms\x12\x1e\n" +
 	"\n" +
 	"room_limit\x18\v \x01(\rR\n" +
-	"room_limit\"\xc8\x03\n" +
+	"room_limit\"\xc9\f\n" +
 	"\aRequest\x123\n" +
 	"\troom_join\x18\x01 \x01(\v2\x13.halley.v1.RoomJoinH\x00R\troom.join\x126\n" +
 	"\n" +
@@ -1913,8 +4851,32 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\froom_members\x18\x04 \x01(\v2\x16.halley.v1.RoomMembersH\x00R\froom.members\x12E\n" +
 	"\x0fsession_refresh\x18\x05 \x01(\v2\x19.halley.v1.SessionRefreshH\x00R\x0fsession.refresh\x12B\n" +
 	"\x0epresence_watch\x18\x06 \x01(\v2\x18.halley.v1.PresenceWatchH\x00R\x0epresence.watch\x12H\n" +
-	"\x10presence_unwatch\x18\a \x01(\v2\x1a.halley.v1.PresenceUnwatchH\x00R\x10presence.unwatchB\b\n" +
-	"\x06method\"\xf9\x03\n" +
+	"\x10presence_unwatch\x18\a \x01(\v2\x1a.halley.v1.PresenceUnwatchH\x00R\x10presence.unwatch\x12<\n" +
+	"\fmessage_send\x18\x14 \x01(\v2\x16.halley.v1.MessageSendH\x00R\fmessage.send\x12<\n" +
+	"\fmessage_edit\x18\x15 \x01(\v2\x16.halley.v1.MessageEditH\x00R\fmessage.edit\x12B\n" +
+	"\x0emessage_recall\x18\x16 \x01(\v2\x18.halley.v1.MessageRecallH\x00R\x0emessage.recall\x12?\n" +
+	"\rmessage_react\x18\x17 \x01(\v2\x17.halley.v1.MessageReactH\x00R\rmessage.react\x129\n" +
+	"\vmessage_pin\x18\x18 \x01(\v2\x15.halley.v1.MessagePinH\x00R\vmessage.pin\x12K\n" +
+	"\x11conversation_list\x18\x1e \x01(\v2\x1b.halley.v1.ConversationListH\x00R\x11conversation.list\x12T\n" +
+	"\x14conversation_history\x18\x1f \x01(\v2\x1e.halley.v1.ConversationHistoryH\x00R\x14conversation.history\x12T\n" +
+	"\x14conversation_members\x18  \x01(\v2\x1e.halley.v1.ConversationMembersH\x00R\x14conversation.members\x12K\n" +
+	"\x11conversation_read\x18! \x01(\v2\x1b.halley.v1.ConversationReadH\x00R\x11conversation.read\x12%\n" +
+	"\x04sync\x18\" \x01(\v2\x0f.halley.v1.SyncH\x00R\x04sync\x12<\n" +
+	"\fgroup_create\x18( \x01(\v2\x16.halley.v1.GroupCreateH\x00R\fgroup.create\x123\n" +
+	"\tgroup_add\x18) \x01(\v2\x13.halley.v1.GroupAddH\x00R\tgroup.add\x12<\n" +
+	"\fgroup_remove\x18* \x01(\v2\x16.halley.v1.GroupRemoveH\x00R\fgroup.remove\x129\n" +
+	"\vgroup_leave\x18+ \x01(\v2\x15.halley.v1.GroupLeaveH\x00R\vgroup.leave\x126\n" +
+	"\n" +
+	"group_role\x18, \x01(\v2\x14.halley.v1.GroupRoleH\x00R\n" +
+	"group.role\x126\n" +
+	"\n" +
+	"group_mute\x18- \x01(\v2\x14.halley.v1.GroupMuteH\x00R\n" +
+	"group.mute\x126\n" +
+	"\n" +
+	"group_info\x18. \x01(\v2\x14.halley.v1.GroupInfoH\x00R\n" +
+	"group.info\x12B\n" +
+	"\x0egroup_dissolve\x18/ \x01(\v2\x18.halley.v1.GroupDissolveH\x00R\x0egroup.dissolveB\b\n" +
+	"\x06method\"\xc2\f\n" +
 	"\x05Reply\x12(\n" +
 	"\x05error\x18\x0f \x01(\v2\x10.halley.v1.ErrorH\x00R\x05error\x125\n" +
 	"\troom_join\x18\x01 \x01(\v2\x15.halley.v1.RoomJoinedH\x00R\troom.join\x125\n" +
@@ -1925,7 +4887,31 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\froom_members\x18\x04 \x01(\v2\x19.halley.v1.RoomMemberPageH\x00R\froom.members\x12G\n" +
 	"\x0fsession_refresh\x18\x05 \x01(\v2\x1b.halley.v1.SessionRefreshedH\x00R\x0fsession.refresh\x12C\n" +
 	"\x0epresence_watch\x18\x06 \x01(\v2\x19.halley.v1.PresenceStatesH\x00R\x0epresence.watch\x12J\n" +
-	"\x10presence_unwatch\x18\a \x01(\v2\x1c.halley.v1.PresenceUnwatchedH\x00R\x10presence.unwatchB\b\n" +
+	"\x10presence_unwatch\x18\a \x01(\v2\x1c.halley.v1.PresenceUnwatchedH\x00R\x10presence.unwatch\x129\n" +
+	"\fmessage_send\x18\x14 \x01(\v2\x13.halley.v1.AcceptedH\x00R\fmessage.send\x129\n" +
+	"\fmessage_edit\x18\x15 \x01(\v2\x13.halley.v1.AcceptedH\x00R\fmessage.edit\x12=\n" +
+	"\x0emessage_recall\x18\x16 \x01(\v2\x13.halley.v1.AcceptedH\x00R\x0emessage.recall\x12;\n" +
+	"\rmessage_react\x18\x17 \x01(\v2\x13.halley.v1.AcceptedH\x00R\rmessage.react\x127\n" +
+	"\vmessage_pin\x18\x18 \x01(\v2\x13.halley.v1.AcceptedH\x00R\vmessage.pin\x12K\n" +
+	"\x11conversation_list\x18\x1e \x01(\v2\x1b.halley.v1.ConversationPageH\x00R\x11conversation.list\x12J\n" +
+	"\x14conversation_history\x18\x1f \x01(\v2\x14.halley.v1.EntryPageH\x00R\x14conversation.history\x12K\n" +
+	"\x14conversation_members\x18  \x01(\v2\x15.halley.v1.MemberPageH\x00R\x14conversation.members\x12C\n" +
+	"\x11conversation_read\x18! \x01(\v2\x13.halley.v1.AcceptedH\x00R\x11conversation.read\x12)\n" +
+	"\x04sync\x18\" \x01(\v2\x13.halley.v1.SyncPageH\x00R\x04sync\x129\n" +
+	"\fgroup_create\x18( \x01(\v2\x13.halley.v1.AcceptedH\x00R\fgroup.create\x123\n" +
+	"\tgroup_add\x18) \x01(\v2\x13.halley.v1.AcceptedH\x00R\tgroup.add\x129\n" +
+	"\fgroup_remove\x18* \x01(\v2\x13.halley.v1.AcceptedH\x00R\fgroup.remove\x127\n" +
+	"\vgroup_leave\x18+ \x01(\v2\x13.halley.v1.AcceptedH\x00R\vgroup.leave\x125\n" +
+	"\n" +
+	"group_role\x18, \x01(\v2\x13.halley.v1.AcceptedH\x00R\n" +
+	"group.role\x125\n" +
+	"\n" +
+	"group_mute\x18- \x01(\v2\x13.halley.v1.AcceptedH\x00R\n" +
+	"group.mute\x125\n" +
+	"\n" +
+	"group_info\x18. \x01(\v2\x13.halley.v1.AcceptedH\x00R\n" +
+	"group.info\x12=\n" +
+	"\x0egroup_dissolve\x18/ \x01(\v2\x13.halley.v1.AcceptedH\x00R\x0egroup.dissolveB\b\n" +
 	"\x06result\"\x1e\n" +
 	"\bRoomJoin\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\" \n" +
@@ -1969,7 +4955,7 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x16\n" +
 	"\x06online\x18\x02 \x01(\bR\x06online\x12\x1c\n" +
 	"\tplatforms\x18\x03 \x03(\tR\tplatforms\x12\x1c\n" +
-	"\tlast_seen\x18\x04 \x01(\x01R\tlast_seen\"\xf5\x02\n" +
+	"\tlast_seen\x18\x04 \x01(\x01R\tlast_seen\"\xed\x04\n" +
 	"\x05Event\x12<\n" +
 	"\froom_message\x18\x01 \x01(\v2\x16.halley.v1.RoomMessageH\x00R\froom.message\x129\n" +
 	"\vroom_member\x18\x02 \x01(\v2\x15.halley.v1.RoomMemberH\x00R\vroom.member\x121\n" +
@@ -1977,7 +4963,11 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\x06lagged\x18\x04 \x01(\v2\x11.halley.v1.LaggedH\x00R\x06lagged\x12+\n" +
 	"\x06resync\x18\x05 \x01(\v2\x11.halley.v1.ResyncH\x00R\x06resync\x12-\n" +
 	"\ago_away\x18\x06 \x01(\v2\x11.halley.v1.GoAwayH\x00R\ago_away\x12.\n" +
-	"\aclosing\x18\a \x01(\v2\x12.halley.v1.ClosingH\x00R\aclosingB\a\n" +
+	"\aclosing\x18\a \x01(\v2\x12.halley.v1.ClosingH\x00R\aclosing\x12@\n" +
+	"\x0emessage_stored\x18\x14 \x01(\v2\x16.halley.v1.EntryStoredH\x00R\x0emessage.stored\x12.\n" +
+	"\x05entry\x18\x15 \x01(\v2\x16.halley.v1.EntryStoredH\x00R\x05entry\x12H\n" +
+	"\x10message_rejected\x18\x16 \x01(\v2\x1a.halley.v1.MessageRejectedH\x00R\x10message.rejected\x12:\n" +
+	"\vuser_change\x18\x17 \x01(\v2\x16.halley.v1.UserChangedH\x00R\vuser.changeB\a\n" +
 	"\x05event\"\x93\x01\n" +
 	"\vRoomMessage\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -1998,7 +4988,194 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x1a\n" +
 	"\bgrace_ms\x18\x02 \x01(\rR\bgrace_ms\"1\n" +
 	"\aClosing\x12&\n" +
-	"\x05error\x18\x01 \x01(\v2\x10.halley.v1.ErrorR\x05errorB:Z8github.com/halley-im/halley/proto/gen/halley/v1;halleyv1b\x06proto3"
+	"\x05error\x18\x01 \x01(\v2\x10.halley.v1.ErrorR\x05error\"\xc1\x01\n" +
+	"\vMessageSend\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12$\n" +
+	"\rclient_msg_id\x18\x02 \x01(\tR\rclient_msg_id\x12*\n" +
+	"\x04body\x18\x03 \x01(\v2\x16.google.protobuf.ValueR\x04body\x12\x1a\n" +
+	"\bmentions\x18\x04 \x03(\tR\bmentions\x12 \n" +
+	"\vmention_all\x18\x05 \x01(\bR\vmention_all\"`\n" +
+	"\bAccepted\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
+	"\vaccepted_at\x18\x02 \x01(\x01R\vaccepted_at\x12\"\n" +
+	"\fconversation\x18\x03 \x01(\tR\fconversation\"\xd3\x01\n" +
+	"\vMessageEdit\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12$\n" +
+	"\rclient_msg_id\x18\x02 \x01(\tR\rclient_msg_id\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x01R\x03seq\x12*\n" +
+	"\x04body\x18\x04 \x01(\v2\x16.google.protobuf.ValueR\x04body\x12\x1a\n" +
+	"\bmentions\x18\x05 \x03(\tR\bmentions\x12 \n" +
+	"\vmention_all\x18\x06 \x01(\bR\vmention_all\"k\n" +
+	"\rMessageRecall\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12$\n" +
+	"\rclient_msg_id\x18\x02 \x01(\tR\rclient_msg_id\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x01R\x03seq\"\x98\x01\n" +
+	"\fMessageReact\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12$\n" +
+	"\rclient_msg_id\x18\x02 \x01(\tR\rclient_msg_id\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x01R\x03seq\x12\x1a\n" +
+	"\breaction\x18\x04 \x01(\tR\breaction\x12\x10\n" +
+	"\x03off\x18\x05 \x01(\bR\x03off\"z\n" +
+	"\n" +
+	"MessagePin\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12$\n" +
+	"\rclient_msg_id\x18\x02 \x01(\tR\rclient_msg_id\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x01R\x03seq\x12\x10\n" +
+	"\x03off\x18\x04 \x01(\bR\x03off\"@\n" +
+	"\x10ConversationList\x12\x16\n" +
+	"\x06cursor\x18\x01 \x01(\tR\x06cursor\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\"e\n" +
+	"\x10ConversationPage\x12=\n" +
+	"\rconversations\x18\x01 \x03(\v2\x17.halley.v1.ConversationR\rconversations\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\"\xe4\x04\n" +
+	"\fConversation\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x14\n" +
+	"\x05title\x18\x03 \x01(\tR\x05title\x12\x16\n" +
+	"\x06avatar\x18\x04 \x01(\tR\x06avatar\x12\"\n" +
+	"\fannouncement\x18\x05 \x01(\tR\fannouncement\x12\x14\n" +
+	"\x05owner\x18\x06 \x01(\tR\x05owner\x12\x1c\n" +
+	"\tdissolved\x18\a \x01(\bR\tdissolved\x12\x1a\n" +
+	"\bmute_all\x18\b \x01(\bR\bmute_all\x12\x18\n" +
+	"\amembers\x18\t \x01(\rR\amembers\x12\x1a\n" +
+	"\blast_seq\x18\n" +
+	" \x01(\x01R\blast_seq\x12\x18\n" +
+	"\alast_at\x18\v \x01(\x01R\alast_at\x12$\n" +
+	"\x04last\x18\f \x01(\v2\x10.halley.v1.EntryR\x04last\x12\x16\n" +
+	"\x06unread\x18\r \x01(\rR\x06unread\x12\x1a\n" +
+	"\bmentions\x18\x0e \x01(\rR\bmentions\x12$\n" +
+	"\rfirst_mention\x18\x0f \x01(\x01R\rfirst_mention\x12\x1a\n" +
+	"\bread_seq\x18\x10 \x01(\x01R\bread_seq\x12$\n" +
+	"\rdelivered_seq\x18\x11 \x01(\x01R\rdelivered_seq\x12\x12\n" +
+	"\x04role\x18\x12 \x01(\tR\x04role\x12\"\n" +
+	"\fvisible_from\x18\x13 \x01(\x01R\fvisible_from\x12 \n" +
+	"\vjoin_policy\x18\x14 \x01(\tR\vjoin_policy\x12\"\n" +
+	"\fhistory_open\x18\x15 \x01(\bR\fhistory_open\"\xee\x04\n" +
+	"\x05Entry\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x01R\x03seq\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\x12$\n" +
+	"\rclient_msg_id\x18\x04 \x01(\tR\rclient_msg_id\x12 \n" +
+	"\vserver_time\x18\x05 \x01(\x01R\vserver_time\x12\x16\n" +
+	"\x06msg_no\x18\x06 \x01(\x01R\x06msg_no\x12 \n" +
+	"\vchanged_seq\x18\a \x01(\x01R\vchanged_seq\x12\x16\n" +
+	"\x06target\x18\b \x01(\x01R\x06target\x12*\n" +
+	"\x04body\x18\t \x01(\v2\x16.google.protobuf.ValueR\x04body\x12\x1a\n" +
+	"\bmentions\x18\n" +
+	" \x03(\tR\bmentions\x12 \n" +
+	"\vmention_all\x18\v \x01(\bR\vmention_all\x12\x18\n" +
+	"\amembers\x18\f \x03(\tR\amembers\x12\x12\n" +
+	"\x04role\x18\r \x01(\tR\x04role\x12 \n" +
+	"\vmuted_until\x18\x0e \x01(\x01R\vmuted_until\x12\x1a\n" +
+	"\breaction\x18\x0f \x01(\tR\breaction\x12\x10\n" +
+	"\x03off\x18\x10 \x01(\bR\x03off\x12*\n" +
+	"\x04info\x18\x11 \x01(\v2\x16.google.protobuf.ValueR\x04info\x12\x16\n" +
+	"\x06edited\x18\x12 \x01(\bR\x06edited\x12\x1a\n" +
+	"\brecalled\x18\x13 \x01(\bR\brecalled\x12\x16\n" +
+	"\x06pinned\x18\x14 \x01(\bR\x06pinned\x121\n" +
+	"\treactions\x18\x15 \x03(\v2\x13.halley.v1.ReactionR\treactions\"P\n" +
+	"\bReaction\x12\x1a\n" +
+	"\breaction\x18\x01 \x01(\tR\breaction\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\x12\x12\n" +
+	"\x04uids\x18\x03 \x03(\tR\x04uids\"\x8b\x01\n" +
+	"\x13ConversationHistory\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\x01R\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\x01R\x02to\x12\x16\n" +
+	"\x06before\x18\x04 \x01(\x01R\x06before\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\rR\x05limit\"7\n" +
+	"\tEntryPage\x12*\n" +
+	"\aentries\x18\x01 \x03(\v2\x10.halley.v1.EntryR\aentries\"\x83\x01\n" +
+	"\x13ConversationMembers\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\x12\x1a\n" +
+	"\bread_seq\x18\x04 \x01(\x01R\bread_seq\"Y\n" +
+	"\n" +
+	"MemberPage\x127\n" +
+	"\amembers\x18\x01 \x03(\v2\x1d.halley.v1.ConversationMemberR\amembers\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\"\xbc\x01\n" +
+	"\x12ConversationMember\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x1a\n" +
+	"\bread_seq\x18\x03 \x01(\x01R\bread_seq\x12$\n" +
+	"\rdelivered_seq\x18\x04 \x01(\x01R\rdelivered_seq\x12 \n" +
+	"\vmuted_until\x18\x05 \x01(\x01R\vmuted_until\x12\x1c\n" +
+	"\tjoined_at\x18\x06 \x01(\x01R\tjoined_at\"x\n" +
+	"\x10ConversationRead\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12\x1a\n" +
+	"\bread_seq\x18\x02 \x01(\x01R\bread_seq\x12$\n" +
+	"\rdelivered_seq\x18\x03 \x01(\x01R\rdelivered_seq\"\xb4\x01\n" +
+	"\x04Sync\x12H\n" +
+	"\rconversations\x18\x01 \x03(\v2\".halley.v1.Sync.ConversationsEntryR\rconversations\x12 \n" +
+	"\vuser_change\x18\x02 \x01(\x01R\vuser_change\x1a@\n" +
+	"\x12ConversationsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\x9d\x01\n" +
+	"\bSyncPage\x12A\n" +
+	"\rconversations\x18\x01 \x03(\v2\x1b.halley.v1.SyncConversationR\rconversations\x12:\n" +
+	"\fuser_changes\x18\x02 \x03(\v2\x16.halley.v1.UserChangedR\fuser_changes\x12\x12\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\"\x91\x01\n" +
+	"\x10SyncConversation\x12;\n" +
+	"\fconversation\x18\x01 \x01(\v2\x17.halley.v1.ConversationR\fconversation\x12*\n" +
+	"\aentries\x18\x02 \x03(\v2\x10.halley.v1.EntryR\aentries\x12\x14\n" +
+	"\x05reset\x18\x03 \x01(\bR\x05reset\"\x7f\n" +
+	"\vUserChanged\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x01R\x06number\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06object\x18\x03 \x01(\tR\x06object\x12,\n" +
+	"\x05value\x18\x04 \x01(\v2\x16.google.protobuf.ValueR\x05value\"Y\n" +
+	"\vEntryStored\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12&\n" +
+	"\x05entry\x18\x02 \x01(\v2\x10.halley.v1.EntryR\x05entry\"\x83\x01\n" +
+	"\x0fMessageRejected\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12$\n" +
+	"\rclient_msg_id\x18\x02 \x01(\tR\rclient_msg_id\x12&\n" +
+	"\x05error\x18\x03 \x01(\v2\x10.halley.v1.ErrorR\x05error\"c\n" +
+	"\vGroupCreate\x12$\n" +
+	"\rclient_msg_id\x18\x01 \x01(\tR\rclient_msg_id\x12\x14\n" +
+	"\x05title\x18\x02 \x01(\tR\x05title\x12\x18\n" +
+	"\amembers\x18\x03 \x03(\tR\amembers\"n\n" +
+	"\bGroupAdd\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12$\n" +
+	"\rclient_msg_id\x18\x02 \x01(\tR\rclient_msg_id\x12\x18\n" +
+	"\amembers\x18\x03 \x03(\tR\amembers\"q\n" +
+	"\vGroupRemove\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12$\n" +
+	"\rclient_msg_id\x18\x02 \x01(\tR\rclient_msg_id\x12\x18\n" +
+	"\amembers\x18\x03 \x03(\tR\amembers\"V\n" +
+	"\n" +
+	"GroupLeave\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12$\n" +
+	"\rclient_msg_id\x18\x02 \x01(\tR\rclient_msg_id\"\x83\x01\n" +
+	"\tGroupRole\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12$\n" +
+	"\rclient_msg_id\x18\x02 \x01(\tR\rclient_msg_id\x12\x18\n" +
+	"\amembers\x18\x03 \x03(\tR\amembers\x12\x12\n" +
+	"\x04role\x18\x04 \x01(\tR\x04role\"\x85\x01\n" +
+	"\tGroupMute\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12$\n" +
+	"\rclient_msg_id\x18\x02 \x01(\tR\rclient_msg_id\x12\x18\n" +
+	"\amembers\x18\x03 \x03(\tR\amembers\x12\x14\n" +
+	"\x05until\x18\x04 \x01(\x01R\x05until\"\xfb\x02\n" +
+	"\tGroupInfo\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12$\n" +
+	"\rclient_msg_id\x18\x02 \x01(\tR\rclient_msg_id\x12\x19\n" +
+	"\x05title\x18\x03 \x01(\tH\x00R\x05title\x88\x01\x01\x12\x1b\n" +
+	"\x06avatar\x18\x04 \x01(\tH\x01R\x06avatar\x88\x01\x01\x12'\n" +
+	"\fannouncement\x18\x05 \x01(\tH\x02R\fannouncement\x88\x01\x01\x12%\n" +
+	"\vjoin_policy\x18\x06 \x01(\tH\x03R\vjoin_policy\x88\x01\x01\x12\x1f\n" +
+	"\bmute_all\x18\a \x01(\bH\x04R\bmute_all\x88\x01\x01\x12'\n" +
+	"\fhistory_open\x18\b \x01(\bH\x05R\fhistory_open\x88\x01\x01B\b\n" +
+	"\x06_titleB\t\n" +
+	"\a_avatarB\x0f\n" +
+	"\r_announcementB\x0e\n" +
+	"\f_join_policyB\v\n" +
+	"\t_mute_allB\x0f\n" +
+	"\r_history_open\"Y\n" +
+	"\rGroupDissolve\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12$\n" +
+	"\rclient_msg_id\x18\x02 \x01(\tR\rclient_msg_idB:Z8github.com/halley-im/halley/proto/gen/halley/v1;halleyv1b\x06proto3"
 
 var (
 	file_halley_v1_client_proto_rawDescOnce sync.Once
@@ -2012,41 +5189,73 @@ func file_halley_v1_client_proto_rawDescGZIP() []byte {
 	return file_halley_v1_client_proto_rawDescData
 }
 
-var file_halley_v1_client_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_halley_v1_client_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
 var file_halley_v1_client_proto_goTypes = []any{
-	(*Auth)(nil),              // 0: halley.v1.Auth
-	(*Resume)(nil),            // 1: halley.v1.Resume
-	(*AuthReply)(nil),         // 2: halley.v1.AuthReply
-	(*Request)(nil),           // 3: halley.v1.Request
-	(*Reply)(nil),             // 4: halley.v1.Reply
-	(*RoomJoin)(nil),          // 5: halley.v1.RoomJoin
-	(*RoomJoined)(nil),        // 6: halley.v1.RoomJoined
-	(*RoomLeave)(nil),         // 7: halley.v1.RoomLeave
-	(*RoomLeft)(nil),          // 8: halley.v1.RoomLeft
-	(*RoomSend)(nil),          // 9: halley.v1.RoomSend
-	(*RoomSent)(nil),          // 10: halley.v1.RoomSent
-	(*RoomMembers)(nil),       // 11: halley.v1.RoomMembers
-	(*RoomMemberPage)(nil),    // 12: halley.v1.RoomMemberPage
-	(*SessionRefresh)(nil),    // 13: halley.v1.SessionRefresh
-	(*SessionRefreshed)(nil),  // 14: halley.v1.SessionRefreshed
-	(*PresenceWatch)(nil),     // 15: halley.v1.PresenceWatch
-	(*PresenceStates)(nil),    // 16: halley.v1.PresenceStates
-	(*PresenceUnwatch)(nil),   // 17: halley.v1.PresenceUnwatch
-	(*PresenceUnwatched)(nil), // 18: halley.v1.PresenceUnwatched
-	(*Presence)(nil),          // 19: halley.v1.Presence
-	(*Event)(nil),             // 20: halley.v1.Event
-	(*RoomMessage)(nil),       // 21: halley.v1.RoomMessage
-	(*RoomMember)(nil),        // 22: halley.v1.RoomMember
-	(*Lagged)(nil),            // 23: halley.v1.Lagged
-	(*Resync)(nil),            // 24: halley.v1.Resync
-	(*GoAway)(nil),            // 25: halley.v1.GoAway
-	(*Closing)(nil),           // 26: halley.v1.Closing
-	(*Error)(nil),             // 27: halley.v1.Error
-	(*structpb.Value)(nil),    // 28: google.protobuf.Value
+	(*Auth)(nil),                // 0: halley.v1.Auth
+	(*Resume)(nil),              // 1: halley.v1.Resume
+	(*AuthReply)(nil),           // 2: halley.v1.AuthReply
+	(*Request)(nil),             // 3: halley.v1.Request
+	(*Reply)(nil),               // 4: halley.v1.Reply
+	(*RoomJoin)(nil),            // 5: halley.v1.RoomJoin
+	(*RoomJoined)(nil),          // 6: halley.v1.RoomJoined
+	(*RoomLeave)(nil),           // 7: halley.v1.RoomLeave
+	(*RoomLeft)(nil),            // 8: halley.v1.RoomLeft
+	(*RoomSend)(nil),            // 9: halley.v1.RoomSend
+	(*RoomSent)(nil),            // 10: halley.v1.RoomSent
+	(*RoomMembers)(nil),         // 11: halley.v1.RoomMembers
+	(*RoomMemberPage)(nil),      // 12: halley.v1.RoomMemberPage
+	(*SessionRefresh)(nil),      // 13: halley.v1.SessionRefresh
+	(*SessionRefreshed)(nil),    // 14: halley.v1.SessionRefreshed
+	(*PresenceWatch)(nil),       // 15: halley.v1.PresenceWatch
+	(*PresenceStates)(nil),      // 16: halley.v1.PresenceStates
+	(*PresenceUnwatch)(nil),     // 17: halley.v1.PresenceUnwatch
+	(*PresenceUnwatched)(nil),   // 18: halley.v1.PresenceUnwatched
+	(*Presence)(nil),            // 19: halley.v1.Presence
+	(*Event)(nil),               // 20: halley.v1.Event
+	(*RoomMessage)(nil),         // 21: halley.v1.RoomMessage
+	(*RoomMember)(nil),          // 22: halley.v1.RoomMember
+	(*Lagged)(nil),              // 23: halley.v1.Lagged
+	(*Resync)(nil),              // 24: halley.v1.Resync
+	(*GoAway)(nil),              // 25: halley.v1.GoAway
+	(*Closing)(nil),             // 26: halley.v1.Closing
+	(*MessageSend)(nil),         // 27: halley.v1.MessageSend
+	(*Accepted)(nil),            // 28: halley.v1.Accepted
+	(*MessageEdit)(nil),         // 29: halley.v1.MessageEdit
+	(*MessageRecall)(nil),       // 30: halley.v1.MessageRecall
+	(*MessageReact)(nil),        // 31: halley.v1.MessageReact
+	(*MessagePin)(nil),          // 32: halley.v1.MessagePin
+	(*ConversationList)(nil),    // 33: halley.v1.ConversationList
+	(*ConversationPage)(nil),    // 34: halley.v1.ConversationPage
+	(*Conversation)(nil),        // 35: halley.v1.Conversation
+	(*Entry)(nil),               // 36: halley.v1.Entry
+	(*Reaction)(nil),            // 37: halley.v1.Reaction
+	(*ConversationHistory)(nil), // 38: halley.v1.ConversationHistory
+	(*EntryPage)(nil),           // 39: halley.v1.EntryPage
+	(*ConversationMembers)(nil), // 40: halley.v1.ConversationMembers
+	(*MemberPage)(nil),          // 41: halley.v1.MemberPage
+	(*ConversationMember)(nil),  // 42: halley.v1.ConversationMember
+	(*ConversationRead)(nil),    // 43: halley.v1.ConversationRead
+	(*Sync)(nil),                // 44: halley.v1.Sync
+	(*SyncPage)(nil),            // 45: halley.v1.SyncPage
+	(*SyncConversation)(nil),    // 46: halley.v1.SyncConversation
+	(*UserChanged)(nil),         // 47: halley.v1.UserChanged
+	(*EntryStored)(nil),         // 48: halley.v1.EntryStored
+	(*MessageRejected)(nil),     // 49: halley.v1.MessageRejected
+	(*GroupCreate)(nil),         // 50: halley.v1.GroupCreate
+	(*GroupAdd)(nil),            // 51: halley.v1.GroupAdd
+	(*GroupRemove)(nil),         // 52: halley.v1.GroupRemove
+	(*GroupLeave)(nil),          // 53: halley.v1.GroupLeave
+	(*GroupRole)(nil),           // 54: halley.v1.GroupRole
+	(*GroupMute)(nil),           // 55: halley.v1.GroupMute
+	(*GroupInfo)(nil),           // 56: halley.v1.GroupInfo
+	(*GroupDissolve)(nil),       // 57: halley.v1.GroupDissolve
+	nil,                         // 58: halley.v1.Sync.ConversationsEntry
+	(*Error)(nil),               // 59: halley.v1.Error
+	(*structpb.Value)(nil),      // 60: google.protobuf.Value
 }
 var file_halley_v1_client_proto_depIdxs = []int32{
 	1,  // 0: halley.v1.Auth.resume:type_name -> halley.v1.Resume
-	27, // 1: halley.v1.AuthReply.error:type_name -> halley.v1.Error
+	59, // 1: halley.v1.AuthReply.error:type_name -> halley.v1.Error
 	5,  // 2: halley.v1.Request.room_join:type_name -> halley.v1.RoomJoin
 	7,  // 3: halley.v1.Request.room_leave:type_name -> halley.v1.RoomLeave
 	9,  // 4: halley.v1.Request.room_send:type_name -> halley.v1.RoomSend
@@ -2054,30 +5263,87 @@ var file_halley_v1_client_proto_depIdxs = []int32{
 	13, // 6: halley.v1.Request.session_refresh:type_name -> halley.v1.SessionRefresh
 	15, // 7: halley.v1.Request.presence_watch:type_name -> halley.v1.PresenceWatch
 	17, // 8: halley.v1.Request.presence_unwatch:type_name -> halley.v1.PresenceUnwatch
-	27, // 9: halley.v1.Reply.error:type_name -> halley.v1.Error
-	6,  // 10: halley.v1.Reply.room_join:type_name -> halley.v1.RoomJoined
-	8,  // 11: halley.v1.Reply.room_leave:type_name -> halley.v1.RoomLeft
-	10, // 12: halley.v1.Reply.room_send:type_name -> halley.v1.RoomSent
-	12, // 13: halley.v1.Reply.room_members:type_name -> halley.v1.RoomMemberPage
-	14, // 14: halley.v1.Reply.session_refresh:type_name -> halley.v1.SessionRefreshed
-	16, // 15: halley.v1.Reply.presence_watch:type_name -> halley.v1.PresenceStates
-	18, // 16: halley.v1.Reply.presence_unwatch:type_name -> halley.v1.PresenceUnwatched
-	28, // 17: halley.v1.RoomSend.body:type_name -> google.protobuf.Value
-	19, // 18: halley.v1.PresenceStates.states:type_name -> halley.v1.Presence
-	21, // 19: halley.v1.Event.room_message:type_name -> halley.v1.RoomMessage
-	22, // 20: halley.v1.Event.room_member:type_name -> halley.v1.RoomMember
-	19, // 21: halley.v1.Event.presence:type_name -> halley.v1.Presence
-	23, // 22: halley.v1.Event.lagged:type_name -> halley.v1.Lagged
-	24, // 23: halley.v1.Event.resync:type_name -> halley.v1.Resync
-	25, // 24: halley.v1.Event.go_away:type_name -> halley.v1.GoAway
-	26, // 25: halley.v1.Event.closing:type_name -> halley.v1.Closing
-	28, // 26: halley.v1.RoomMessage.body:type_name -> google.protobuf.Value
-	27, // 27: halley.v1.Closing.error:type_name -> halley.v1.Error
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	27, // 9: halley.v1.Request.message_send:type_name -> halley.v1.MessageSend
+	29, // 10: halley.v1.Request.message_edit:type_name -> halley.v1.MessageEdit
+	30, // 11: halley.v1.Request.message_recall:type_name -> halley.v1.MessageRecall
+	31, // 12: halley.v1.Request.message_react:type_name -> halley.v1.MessageReact
+	32, // 13: halley.v1.Request.message_pin:type_name -> halley.v1.MessagePin
+	33, // 14: halley.v1.Request.conversation_list:type_name -> halley.v1.ConversationList
+	38, // 15: halley.v1.Request.conversation_history:type_name -> halley.v1.ConversationHistory
+	40, // 16: halley.v1.Request.conversation_members:type_name -> halley.v1.ConversationMembers
+	43, // 17: halley.v1.Request.conversation_read:type_name -> halley.v1.ConversationRead
+	44, // 18: halley.v1.Request.sync:type_name -> halley.v1.Sync
+	50, // 19: halley.v1.Request.group_create:type_name -> halley.v1.GroupCreate
+	51, // 20: halley.v1.Request.group_add:type_name -> halley.v1.GroupAdd
+	52, // 21: halley.v1.Request.group_remove:type_name -> halley.v1.GroupRemove
+	53, // 22: halley.v1.Request.group_leave:type_name -> halley.v1.GroupLeave
+	54, // 23: halley.v1.Request.group_role:type_name -> halley.v1.GroupRole
+	55, // 24: halley.v1.Request.group_mute:type_name -> halley.v1.GroupMute
+	56, // 25: halley.v1.Request.group_info:type_name -> halley.v1.GroupInfo
+	57, // 26: halley.v1.Request.group_dissolve:type_name -> halley.v1.GroupDissolve
+	59, // 27: halley.v1.Reply.error:type_name -> halley.v1.Error
+	6,  // 28: halley.v1.Reply.room_join:type_name -> halley.v1.RoomJoined
+	8,  // 29: halley.v1.Reply.room_leave:type_name -> halley.v1.RoomLeft
+	10, // 30: halley.v1.Reply.room_send:type_name -> halley.v1.RoomSent
+	12, // 31: halley.v1.Reply.room_members:type_name -> halley.v1.RoomMemberPage
+	14, // 32: halley.v1.Reply.session_refresh:type_name -> halley.v1.SessionRefreshed
+	16, // 33: halley.v1.Reply.presence_watch:type_name -> halley.v1.PresenceStates
+	18, // 34: halley.v1.Reply.presence_unwatch:type_name -> halley.v1.PresenceUnwatched
+	28, // 35: halley.v1.Reply.message_send:type_name -> halley.v1.Accepted
+	28, // 36: halley.v1.Reply.message_edit:type_name -> halley.v1.Accepted
+	28, // 37: halley.v1.Reply.message_recall:type_name -> halley.v1.Accepted
+	28, // 38: halley.v1.Reply.message_react:type_name -> halley.v1.Accepted
+	28, // 39: halley.v1.Reply.message_pin:type_name -> halley.v1.Accepted
+	34, // 40: halley.v1.Reply.conversation_list:type_name -> halley.v1.ConversationPage
+	39, // 41: halley.v1.Reply.conversation_history:type_name -> halley.v1.EntryPage
+	41, // 42: halley.v1.Reply.conversation_members:type_name -> halley.v1.MemberPage
+	28, // 43: halley.v1.Reply.conversation_read:type_name -> halley.v1.Accepted
+	45, // 44: halley.v1.Reply.sync:type_name -> halley.v1.SyncPage
+	28, // 45: halley.v1.Reply.group_create:type_name -> halley.v1.Accepted
+	28, // 46: halley.v1.Reply.group_add:type_name -> halley.v1.Accepted
+	28, // 47: halley.v1.Reply.group_remove:type_name -> halley.v1.Accepted
+	28, // 48: halley.v1.Reply.group_leave:type_name -> halley.v1.Accepted
+	28, // 49: halley.v1.Reply.group_role:type_name -> halley.v1.Accepted
+	28, // 50: halley.v1.Reply.group_mute:type_name -> halley.v1.Accepted
+	28, // 51: halley.v1.Reply.group_info:type_name -> halley.v1.Accepted
+	28, // 52: halley.v1.Reply.group_dissolve:type_name -> halley.v1.Accepted
+	60, // 53: halley.v1.RoomSend.body:type_name -> google.protobuf.Value
+	19, // 54: halley.v1.PresenceStates.states:type_name -> halley.v1.Presence
+	21, // 55: halley.v1.Event.room_message:type_name -> halley.v1.RoomMessage
+	22, // 56: halley.v1.Event.room_member:type_name -> halley.v1.RoomMember
+	19, // 57: halley.v1.Event.presence:type_name -> halley.v1.Presence
+	23, // 58: halley.v1.Event.lagged:type_name -> halley.v1.Lagged
+	24, // 59: halley.v1.Event.resync:type_name -> halley.v1.Resync
+	25, // 60: halley.v1.Event.go_away:type_name -> halley.v1.GoAway
+	26, // 61: halley.v1.Event.closing:type_name -> halley.v1.Closing
+	48, // 62: halley.v1.Event.message_stored:type_name -> halley.v1.EntryStored
+	48, // 63: halley.v1.Event.entry:type_name -> halley.v1.EntryStored
+	49, // 64: halley.v1.Event.message_rejected:type_name -> halley.v1.MessageRejected
+	47, // 65: halley.v1.Event.user_change:type_name -> halley.v1.UserChanged
+	60, // 66: halley.v1.RoomMessage.body:type_name -> google.protobuf.Value
+	59, // 67: halley.v1.Closing.error:type_name -> halley.v1.Error
+	60, // 68: halley.v1.MessageSend.body:type_name -> google.protobuf.Value
+	60, // 69: halley.v1.MessageEdit.body:type_name -> google.protobuf.Value
+	35, // 70: halley.v1.ConversationPage.conversations:type_name -> halley.v1.Conversation
+	36, // 71: halley.v1.Conversation.last:type_name -> halley.v1.Entry
+	60, // 72: halley.v1.Entry.body:type_name -> google.protobuf.Value
+	60, // 73: halley.v1.Entry.info:type_name -> google.protobuf.Value
+	37, // 74: halley.v1.Entry.reactions:type_name -> halley.v1.Reaction
+	36, // 75: halley.v1.EntryPage.entries:type_name -> halley.v1.Entry
+	42, // 76: halley.v1.MemberPage.members:type_name -> halley.v1.ConversationMember
+	58, // 77: halley.v1.Sync.conversations:type_name -> halley.v1.Sync.ConversationsEntry
+	46, // 78: halley.v1.SyncPage.conversations:type_name -> halley.v1.SyncConversation
+	47, // 79: halley.v1.SyncPage.user_changes:type_name -> halley.v1.UserChanged
+	35, // 80: halley.v1.SyncConversation.conversation:type_name -> halley.v1.Conversation
+	36, // 81: halley.v1.SyncConversation.entries:type_name -> halley.v1.Entry
+	60, // 82: halley.v1.UserChanged.value:type_name -> google.protobuf.Value
+	36, // 83: halley.v1.EntryStored.entry:type_name -> halley.v1.Entry
+	59, // 84: halley.v1.MessageRejected.error:type_name -> halley.v1.Error
+	85, // [85:85] is the sub-list for method output_type
+	85, // [85:85] is the sub-list for method input_type
+	85, // [85:85] is the sub-list for extension type_name
+	85, // [85:85] is the sub-list for extension extendee
+	0,  // [0:85] is the sub-list for field type_name
 }
 
 func init() { file_halley_v1_client_proto_init() }
@@ -2094,6 +5360,24 @@ func file_halley_v1_client_proto_init() {
 		(*Request_SessionRefresh)(nil),
 		(*Request_PresenceWatch)(nil),
 		(*Request_PresenceUnwatch)(nil),
+		(*Request_MessageSend)(nil),
+		(*Request_MessageEdit)(nil),
+		(*Request_MessageRecall)(nil),
+		(*Request_MessageReact)(nil),
+		(*Request_MessagePin)(nil),
+		(*Request_ConversationList)(nil),
+		(*Request_ConversationHistory)(nil),
+		(*Request_ConversationMembers)(nil),
+		(*Request_ConversationRead)(nil),
+		(*Request_Sync)(nil),
+		(*Request_GroupCreate)(nil),
+		(*Request_GroupAdd)(nil),
+		(*Request_GroupRemove)(nil),
+		(*Request_GroupLeave)(nil),
+		(*Request_GroupRole)(nil),
+		(*Request_GroupMute)(nil),
+		(*Request_GroupInfo)(nil),
+		(*Request_GroupDissolve)(nil),
 	}
 	file_halley_v1_client_proto_msgTypes[4].OneofWrappers = []any{
 		(*Reply_Error)(nil),
@@ -2104,6 +5388,24 @@ func file_halley_v1_client_proto_init() {
 		(*Reply_SessionRefresh)(nil),
 		(*Reply_PresenceWatch)(nil),
 		(*Reply_PresenceUnwatch)(nil),
+		(*Reply_MessageSend)(nil),
+		(*Reply_MessageEdit)(nil),
+		(*Reply_MessageRecall)(nil),
+		(*Reply_MessageReact)(nil),
+		(*Reply_MessagePin)(nil),
+		(*Reply_ConversationList)(nil),
+		(*Reply_ConversationHistory)(nil),
+		(*Reply_ConversationMembers)(nil),
+		(*Reply_ConversationRead)(nil),
+		(*Reply_Sync)(nil),
+		(*Reply_GroupCreate)(nil),
+		(*Reply_GroupAdd)(nil),
+		(*Reply_GroupRemove)(nil),
+		(*Reply_GroupLeave)(nil),
+		(*Reply_GroupRole)(nil),
+		(*Reply_GroupMute)(nil),
+		(*Reply_GroupInfo)(nil),
+		(*Reply_GroupDissolve)(nil),
 	}
 	file_halley_v1_client_proto_msgTypes[20].OneofWrappers = []any{
 		(*Event_RoomMessage)(nil),
@@ -2113,14 +5415,19 @@ func file_halley_v1_client_proto_init() {
 		(*Event_Resync)(nil),
 		(*Event_GoAway)(nil),
 		(*Event_Closing)(nil),
+		(*Event_MessageStored)(nil),
+		(*Event_Entry)(nil),
+		(*Event_MessageRejected)(nil),
+		(*Event_UserChange)(nil),
 	}
+	file_halley_v1_client_proto_msgTypes[56].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_halley_v1_client_proto_rawDesc), len(file_halley_v1_client_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   59,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

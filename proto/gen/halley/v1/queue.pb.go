@@ -23,6 +23,96 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// EntryKind is what an entry of a conversation does. The numbers are those of package store/conversation.
+type EntryKind int32
+
+const (
+	EntryKind_ENTRY_KIND_UNSPECIFIED  EntryKind = 0
+	EntryKind_ENTRY_KIND_MESSAGE      EntryKind = 1
+	EntryKind_ENTRY_KIND_EDIT         EntryKind = 2
+	EntryKind_ENTRY_KIND_RECALL       EntryKind = 3
+	EntryKind_ENTRY_KIND_REACTION     EntryKind = 4
+	EntryKind_ENTRY_KIND_PIN          EntryKind = 5
+	EntryKind_ENTRY_KIND_CREATED      EntryKind = 6
+	EntryKind_ENTRY_KIND_JOINED       EntryKind = 7
+	EntryKind_ENTRY_KIND_LEFT         EntryKind = 8
+	EntryKind_ENTRY_KIND_REMOVED      EntryKind = 9
+	EntryKind_ENTRY_KIND_ROLE_CHANGED EntryKind = 10
+	EntryKind_ENTRY_KIND_MUTED        EntryKind = 11
+	EntryKind_ENTRY_KIND_INFO_CHANGED EntryKind = 12
+	EntryKind_ENTRY_KIND_DISSOLVED    EntryKind = 13
+	// No entries: they take no seq.
+	EntryKind_ENTRY_KIND_MARKER         EntryKind = 100
+	EntryKind_ENTRY_KIND_FANOUT_CHANGED EntryKind = 101
+)
+
+// Enum value maps for EntryKind.
+var (
+	EntryKind_name = map[int32]string{
+		0:   "ENTRY_KIND_UNSPECIFIED",
+		1:   "ENTRY_KIND_MESSAGE",
+		2:   "ENTRY_KIND_EDIT",
+		3:   "ENTRY_KIND_RECALL",
+		4:   "ENTRY_KIND_REACTION",
+		5:   "ENTRY_KIND_PIN",
+		6:   "ENTRY_KIND_CREATED",
+		7:   "ENTRY_KIND_JOINED",
+		8:   "ENTRY_KIND_LEFT",
+		9:   "ENTRY_KIND_REMOVED",
+		10:  "ENTRY_KIND_ROLE_CHANGED",
+		11:  "ENTRY_KIND_MUTED",
+		12:  "ENTRY_KIND_INFO_CHANGED",
+		13:  "ENTRY_KIND_DISSOLVED",
+		100: "ENTRY_KIND_MARKER",
+		101: "ENTRY_KIND_FANOUT_CHANGED",
+	}
+	EntryKind_value = map[string]int32{
+		"ENTRY_KIND_UNSPECIFIED":    0,
+		"ENTRY_KIND_MESSAGE":        1,
+		"ENTRY_KIND_EDIT":           2,
+		"ENTRY_KIND_RECALL":         3,
+		"ENTRY_KIND_REACTION":       4,
+		"ENTRY_KIND_PIN":            5,
+		"ENTRY_KIND_CREATED":        6,
+		"ENTRY_KIND_JOINED":         7,
+		"ENTRY_KIND_LEFT":           8,
+		"ENTRY_KIND_REMOVED":        9,
+		"ENTRY_KIND_ROLE_CHANGED":   10,
+		"ENTRY_KIND_MUTED":          11,
+		"ENTRY_KIND_INFO_CHANGED":   12,
+		"ENTRY_KIND_DISSOLVED":      13,
+		"ENTRY_KIND_MARKER":         100,
+		"ENTRY_KIND_FANOUT_CHANGED": 101,
+	}
+)
+
+func (x EntryKind) Enum() *EntryKind {
+	p := new(EntryKind)
+	*p = x
+	return p
+}
+
+func (x EntryKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (EntryKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_halley_v1_queue_proto_enumTypes[0].Descriptor()
+}
+
+func (EntryKind) Type() protoreflect.EnumType {
+	return &file_halley_v1_queue_proto_enumTypes[0]
+}
+
+func (x EntryKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use EntryKind.Descriptor instead.
+func (EntryKind) EnumDescriptor() ([]byte, []int) {
+	return file_halley_v1_queue_proto_rawDescGZIP(), []int{0}
+}
+
 // PushRecord is the value in halley.urgent, halley.push and halley.bulk.
 type PushRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -470,6 +560,415 @@ func (x *RevokedRecord) GetExpiresAtMs() int64 {
 	return 0
 }
 
+// ChatRecord is the value in halley.chat: what somebody wants to be done in a conversation, keyed by (tenant, conversation); or
+// a change that concerns one uid alone, keyed by (tenant, uid).
+type ChatRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUIDv5 of tenant, conversation, sender and client_msg_id: the same for a repeat.
+	Id     string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Tenant string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// The sender's uid; empty: the system.
+	Sender       string `protobuf:"bytes,3,opt,name=sender,proto3" json:"sender,omitempty"`
+	AcceptedAtMs int64  `protobuf:"varint,4,opt,name=accepted_at_ms,json=acceptedAtMs,proto3" json:"accepted_at_ms,omitempty"`
+	// Where the sender's request came from; empty where that isn't kept.
+	Address string `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
+	// Whether somebody waits for the outcome: job writes it to Redis after its commit.
+	Outcome bool `protobuf:"varint,6,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// Types that are valid to be assigned to Content:
+	//
+	//	*ChatRecord_Proposal
+	//	*ChatRecord_UserChange
+	Content       isChatRecord_Content `protobuf_oneof:"content"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChatRecord) Reset() {
+	*x = ChatRecord{}
+	mi := &file_halley_v1_queue_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChatRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChatRecord) ProtoMessage() {}
+
+func (x *ChatRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_queue_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChatRecord.ProtoReflect.Descriptor instead.
+func (*ChatRecord) Descriptor() ([]byte, []int) {
+	return file_halley_v1_queue_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ChatRecord) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ChatRecord) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *ChatRecord) GetSender() string {
+	if x != nil {
+		return x.Sender
+	}
+	return ""
+}
+
+func (x *ChatRecord) GetAcceptedAtMs() int64 {
+	if x != nil {
+		return x.AcceptedAtMs
+	}
+	return 0
+}
+
+func (x *ChatRecord) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ChatRecord) GetOutcome() bool {
+	if x != nil {
+		return x.Outcome
+	}
+	return false
+}
+
+func (x *ChatRecord) GetContent() isChatRecord_Content {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+func (x *ChatRecord) GetProposal() *Proposal {
+	if x != nil {
+		if x, ok := x.Content.(*ChatRecord_Proposal); ok {
+			return x.Proposal
+		}
+	}
+	return nil
+}
+
+func (x *ChatRecord) GetUserChange() *UserChange {
+	if x != nil {
+		if x, ok := x.Content.(*ChatRecord_UserChange); ok {
+			return x.UserChange
+		}
+	}
+	return nil
+}
+
+type isChatRecord_Content interface {
+	isChatRecord_Content()
+}
+
+type ChatRecord_Proposal struct {
+	Proposal *Proposal `protobuf:"bytes,7,opt,name=proposal,proto3,oneof"`
+}
+
+type ChatRecord_UserChange struct {
+	UserChange *UserChange `protobuf:"bytes,8,opt,name=user_change,json=userChange,proto3,oneof"`
+}
+
+func (*ChatRecord_Proposal) isChatRecord_Content() {}
+
+func (*ChatRecord_UserChange) isChatRecord_Content() {}
+
+// Proposal is an entry before it is judged.
+type Proposal struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Conversation string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	Kind         EntryKind              `protobuf:"varint,2,opt,name=kind,proto3,enum=halley.v1.EntryKind" json:"kind,omitempty"`
+	// 1 to 64 bytes; empty for markers.
+	ClientMsgId string `protobuf:"bytes,3,opt,name=client_msg_id,json=clientMsgId,proto3" json:"client_msg_id,omitempty"`
+	// Seq of the message that edit, recall, reaction and pin change.
+	Target int64 `protobuf:"varint,4,opt,name=target,proto3" json:"target,omitempty"`
+	// JSON, at most 32 KiB.
+	Body []byte `protobuf:"bytes,5,opt,name=body,proto3" json:"body,omitempty"`
+	// JSON of store/conversation.Detail.
+	Detail []byte `protobuf:"bytes,6,opt,name=detail,proto3" json:"detail,omitempty"`
+	// Marker: what to raise the sender's markers to; 0 leaves one.
+	ReadSeq       int64 `protobuf:"varint,7,opt,name=read_seq,json=readSeq,proto3" json:"read_seq,omitempty"`
+	DeliveredSeq  int64 `protobuf:"varint,8,opt,name=delivered_seq,json=deliveredSeq,proto3" json:"delivered_seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Proposal) Reset() {
+	*x = Proposal{}
+	mi := &file_halley_v1_queue_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Proposal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Proposal) ProtoMessage() {}
+
+func (x *Proposal) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_queue_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Proposal.ProtoReflect.Descriptor instead.
+func (*Proposal) Descriptor() ([]byte, []int) {
+	return file_halley_v1_queue_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Proposal) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *Proposal) GetKind() EntryKind {
+	if x != nil {
+		return x.Kind
+	}
+	return EntryKind_ENTRY_KIND_UNSPECIFIED
+}
+
+func (x *Proposal) GetClientMsgId() string {
+	if x != nil {
+		return x.ClientMsgId
+	}
+	return ""
+}
+
+func (x *Proposal) GetTarget() int64 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *Proposal) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *Proposal) GetDetail() []byte {
+	if x != nil {
+		return x.Detail
+	}
+	return nil
+}
+
+func (x *Proposal) GetReadSeq() int64 {
+	if x != nil {
+		return x.ReadSeq
+	}
+	return 0
+}
+
+func (x *Proposal) GetDeliveredSeq() int64 {
+	if x != nil {
+		return x.DeliveredSeq
+	}
+	return 0
+}
+
+// UserChange is the newest of its kind and object for one uid.
+type UserChange struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Uid    string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	Kind   string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Object string                 `protobuf:"bytes,3,opt,name=object,proto3" json:"object,omitempty"`
+	// Orders the changes of an object: a smaller one is too late.
+	Guard int64 `protobuf:"varint,4,opt,name=guard,proto3" json:"guard,omitempty"`
+	// JSON.
+	Value []byte `protobuf:"bytes,5,opt,name=value,proto3" json:"value,omitempty"`
+	// Kind contact: 0 none, 1 asked, 2 was asked, 3 friends, as store.ContactState.
+	ContactState int32  `protobuf:"varint,6,opt,name=contact_state,json=contactState,proto3" json:"contact_state,omitempty"`
+	Remark       string `protobuf:"bytes,7,opt,name=remark,proto3" json:"remark,omitempty"`
+	// Kind block.
+	Blocked       bool `protobuf:"varint,8,opt,name=blocked,proto3" json:"blocked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserChange) Reset() {
+	*x = UserChange{}
+	mi := &file_halley_v1_queue_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserChange) ProtoMessage() {}
+
+func (x *UserChange) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_queue_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserChange.ProtoReflect.Descriptor instead.
+func (*UserChange) Descriptor() ([]byte, []int) {
+	return file_halley_v1_queue_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *UserChange) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *UserChange) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *UserChange) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *UserChange) GetGuard() int64 {
+	if x != nil {
+		return x.Guard
+	}
+	return 0
+}
+
+func (x *UserChange) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *UserChange) GetContactState() int32 {
+	if x != nil {
+		return x.ContactState
+	}
+	return 0
+}
+
+func (x *UserChange) GetRemark() string {
+	if x != nil {
+		return x.Remark
+	}
+	return ""
+}
+
+func (x *UserChange) GetBlocked() bool {
+	if x != nil {
+		return x.Blocked
+	}
+	return false
+}
+
+// ChatOutcome is the value of outcome:ID in Redis.
+type ChatOutcome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Set: rejected.
+	Error         *Error `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	Seq           int64  `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	AtMs          int64  `protobuf:"varint,3,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChatOutcome) Reset() {
+	*x = ChatOutcome{}
+	mi := &file_halley_v1_queue_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChatOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChatOutcome) ProtoMessage() {}
+
+func (x *ChatOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_queue_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChatOutcome.ProtoReflect.Descriptor instead.
+func (*ChatOutcome) Descriptor() ([]byte, []int) {
+	return file_halley_v1_queue_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ChatOutcome) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *ChatOutcome) GetSeq() int64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *ChatOutcome) GetAtMs() int64 {
+	if x != nil {
+		return x.AtMs
+	}
+	return 0
+}
+
 var File_halley_v1_queue_proto protoreflect.FileDescriptor
 
 const file_halley_v1_queue_proto_rawDesc = "" +
@@ -508,7 +1007,60 @@ const file_halley_v1_queue_proto_rawDesc = "" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x1b\n" +
 	"\tdevice_id\x18\x03 \x01(\tR\bdeviceId\x12(\n" +
 	"\x10issued_before_ms\x18\x04 \x01(\x03R\x0eissuedBeforeMs\x12\"\n" +
-	"\rexpires_at_ms\x18\x05 \x01(\x03R\vexpiresAtMsB:Z8github.com/halley-im/halley/proto/gen/halley/v1;halleyv1b\x06proto3"
+	"\rexpires_at_ms\x18\x05 \x01(\x03R\vexpiresAtMs\"\x9e\x02\n" +
+	"\n" +
+	"ChatRecord\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x16\n" +
+	"\x06sender\x18\x03 \x01(\tR\x06sender\x12$\n" +
+	"\x0eaccepted_at_ms\x18\x04 \x01(\x03R\facceptedAtMs\x12\x18\n" +
+	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x18\n" +
+	"\aoutcome\x18\x06 \x01(\bR\aoutcome\x121\n" +
+	"\bproposal\x18\a \x01(\v2\x13.halley.v1.ProposalH\x00R\bproposal\x128\n" +
+	"\vuser_change\x18\b \x01(\v2\x15.halley.v1.UserChangeH\x00R\n" +
+	"userChangeB\t\n" +
+	"\acontent\"\x80\x02\n" +
+	"\bProposal\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12(\n" +
+	"\x04kind\x18\x02 \x01(\x0e2\x14.halley.v1.EntryKindR\x04kind\x12\"\n" +
+	"\rclient_msg_id\x18\x03 \x01(\tR\vclientMsgId\x12\x16\n" +
+	"\x06target\x18\x04 \x01(\x03R\x06target\x12\x12\n" +
+	"\x04body\x18\x05 \x01(\fR\x04body\x12\x16\n" +
+	"\x06detail\x18\x06 \x01(\fR\x06detail\x12\x19\n" +
+	"\bread_seq\x18\a \x01(\x03R\areadSeq\x12#\n" +
+	"\rdelivered_seq\x18\b \x01(\x03R\fdeliveredSeq\"\xcd\x01\n" +
+	"\n" +
+	"UserChange\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06object\x18\x03 \x01(\tR\x06object\x12\x14\n" +
+	"\x05guard\x18\x04 \x01(\x03R\x05guard\x12\x14\n" +
+	"\x05value\x18\x05 \x01(\fR\x05value\x12#\n" +
+	"\rcontact_state\x18\x06 \x01(\x05R\fcontactState\x12\x16\n" +
+	"\x06remark\x18\a \x01(\tR\x06remark\x12\x18\n" +
+	"\ablocked\x18\b \x01(\bR\ablocked\"\\\n" +
+	"\vChatOutcome\x12&\n" +
+	"\x05error\x18\x01 \x01(\v2\x10.halley.v1.ErrorR\x05error\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x03R\x03seq\x12\x13\n" +
+	"\x05at_ms\x18\x03 \x01(\x03R\x04atMs*\x94\x03\n" +
+	"\tEntryKind\x12\x1a\n" +
+	"\x16ENTRY_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12ENTRY_KIND_MESSAGE\x10\x01\x12\x13\n" +
+	"\x0fENTRY_KIND_EDIT\x10\x02\x12\x15\n" +
+	"\x11ENTRY_KIND_RECALL\x10\x03\x12\x17\n" +
+	"\x13ENTRY_KIND_REACTION\x10\x04\x12\x12\n" +
+	"\x0eENTRY_KIND_PIN\x10\x05\x12\x16\n" +
+	"\x12ENTRY_KIND_CREATED\x10\x06\x12\x15\n" +
+	"\x11ENTRY_KIND_JOINED\x10\a\x12\x13\n" +
+	"\x0fENTRY_KIND_LEFT\x10\b\x12\x16\n" +
+	"\x12ENTRY_KIND_REMOVED\x10\t\x12\x1b\n" +
+	"\x17ENTRY_KIND_ROLE_CHANGED\x10\n" +
+	"\x12\x14\n" +
+	"\x10ENTRY_KIND_MUTED\x10\v\x12\x1b\n" +
+	"\x17ENTRY_KIND_INFO_CHANGED\x10\f\x12\x18\n" +
+	"\x14ENTRY_KIND_DISSOLVED\x10\r\x12\x15\n" +
+	"\x11ENTRY_KIND_MARKER\x10d\x12\x1d\n" +
+	"\x19ENTRY_KIND_FANOUT_CHANGED\x10eB:Z8github.com/halley-im/halley/proto/gen/halley/v1;halleyv1b\x06proto3"
 
 var (
 	file_halley_v1_queue_proto_rawDescOnce sync.Once
@@ -522,30 +1074,41 @@ func file_halley_v1_queue_proto_rawDescGZIP() []byte {
 	return file_halley_v1_queue_proto_rawDescData
 }
 
-var file_halley_v1_queue_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_halley_v1_queue_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_halley_v1_queue_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_halley_v1_queue_proto_goTypes = []any{
-	(*PushRecord)(nil),     // 0: halley.v1.PushRecord
-	(*Target)(nil),         // 1: halley.v1.Target
-	(*UpstreamRecord)(nil), // 2: halley.v1.UpstreamRecord
-	(*RevokedRecord)(nil),  // 3: halley.v1.RevokedRecord
-	(Class)(0),             // 4: halley.v1.Class
-	(*Push)(nil),           // 5: halley.v1.Push
-	(*Control)(nil),        // 6: halley.v1.Control
-	(*Conn)(nil),           // 7: halley.v1.Conn
-	(*Session)(nil),        // 8: halley.v1.Session
+	(EntryKind)(0),         // 0: halley.v1.EntryKind
+	(*PushRecord)(nil),     // 1: halley.v1.PushRecord
+	(*Target)(nil),         // 2: halley.v1.Target
+	(*UpstreamRecord)(nil), // 3: halley.v1.UpstreamRecord
+	(*RevokedRecord)(nil),  // 4: halley.v1.RevokedRecord
+	(*ChatRecord)(nil),     // 5: halley.v1.ChatRecord
+	(*Proposal)(nil),       // 6: halley.v1.Proposal
+	(*UserChange)(nil),     // 7: halley.v1.UserChange
+	(*ChatOutcome)(nil),    // 8: halley.v1.ChatOutcome
+	(Class)(0),             // 9: halley.v1.Class
+	(*Push)(nil),           // 10: halley.v1.Push
+	(*Control)(nil),        // 11: halley.v1.Control
+	(*Conn)(nil),           // 12: halley.v1.Conn
+	(*Session)(nil),        // 13: halley.v1.Session
+	(*Error)(nil),          // 14: halley.v1.Error
 }
 var file_halley_v1_queue_proto_depIdxs = []int32{
-	4, // 0: halley.v1.PushRecord.class:type_name -> halley.v1.Class
-	1, // 1: halley.v1.PushRecord.targets:type_name -> halley.v1.Target
-	5, // 2: halley.v1.PushRecord.push:type_name -> halley.v1.Push
-	6, // 3: halley.v1.PushRecord.control:type_name -> halley.v1.Control
-	7, // 4: halley.v1.Target.conn:type_name -> halley.v1.Conn
-	8, // 5: halley.v1.UpstreamRecord.session:type_name -> halley.v1.Session
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	9,  // 0: halley.v1.PushRecord.class:type_name -> halley.v1.Class
+	2,  // 1: halley.v1.PushRecord.targets:type_name -> halley.v1.Target
+	10, // 2: halley.v1.PushRecord.push:type_name -> halley.v1.Push
+	11, // 3: halley.v1.PushRecord.control:type_name -> halley.v1.Control
+	12, // 4: halley.v1.Target.conn:type_name -> halley.v1.Conn
+	13, // 5: halley.v1.UpstreamRecord.session:type_name -> halley.v1.Session
+	6,  // 6: halley.v1.ChatRecord.proposal:type_name -> halley.v1.Proposal
+	7,  // 7: halley.v1.ChatRecord.user_change:type_name -> halley.v1.UserChange
+	0,  // 8: halley.v1.Proposal.kind:type_name -> halley.v1.EntryKind
+	14, // 9: halley.v1.ChatOutcome.error:type_name -> halley.v1.Error
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_halley_v1_queue_proto_init() }
@@ -566,18 +1129,23 @@ func file_halley_v1_queue_proto_init() {
 		(*Target_All)(nil),
 		(*Target_Conn)(nil),
 	}
+	file_halley_v1_queue_proto_msgTypes[4].OneofWrappers = []any{
+		(*ChatRecord_Proposal)(nil),
+		(*ChatRecord_UserChange)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_halley_v1_queue_proto_rawDesc), len(file_halley_v1_queue_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   4,
+			NumEnums:      1,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_halley_v1_queue_proto_goTypes,
 		DependencyIndexes: file_halley_v1_queue_proto_depIdxs,
+		EnumInfos:         file_halley_v1_queue_proto_enumTypes,
 		MessageInfos:      file_halley_v1_queue_proto_msgTypes,
 	}.Build()
 	File_halley_v1_queue_proto = out.File

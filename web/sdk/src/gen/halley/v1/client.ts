@@ -54,6 +54,24 @@ export interface Request {
   "session.refresh"?: SessionRefresh;
   "presence.watch"?: PresenceWatch;
   "presence.unwatch"?: PresenceUnwatch;
+  "message.send"?: MessageSend;
+  "message.edit"?: MessageEdit;
+  "message.recall"?: MessageRecall;
+  "message.react"?: MessageReact;
+  "message.pin"?: MessagePin;
+  "conversation.list"?: ConversationList;
+  "conversation.history"?: ConversationHistory;
+  "conversation.members"?: ConversationMembers;
+  "conversation.read"?: ConversationRead;
+  sync?: Sync;
+  "group.create"?: GroupCreate;
+  "group.add"?: GroupAdd;
+  "group.remove"?: GroupRemove;
+  "group.leave"?: GroupLeave;
+  "group.role"?: GroupRole;
+  "group.mute"?: GroupMute;
+  "group.info"?: GroupInfo;
+  "group.dissolve"?: GroupDissolve;
 }
 
 /** Reply is the body of op 101; its frame carries its request's seq. */
@@ -66,6 +84,24 @@ export interface Reply {
   "session.refresh"?: SessionRefreshed;
   "presence.watch"?: PresenceStates;
   "presence.unwatch"?: PresenceUnwatched;
+  "message.send"?: Accepted;
+  "message.edit"?: Accepted;
+  "message.recall"?: Accepted;
+  "message.react"?: Accepted;
+  "message.pin"?: Accepted;
+  "conversation.list"?: ConversationPage;
+  "conversation.history"?: EntryPage;
+  "conversation.members"?: MemberPage;
+  "conversation.read"?: Accepted;
+  sync?: SyncPage;
+  "group.create"?: Accepted;
+  "group.add"?: Accepted;
+  "group.remove"?: Accepted;
+  "group.leave"?: Accepted;
+  "group.role"?: Accepted;
+  "group.mute"?: Accepted;
+  "group.info"?: Accepted;
+  "group.dissolve"?: Accepted;
 }
 
 /** RoomJoin puts the session into a room. Joining twice is harmless. */
@@ -164,6 +200,10 @@ export interface Event {
   resync?: Resync;
   go_away?: GoAway;
   closing?: Closing;
+  "message.stored"?: EntryStored;
+  entry?: EntryStored;
+  "message.rejected"?: MessageRejected;
+  "user.change"?: UserChanged;
 }
 
 /** RoomMessage is a message of a member of the room. */
@@ -206,6 +246,289 @@ export interface GoAway {
 /** Closing is the last event before the server closes the connection. */
 export interface Closing {
   error?: Error;
+}
+
+/**
+ * MessageSend sends a message. The same client_msg_id may be sent again and again: it has one outcome. The conversation's next
+ * message is best sent when this one's reply has come, so that the order is the sender's.
+ */
+export interface MessageSend {
+  conversation?: string;
+  /** The sender's own id of the message, 1 to 64 bytes. */
+  client_msg_id?: string;
+  /** Any JSON value, at most 32 KiB. */
+  body?: JsonValue;
+  mentions?: string[];
+  /** Owner and admins of a group only. */
+  mention_all?: boolean;
+}
+
+/** Accepted says that the outcome will be told: message.stored or entry, or message.rejected. It promises no place. */
+export interface Accepted {
+  id?: string;
+  accepted_at?: number;
+  /** group.create: the new conversation. */
+  conversation?: string;
+}
+
+/** MessageEdit puts another body in the place of one's own message's. */
+export interface MessageEdit {
+  conversation?: string;
+  client_msg_id?: string;
+  seq?: number;
+  body?: JsonValue;
+  mentions?: string[];
+  mention_all?: boolean;
+}
+
+/** MessageRecall empties a message. */
+export interface MessageRecall {
+  conversation?: string;
+  client_msg_id?: string;
+  seq?: number;
+}
+
+/** MessageReact adds a reaction to a message, or takes it away. */
+export interface MessageReact {
+  conversation?: string;
+  client_msg_id?: string;
+  seq?: number;
+  /** 1 to 64 bytes, an emoji as a rule. */
+  reaction?: string;
+  off?: boolean;
+}
+
+/** MessagePin puts a message on the conversation's board, or takes it down. */
+export interface MessagePin {
+  conversation?: string;
+  client_msg_id?: string;
+  seq?: number;
+  off?: boolean;
+}
+
+/** ConversationList lists one's conversations, those with the newest message first, in pages. */
+export interface ConversationList {
+  /** ConversationPage.next of the page before; empty for the first. */
+  cursor?: string;
+  /** 1 to 200; 0 means 50. */
+  limit?: number;
+}
+
+export interface ConversationPage {
+  conversations?: Conversation[];
+  next?: string;
+}
+
+/** Conversation is one of the asker's conversations. */
+export interface Conversation {
+  id?: string;
+  /** direct, group or inbox. */
+  type?: string;
+  title?: string;
+  avatar?: string;
+  announcement?: string;
+  owner?: string;
+  dissolved?: boolean;
+  mute_all?: boolean;
+  members?: number;
+  last_seq?: number;
+  last_at?: number;
+  /** The last message, if the asker may see it. */
+  last?: Entry;
+  /** Messages after the asker's read marker, and how many of them mention him or everybody. */
+  unread?: number;
+  mentions?: number;
+  first_mention?: number;
+  read_seq?: number;
+  delivered_seq?: number;
+  /** none, member, admin or owner: the asker's role. */
+  role?: string;
+  /** The first seq that the asker may read. */
+  visible_from?: number;
+  /** by_admins, by_members or open. */
+  join_policy?: string;
+  history_open?: boolean;
+}
+
+/** Entry is a stored entry: a message as it is now, or a change. */
+export interface Entry {
+  seq?: number;
+  /** message, edit, recall, reaction, pin, created, joined, left, removed, role, muted, info or dissolved. */
+  kind?: string;
+  /** Empty: the system. */
+  from?: string;
+  client_msg_id?: string;
+  server_time?: number;
+  /** Messages up to this entry and including it. */
+  msg_no?: number;
+  /** The last entry that changed this one; what came up to it is in here. */
+  changed_seq?: number;
+  /** Of a change: the message that it changes. */
+  target?: number;
+  body?: JsonValue;
+  mentions?: string[];
+  mention_all?: boolean;
+  members?: string[];
+  role?: string;
+  muted_until?: number;
+  reaction?: string;
+  off?: boolean;
+  info?: JsonValue;
+  edited?: boolean;
+  recalled?: boolean;
+  pinned?: boolean;
+  reactions?: Reaction[];
+}
+
+export interface Reaction {
+  reaction?: string;
+  count?: number;
+  uids?: string[];
+}
+
+/** ConversationHistory asks for entries: from from to to, both included, or, with before, backwards from there; 0: from the end. */
+export interface ConversationHistory {
+  conversation?: string;
+  from?: number;
+  to?: number;
+  before?: number;
+  /** 1 to 200; 0 means 50. */
+  limit?: number;
+}
+
+/** EntryPage has entries in the order of seq. */
+export interface EntryPage {
+  entries?: Entry[];
+}
+
+/** ConversationMembers lists members in the order of their uids, in pages; with read_seq those who have read up to there. */
+export interface ConversationMembers {
+  conversation?: string;
+  cursor?: string;
+  limit?: number;
+  read_seq?: number;
+}
+
+export interface MemberPage {
+  members?: ConversationMember[];
+  next?: string;
+}
+
+export interface ConversationMember {
+  uid?: string;
+  role?: string;
+  read_seq?: number;
+  delivered_seq?: number;
+  muted_until?: number;
+  joined_at?: number;
+}
+
+/** ConversationRead raises the asker's markers; 0 leaves one. */
+export interface ConversationRead {
+  conversation?: string;
+  read_seq?: number;
+  delivered_seq?: number;
+}
+
+/** Sync asks for all that is newer than what a device has, in pages: ask again with what the page brought while more is true. */
+export interface Sync {
+  /** The last seq of each conversation up to which the device has everything. */
+  conversations?: Record<string, number>;
+  user_change?: number;
+}
+
+export interface SyncPage {
+  /** Those with something new, the newest first. */
+  conversations?: SyncConversation[];
+  user_changes?: UserChanged[];
+  more?: boolean;
+}
+
+export interface SyncConversation {
+  conversation?: Conversation;
+  entries?: Entry[];
+  /** Entries are the newest ones and don't follow what the device has, which is stale: history has what it needs. */
+  reset?: boolean;
+}
+
+/** UserChanged is a change that concerns the asker alone, by its number. */
+export interface UserChanged {
+  number?: number;
+  kind?: string;
+  object?: string;
+  value?: JsonValue;
+}
+
+/** EntryStored is a new entry of one of the session's conversations. */
+export interface EntryStored {
+  conversation?: string;
+  entry?: Entry;
+}
+
+/** MessageRejected tells the sender that what was accepted became no entry. */
+export interface MessageRejected {
+  conversation?: string;
+  client_msg_id?: string;
+  error?: Error;
+}
+
+/** GroupCreate makes a group; the sender is its owner. */
+export interface GroupCreate {
+  client_msg_id?: string;
+  title?: string;
+  members?: string[];
+}
+
+/** GroupAdd adds members: others, or oneself to an open group. */
+export interface GroupAdd {
+  conversation?: string;
+  client_msg_id?: string;
+  members?: string[];
+}
+
+export interface GroupRemove {
+  conversation?: string;
+  client_msg_id?: string;
+  members?: string[];
+}
+
+export interface GroupLeave {
+  conversation?: string;
+  client_msg_id?: string;
+}
+
+/** GroupRole gives members a role: member, admin, or owner to one. */
+export interface GroupRole {
+  conversation?: string;
+  client_msg_id?: string;
+  members?: string[];
+  role?: string;
+}
+
+/** GroupMute forbids members to send until a time; 0 lifts it. */
+export interface GroupMute {
+  conversation?: string;
+  client_msg_id?: string;
+  members?: string[];
+  until?: number;
+}
+
+/** GroupInfo sets what is given. */
+export interface GroupInfo {
+  conversation?: string;
+  client_msg_id?: string;
+  title?: string;
+  avatar?: string;
+  announcement?: string;
+  /** by_admins, by_members or open. */
+  join_policy?: string;
+  mute_all?: boolean;
+  history_open?: boolean;
+}
+
+export interface GroupDissolve {
+  conversation?: string;
+  client_msg_id?: string;
 }
 
 /**
