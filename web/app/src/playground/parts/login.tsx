@@ -1,8 +1,8 @@
 import { useSignal } from "@preact/signals";
 import { useLayoutEffect, useRef } from "preact/hooks";
-import { ApiError, type Endpoint, logIn } from "../api.ts";
+import { ApiError, type Endpoint, logIn } from "../../api.ts";
 import { type Credentials, reason } from "../playground.ts";
-import { Sky } from "./sky.tsx";
+import { Sky } from "../../parts/sky.tsx";
 
 interface Props {
   /** What ended the session before, if anything did. */

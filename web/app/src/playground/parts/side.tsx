@@ -1,7 +1,7 @@
 import { useSignal } from "@preact/signals";
-import { exactTime, roomLabel, roomName } from "../format.ts";
+import { exactTime, roomLabel, roomName } from "../../format.ts";
 import { type Playground, reason, type TargetKind } from "../playground.ts";
-import { Avatar } from "./avatar.tsx";
+import { Avatar } from "../../parts/avatar.tsx";
 
 /** The panel on the right: who is here, a push to send, what happened. */
 export function Side({ playground }: { playground: Playground }) {

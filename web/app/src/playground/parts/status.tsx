@@ -1,6 +1,6 @@
 import { useComputed, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { duration } from "../format.ts";
+import { duration } from "../../format.ts";
 import { type Playground, reason } from "../playground.ts";
 
 /** How the connection is, for eyes and screen readers. The countdown is not read out: only changes of state are. */

@@ -1,5 +1,5 @@
 // What outlives a reload of the page: in this tab alone, so that two windows can be two people.
-import { roomName } from "./format.ts";
+import { roomName } from "../format.ts";
 import type { Credentials } from "./playground.ts";
 
 const key = "halley.playground";

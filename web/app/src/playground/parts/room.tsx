@@ -1,9 +1,9 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
-import { bodyText, duration, exactTime, roomLabel, time } from "../format.ts";
+import { bodyText, duration, exactTime, roomLabel, time } from "../../format.ts";
 import type { Line, Playground, Received, Room } from "../playground.ts";
-import { Avatar } from "./avatar.tsx";
-import { Bell, Chat, Close, Hash, People, Send } from "./icons.tsx";
+import { Avatar } from "../../parts/avatar.tsx";
+import { Bell, Chat, Close, Hash, People, Send } from "../../parts/icons.tsx";
 
 /** The middle: the room in view, or the pushes. */
 export function Conversation({ playground }: { playground: Playground }) {

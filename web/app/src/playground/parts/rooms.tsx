@@ -1,7 +1,7 @@
 import { useSignal } from "@preact/signals";
-import { roomLabel, roomName } from "../format.ts";
+import { roomLabel, roomName } from "../../format.ts";
 import { type Playground, reason } from "../playground.ts";
-import { Bell, Hash, Plus } from "./icons.tsx";
+import { Bell, Hash, Plus } from "../../parts/icons.tsx";
 
 /** The list on the left: the rooms one is in, what was pushed, and a way into more rooms. */
 export function Rooms({ playground, onShow }: { playground: Playground; onShow(): void }) {

@@ -1,6 +1,6 @@
 import { signal } from "@preact/signals";
 import type { Playground } from "../playground.ts";
-import { Chat, Hash, Pulse } from "./icons.tsx";
+import { Chat, Hash, Pulse } from "../../parts/icons.tsx";
 
 export type Tab = "rooms" | "talk" | "more";
 

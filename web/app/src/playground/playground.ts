@@ -1,8 +1,8 @@
 // What the page knows, as signals: the session, its rooms, what came. No DOM here.
 import { batch, computed, signal } from "@preact/signals";
 import { Client, HalleyError, type Push, type RoomMessage, type Session, type State } from "@halley-im/sdk";
-import * as api from "./api.ts";
-import { bodyText, duration, roomLabel } from "./format.ts";
+import * as api from "../api.ts";
+import { bodyText, duration, roomLabel } from "../format.ts";
 
 export interface Line {
   id: string;

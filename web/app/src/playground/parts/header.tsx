@@ -1,7 +1,7 @@
 import type { Playground } from "../playground.ts";
-import { theme, toggleTheme } from "../theme.ts";
-import { Avatar } from "./avatar.tsx";
-import { Leave, Logo, Moon, Sun } from "./icons.tsx";
+import { theme, toggleTheme } from "../../theme.ts";
+import { Avatar } from "../../parts/avatar.tsx";
+import { Leave, Logo, Moon, Sun } from "../../parts/icons.tsx";
 import { Status } from "./status.tsx";
 
 export function Header({ playground, onLeave }: { playground: Playground; onLeave(): void }) {

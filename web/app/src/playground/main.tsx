@@ -1,6 +1,6 @@
 import { signal } from "@preact/signals";
 import { render } from "preact";
-import type { Endpoint } from "./api.ts";
+import type { Endpoint } from "../api.ts";
 import { Conversation } from "./parts/room.tsx";
 import { Header } from "./parts/header.tsx";
 import { Login } from "./parts/login.tsx";
