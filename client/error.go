@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/halley-im/halley/proto/errcode"
-	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 )
 
 // Error is what a server said, or what the client itself says in its words. errors.Is(err, errcode.X) works for codes of the
@@ -53,12 +52,6 @@ func (e *Error) ofToken() bool {
 
 func errorOf(c *errcode.Code, format string, args ...any) *Error {
 	return &Error{Code: c.Name, Message: fmt.Sprintf(format, args...), Retry: c.Retry}
-}
-
-func fromProto(p *halleyv1.Error) *Error {
-	return &Error{
-		Code: p.GetCode(), Message: p.GetMessage(), Retry: p.GetRetry(), RetryAfter: time.Duration(p.GetRetryAfterMs()) * time.Millisecond,
-	}
 }
 
 // wireError is halleyv1.Error in JSON.

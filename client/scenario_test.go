@@ -504,9 +504,6 @@ func (r *run) match(want, got any) bool {
 		}
 		return bound == got
 	}
-	if want == nil {
-		return got == nil
-	}
 	if isEmpty(want) {
 		if _, object := want.(map[string]any); !object || isEmpty(got) {
 			return isEmpty(got)

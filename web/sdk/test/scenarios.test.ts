@@ -239,7 +239,7 @@ class Run {
       if (bound === undefined && got !== undefined) this.#vars.set(want, got);
       return bound === undefined || bound === got;
     }
-    if (want === null) return got === undefined || got === null;
+    if (want === null) return isEmpty(got);
     if (Array.isArray(want)) {
       return isEmpty(want) ? isEmpty(got) : Array.isArray(got) && got.length === want.length && want.every((w, i) => this.#match(w, got[i]));
     }
