@@ -20,7 +20,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/halley-im/halley/halley/internal/client"
+	"github.com/halley-im/halley/client"
 	"github.com/halley-im/halley/proto/frame"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 )
@@ -209,7 +209,7 @@ func (i *instance) mustTool(args ...string) string {
 func (i *instance) dial(uid string) *client.Conn {
 	i.t.Helper()
 	jwt := i.mustTool("token", "--uid", uid, "--rooms", "test://*")
-	c, err := client.Dial(i.t.Context(), "ws://"+i.ws+"/sub", &halleyv1.Auth{Token: jwt, Rooms: []string{"test://1"}}, client.Options{})
+	c, err := client.Dial(i.t.Context(), "ws://"+i.ws+"/sub", &halleyv1.Auth{Token: jwt, Rooms: []string{"test://1"}}, client.DialOptions{})
 	if err != nil {
 		i.t.Fatal(err)
 	}
@@ -344,7 +344,7 @@ func TestRestartKeepsKeysAndUndeliveredPushes(t *testing.T) {
 	first.signal(syscall.SIGKILL)
 
 	second := startAll(t, dir, "HALLEY_ROUTER_WARM_UP=3s")
-	c, err := client.Dial(t.Context(), "tcp://"+second.tcp, &halleyv1.Auth{Token: jwt}, client.Options{})
+	c, err := client.Dial(t.Context(), "tcp://"+second.tcp, &halleyv1.Auth{Token: jwt}, client.DialOptions{})
 	if err != nil {
 		t.Fatalf("a token of before the restart: %v", err)
 	}
@@ -482,7 +482,7 @@ func TestSelfSignedServesClientsAndThePageByTLS(t *testing.T) {
 	config := &tls.Config{InsecureSkipVerify: true}
 	jwt := i.mustTool("token", "--uid", "ann")
 	for _, url := range []string{"tls://" + tlsAddr, "wss://" + wss + "/sub"} {
-		c, err := client.Dial(t.Context(), url, &halleyv1.Auth{Token: jwt}, client.Options{TLS: config})
+		c, err := client.Dial(t.Context(), url, &halleyv1.Auth{Token: jwt}, client.DialOptions{TLS: config})
 		if err != nil {
 			t.Errorf("%s: %v", url, err)
 			continue

@@ -4,7 +4,7 @@ go 1.26.0
 
 require (
 	github.com/alecthomas/kong v1.17.0
-	github.com/gorilla/websocket v1.5.3
+	github.com/halley-im/halley/client v0.0.0
 	github.com/halley-im/halley/comet v0.0.0
 	github.com/halley-im/halley/job v0.0.0
 	github.com/halley-im/halley/kit v0.0.0
@@ -30,6 +30,7 @@ require (
 	github.com/danielgtaylor/huma/v2 v2.37.2 // indirect
 	github.com/golang-jwt/jwt/v5 v5.3.1 // indirect
 	github.com/google/uuid v1.6.0 // indirect
+	github.com/gorilla/websocket v1.5.3 // indirect
 	github.com/klauspost/compress v1.20.3 // indirect
 	github.com/mitchellh/colorstring v0.0.0-20190213212951-d06e56a500db // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
@@ -50,6 +51,7 @@ require (
 )
 
 replace (
+	github.com/halley-im/halley/client => ../client
 	github.com/halley-im/halley/comet => ../comet
 	github.com/halley-im/halley/job => ../job
 	github.com/halley-im/halley/kit => ../kit

@@ -19,12 +19,13 @@ var mayImport = map[string][]string{
 	"proto":  {},
 	"kit":    {"proto"},
 	"web":    {},
+	"client": {"proto"},
 	"comet":  {"proto", "kit"},
 	"logic":  {"proto", "kit"},
 	"router": {"proto", "kit"},
 	"job":    {"proto", "kit"},
-	"halley": {"proto", "kit", "web", "comet", "logic", "router", "job"},
-	"e2e":    {"proto"},
+	"halley": {"proto", "kit", "web", "client", "comet", "logic", "router", "job"},
+	"e2e":    {"proto", "client"},
 }
 
 // pure are packages that must be testable alone: they import no network, Redis or Kafka.

@@ -11,7 +11,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 
-	"github.com/halley-im/halley/halley/internal/client"
+	"github.com/halley-im/halley/client"
 	"github.com/halley-im/halley/kit/token"
 	"github.com/halley-im/halley/proto/frame"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
@@ -44,7 +44,7 @@ func (c *listenCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	opts := client.Options{}
+	opts := client.DialOptions{}
 	if c.Insecure {
 		opts.TLS = &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}
 	}

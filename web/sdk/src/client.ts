@@ -60,6 +60,8 @@ export interface ClientEvents {
   resync: void;
   /** The server asked to move on; the connection does so by itself. */
   goAway: wire.GoAway;
+  /** An event of none of these kinds, as it came. */
+  event: wire.Event;
   /** Round trip of a heartbeat in milliseconds. */
   roundTrip: number;
 }
@@ -153,9 +155,9 @@ export class Client extends Emitter<ClientEvents> {
     this.#connection.send(op, typeof body === "string" ? new TextEncoder().encode(body) : body);
   }
 
-  /** Any request by its name. */
-  request<M extends Method>(method: M, params: Params<M>): Promise<Result<M>> {
-    return this.#connection.request(method, params);
+  /** Any request by its name; with op 103 (RequestUnordered), for what only reads, it overtakes those that wait. */
+  request<M extends Method>(method: M, params: Params<M>, options: { timeout?: number; op?: number } = {}): Promise<Result<M>> {
+    return this.#connection.request(method, params, options);
   }
 
   #event(e: wire.Event): void {
@@ -177,6 +179,7 @@ export class Client extends Emitter<ClientEvents> {
     else if (e.lagged) this.emit("lagged", e.lagged.dropped ?? 0);
     else if (e.resync) this.emit("resync", undefined);
     else if (e.go_away) this.emit("goAway", e.go_away);
+    else this.emit("event", e);
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * Halley's client: rooms, pushes and presence over a WebSocket, in browsers and in Node.
+ * Halley's client: conversations, rooms, pushes and presence over a WebSocket, in browsers and in Node.
  *
  *     const client = new Client({ url: "wss://im.example.org/sub", token: () => fetchToken() });
  *     client.on("message", ({ from, body }) => console.log(from, body));
@@ -9,6 +9,14 @@
  *
  * @module
  */
+export * from "./chat/chat.ts";
+export { type Conversation, directId, peerOf } from "./chat/conversation.ts";
+export { applyChange, type Entry, type GroupInfo, isChange, type Reaction } from "./chat/entry.ts";
+export { IndexedDBStorage } from "./chat/indexeddb.ts";
+export type { ChangeMethod, Outgoing, Stage } from "./chat/outgoing.ts";
+export type { Entries, SpeakerEvents as ChatEvents, SpeakerOptions, UserChange } from "./chat/events.ts";
+export { type Changes, type ChatStorage, MemoryStorage, type Saved, type SavedConversation } from "./chat/storage.ts";
+export { Timeline } from "./chat/timeline.ts";
 export { type BackoffOptions, backoff, defaultBackoff } from "./backoff.ts";
 export * from "./client.ts";
 export { ServerClock } from "./clock.ts";

@@ -300,6 +300,7 @@ type Request struct {
 	//	*Request_ConversationMembers
 	//	*Request_ConversationRead
 	//	*Request_Sync
+	//	*Request_SyncCursor
 	//	*Request_GroupCreate
 	//	*Request_GroupAdd
 	//	*Request_GroupRemove
@@ -503,6 +504,15 @@ func (x *Request) GetSync() *Sync {
 	return nil
 }
 
+func (x *Request) GetSyncCursor() *SyncCursor {
+	if x != nil {
+		if x, ok := x.Method.(*Request_SyncCursor); ok {
+			return x.SyncCursor
+		}
+	}
+	return nil
+}
+
 func (x *Request) GetGroupCreate() *GroupCreate {
 	if x != nil {
 		if x, ok := x.Method.(*Request_GroupCreate); ok {
@@ -647,6 +657,10 @@ type Request_Sync struct {
 	Sync *Sync `protobuf:"bytes,34,opt,name=sync,proto3,oneof"`
 }
 
+type Request_SyncCursor struct {
+	SyncCursor *SyncCursor `protobuf:"bytes,35,opt,name=sync_cursor,json=sync.cursor,proto3,oneof"`
+}
+
 type Request_GroupCreate struct {
 	GroupCreate *GroupCreate `protobuf:"bytes,40,opt,name=group_create,json=group.create,proto3,oneof"`
 }
@@ -713,6 +727,8 @@ func (*Request_ConversationRead) isRequest_Method() {}
 
 func (*Request_Sync) isRequest_Method() {}
 
+func (*Request_SyncCursor) isRequest_Method() {}
+
 func (*Request_GroupCreate) isRequest_Method() {}
 
 func (*Request_GroupAdd) isRequest_Method() {}
@@ -752,6 +768,7 @@ type Reply struct {
 	//	*Reply_ConversationMembers
 	//	*Reply_ConversationRead
 	//	*Reply_Sync
+	//	*Reply_SyncCursor
 	//	*Reply_GroupCreate
 	//	*Reply_GroupAdd
 	//	*Reply_GroupRemove
@@ -964,6 +981,15 @@ func (x *Reply) GetSync() *SyncPage {
 	return nil
 }
 
+func (x *Reply) GetSyncCursor() *SyncCursorNow {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_SyncCursor); ok {
+			return x.SyncCursor
+		}
+	}
+	return nil
+}
+
 func (x *Reply) GetGroupCreate() *Accepted {
 	if x != nil {
 		if x, ok := x.Result.(*Reply_GroupCreate); ok {
@@ -1112,6 +1138,10 @@ type Reply_Sync struct {
 	Sync *SyncPage `protobuf:"bytes,34,opt,name=sync,proto3,oneof"`
 }
 
+type Reply_SyncCursor struct {
+	SyncCursor *SyncCursorNow `protobuf:"bytes,35,opt,name=sync_cursor,json=sync.cursor,proto3,oneof"`
+}
+
 type Reply_GroupCreate struct {
 	GroupCreate *Accepted `protobuf:"bytes,40,opt,name=group_create,json=group.create,proto3,oneof"`
 }
@@ -1179,6 +1209,8 @@ func (*Reply_ConversationMembers) isReply_Result() {}
 func (*Reply_ConversationRead) isReply_Result() {}
 
 func (*Reply_Sync) isReply_Result() {}
+
+func (*Reply_SyncCursor) isReply_Result() {}
 
 func (*Reply_GroupCreate) isReply_Result() {}
 
@@ -1970,6 +2002,7 @@ type Event struct {
 	//	*Event_Entry
 	//	*Event_MessageRejected
 	//	*Event_UserChange
+	//	*Event_Marker
 	Event         isEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2111,6 +2144,15 @@ func (x *Event) GetUserChange() *UserChanged {
 	return nil
 }
 
+func (x *Event) GetMarker() *MemberMarker {
+	if x != nil {
+		if x, ok := x.Event.(*Event_Marker); ok {
+			return x.Marker
+		}
+	}
+	return nil
+}
+
 type isEvent_Event interface {
 	isEvent_Event()
 }
@@ -2159,6 +2201,10 @@ type Event_UserChange struct {
 	UserChange *UserChanged `protobuf:"bytes,23,opt,name=user_change,json=user.change,proto3,oneof"`
 }
 
+type Event_Marker struct {
+	Marker *MemberMarker `protobuf:"bytes,25,opt,name=marker,proto3,oneof"`
+}
+
 func (*Event_RoomMessage) isEvent_Event() {}
 
 func (*Event_RoomMember) isEvent_Event() {}
@@ -2180,6 +2226,8 @@ func (*Event_Entry) isEvent_Event() {}
 func (*Event_MessageRejected) isEvent_Event() {}
 
 func (*Event_UserChange) isEvent_Event() {}
+
+func (*Event_Marker) isEvent_Event() {}
 
 // RoomMessage is a message of a member of the room.
 type RoomMessage struct {
@@ -4102,6 +4150,98 @@ func (x *SyncConversation) GetReset_() bool {
 	return false
 }
 
+// SyncCursor asks for where the server stands: cheap, to be asked every few minutes by whoever has heard nothing.
+type SyncCursor struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncCursor) Reset() {
+	*x = SyncCursor{}
+	mi := &file_halley_v1_client_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncCursor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncCursor) ProtoMessage() {}
+
+func (x *SyncCursor) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncCursor.ProtoReflect.Descriptor instead.
+func (*SyncCursor) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{47}
+}
+
+// SyncCursorNow differs from what a device has where it has missed something: then it asks by Sync.
+type SyncCursorNow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sum of last_seq over the asker's conversations.
+	Seqs float64 `protobuf:"fixed64,1,opt,name=seqs,proto3" json:"seqs,omitempty"`
+	// The number of the asker's newest user change.
+	UserChange    float64 `protobuf:"fixed64,2,opt,name=user_change,proto3" json:"user_change,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncCursorNow) Reset() {
+	*x = SyncCursorNow{}
+	mi := &file_halley_v1_client_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncCursorNow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncCursorNow) ProtoMessage() {}
+
+func (x *SyncCursorNow) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncCursorNow.ProtoReflect.Descriptor instead.
+func (*SyncCursorNow) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *SyncCursorNow) GetSeqs() float64 {
+	if x != nil {
+		return x.Seqs
+	}
+	return 0
+}
+
+func (x *SyncCursorNow) GetUserChange() float64 {
+	if x != nil {
+		return x.UserChange
+	}
+	return 0
+}
+
 // UserChanged is a change that concerns the asker alone, by its number.
 type UserChanged struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4115,7 +4255,7 @@ type UserChanged struct {
 
 func (x *UserChanged) Reset() {
 	*x = UserChanged{}
-	mi := &file_halley_v1_client_proto_msgTypes[47]
+	mi := &file_halley_v1_client_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4127,7 +4267,7 @@ func (x *UserChanged) String() string {
 func (*UserChanged) ProtoMessage() {}
 
 func (x *UserChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[47]
+	mi := &file_halley_v1_client_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4140,7 +4280,7 @@ func (x *UserChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserChanged.ProtoReflect.Descriptor instead.
 func (*UserChanged) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{47}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *UserChanged) GetNumber() float64 {
@@ -4182,7 +4322,7 @@ type EntryStored struct {
 
 func (x *EntryStored) Reset() {
 	*x = EntryStored{}
-	mi := &file_halley_v1_client_proto_msgTypes[48]
+	mi := &file_halley_v1_client_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4194,7 +4334,7 @@ func (x *EntryStored) String() string {
 func (*EntryStored) ProtoMessage() {}
 
 func (x *EntryStored) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[48]
+	mi := &file_halley_v1_client_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4207,7 +4347,7 @@ func (x *EntryStored) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryStored.ProtoReflect.Descriptor instead.
 func (*EntryStored) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{48}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *EntryStored) GetConversation() string {
@@ -4224,6 +4364,85 @@ func (x *EntryStored) GetEntry() *Entry {
 	return nil
 }
 
+// MemberMarker says how far a member has read, and how far his devices have got: one's own markers, moved by another device, and
+// the other side's of a direct conversation. Markers only rise.
+type MemberMarker struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Conversation string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	Uid          string                 `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	ReadSeq      float64                `protobuf:"fixed64,3,opt,name=read_seq,proto3" json:"read_seq,omitempty"`
+	DeliveredSeq float64                `protobuf:"fixed64,4,opt,name=delivered_seq,proto3" json:"delivered_seq,omitempty"`
+	// Messages up to read_seq.
+	ReadMsgNo     float64 `protobuf:"fixed64,5,opt,name=read_msg_no,proto3" json:"read_msg_no,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemberMarker) Reset() {
+	*x = MemberMarker{}
+	mi := &file_halley_v1_client_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberMarker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberMarker) ProtoMessage() {}
+
+func (x *MemberMarker) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberMarker.ProtoReflect.Descriptor instead.
+func (*MemberMarker) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *MemberMarker) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *MemberMarker) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *MemberMarker) GetReadSeq() float64 {
+	if x != nil {
+		return x.ReadSeq
+	}
+	return 0
+}
+
+func (x *MemberMarker) GetDeliveredSeq() float64 {
+	if x != nil {
+		return x.DeliveredSeq
+	}
+	return 0
+}
+
+func (x *MemberMarker) GetReadMsgNo() float64 {
+	if x != nil {
+		return x.ReadMsgNo
+	}
+	return 0
+}
+
 // MessageRejected tells the sender that what was accepted became no entry.
 type MessageRejected struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4236,7 +4455,7 @@ type MessageRejected struct {
 
 func (x *MessageRejected) Reset() {
 	*x = MessageRejected{}
-	mi := &file_halley_v1_client_proto_msgTypes[49]
+	mi := &file_halley_v1_client_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4248,7 +4467,7 @@ func (x *MessageRejected) String() string {
 func (*MessageRejected) ProtoMessage() {}
 
 func (x *MessageRejected) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[49]
+	mi := &file_halley_v1_client_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4261,7 +4480,7 @@ func (x *MessageRejected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessageRejected.ProtoReflect.Descriptor instead.
 func (*MessageRejected) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{49}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *MessageRejected) GetConversation() string {
@@ -4297,7 +4516,7 @@ type GroupCreate struct {
 
 func (x *GroupCreate) Reset() {
 	*x = GroupCreate{}
-	mi := &file_halley_v1_client_proto_msgTypes[50]
+	mi := &file_halley_v1_client_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4309,7 +4528,7 @@ func (x *GroupCreate) String() string {
 func (*GroupCreate) ProtoMessage() {}
 
 func (x *GroupCreate) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[50]
+	mi := &file_halley_v1_client_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4322,7 +4541,7 @@ func (x *GroupCreate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupCreate.ProtoReflect.Descriptor instead.
 func (*GroupCreate) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{50}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *GroupCreate) GetClientMsgId() string {
@@ -4358,7 +4577,7 @@ type GroupAdd struct {
 
 func (x *GroupAdd) Reset() {
 	*x = GroupAdd{}
-	mi := &file_halley_v1_client_proto_msgTypes[51]
+	mi := &file_halley_v1_client_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4370,7 +4589,7 @@ func (x *GroupAdd) String() string {
 func (*GroupAdd) ProtoMessage() {}
 
 func (x *GroupAdd) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[51]
+	mi := &file_halley_v1_client_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4383,7 +4602,7 @@ func (x *GroupAdd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupAdd.ProtoReflect.Descriptor instead.
 func (*GroupAdd) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{51}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *GroupAdd) GetConversation() string {
@@ -4418,7 +4637,7 @@ type GroupRemove struct {
 
 func (x *GroupRemove) Reset() {
 	*x = GroupRemove{}
-	mi := &file_halley_v1_client_proto_msgTypes[52]
+	mi := &file_halley_v1_client_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4430,7 +4649,7 @@ func (x *GroupRemove) String() string {
 func (*GroupRemove) ProtoMessage() {}
 
 func (x *GroupRemove) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[52]
+	mi := &file_halley_v1_client_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4443,7 +4662,7 @@ func (x *GroupRemove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupRemove.ProtoReflect.Descriptor instead.
 func (*GroupRemove) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{52}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GroupRemove) GetConversation() string {
@@ -4477,7 +4696,7 @@ type GroupLeave struct {
 
 func (x *GroupLeave) Reset() {
 	*x = GroupLeave{}
-	mi := &file_halley_v1_client_proto_msgTypes[53]
+	mi := &file_halley_v1_client_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4489,7 +4708,7 @@ func (x *GroupLeave) String() string {
 func (*GroupLeave) ProtoMessage() {}
 
 func (x *GroupLeave) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[53]
+	mi := &file_halley_v1_client_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4502,7 +4721,7 @@ func (x *GroupLeave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupLeave.ProtoReflect.Descriptor instead.
 func (*GroupLeave) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{53}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *GroupLeave) GetConversation() string {
@@ -4532,7 +4751,7 @@ type GroupRole struct {
 
 func (x *GroupRole) Reset() {
 	*x = GroupRole{}
-	mi := &file_halley_v1_client_proto_msgTypes[54]
+	mi := &file_halley_v1_client_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4544,7 +4763,7 @@ func (x *GroupRole) String() string {
 func (*GroupRole) ProtoMessage() {}
 
 func (x *GroupRole) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[54]
+	mi := &file_halley_v1_client_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4557,7 +4776,7 @@ func (x *GroupRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupRole.ProtoReflect.Descriptor instead.
 func (*GroupRole) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{54}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *GroupRole) GetConversation() string {
@@ -4601,7 +4820,7 @@ type GroupMute struct {
 
 func (x *GroupMute) Reset() {
 	*x = GroupMute{}
-	mi := &file_halley_v1_client_proto_msgTypes[55]
+	mi := &file_halley_v1_client_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4613,7 +4832,7 @@ func (x *GroupMute) String() string {
 func (*GroupMute) ProtoMessage() {}
 
 func (x *GroupMute) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[55]
+	mi := &file_halley_v1_client_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4626,7 +4845,7 @@ func (x *GroupMute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupMute.ProtoReflect.Descriptor instead.
 func (*GroupMute) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{55}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *GroupMute) GetConversation() string {
@@ -4675,7 +4894,7 @@ type GroupInfo struct {
 
 func (x *GroupInfo) Reset() {
 	*x = GroupInfo{}
-	mi := &file_halley_v1_client_proto_msgTypes[56]
+	mi := &file_halley_v1_client_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4687,7 +4906,7 @@ func (x *GroupInfo) String() string {
 func (*GroupInfo) ProtoMessage() {}
 
 func (x *GroupInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[56]
+	mi := &file_halley_v1_client_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4700,7 +4919,7 @@ func (x *GroupInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupInfo.ProtoReflect.Descriptor instead.
 func (*GroupInfo) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{56}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *GroupInfo) GetConversation() string {
@@ -4769,7 +4988,7 @@ type GroupDissolve struct {
 
 func (x *GroupDissolve) Reset() {
 	*x = GroupDissolve{}
-	mi := &file_halley_v1_client_proto_msgTypes[57]
+	mi := &file_halley_v1_client_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4781,7 +5000,7 @@ func (x *GroupDissolve) String() string {
 func (*GroupDissolve) ProtoMessage() {}
 
 func (x *GroupDissolve) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[57]
+	mi := &file_halley_v1_client_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4794,7 +5013,7 @@ func (x *GroupDissolve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupDissolve.ProtoReflect.Descriptor instead.
 func (*GroupDissolve) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{57}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *GroupDissolve) GetConversation() string {
@@ -4841,7 +5060,7 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	" \x03(\tR\x05rooms\x12\x1e\n" +
 	"\n" +
 	"room_limit\x18\v \x01(\rR\n" +
-	"room_limit\"\xc9\f\n" +
+	"room_limit\"\x84\r\n" +
 	"\aRequest\x123\n" +
 	"\troom_join\x18\x01 \x01(\v2\x13.halley.v1.RoomJoinH\x00R\troom.join\x126\n" +
 	"\n" +
@@ -4861,7 +5080,8 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\x14conversation_history\x18\x1f \x01(\v2\x1e.halley.v1.ConversationHistoryH\x00R\x14conversation.history\x12T\n" +
 	"\x14conversation_members\x18  \x01(\v2\x1e.halley.v1.ConversationMembersH\x00R\x14conversation.members\x12K\n" +
 	"\x11conversation_read\x18! \x01(\v2\x1b.halley.v1.ConversationReadH\x00R\x11conversation.read\x12%\n" +
-	"\x04sync\x18\" \x01(\v2\x0f.halley.v1.SyncH\x00R\x04sync\x12<\n" +
+	"\x04sync\x18\" \x01(\v2\x0f.halley.v1.SyncH\x00R\x04sync\x129\n" +
+	"\vsync_cursor\x18# \x01(\v2\x15.halley.v1.SyncCursorH\x00R\vsync.cursor\x12<\n" +
 	"\fgroup_create\x18( \x01(\v2\x16.halley.v1.GroupCreateH\x00R\fgroup.create\x123\n" +
 	"\tgroup_add\x18) \x01(\v2\x13.halley.v1.GroupAddH\x00R\tgroup.add\x12<\n" +
 	"\fgroup_remove\x18* \x01(\v2\x16.halley.v1.GroupRemoveH\x00R\fgroup.remove\x129\n" +
@@ -4876,7 +5096,7 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"group_info\x18. \x01(\v2\x14.halley.v1.GroupInfoH\x00R\n" +
 	"group.info\x12B\n" +
 	"\x0egroup_dissolve\x18/ \x01(\v2\x18.halley.v1.GroupDissolveH\x00R\x0egroup.dissolveB\b\n" +
-	"\x06method\"\xc2\f\n" +
+	"\x06method\"\x80\r\n" +
 	"\x05Reply\x12(\n" +
 	"\x05error\x18\x0f \x01(\v2\x10.halley.v1.ErrorH\x00R\x05error\x125\n" +
 	"\troom_join\x18\x01 \x01(\v2\x15.halley.v1.RoomJoinedH\x00R\troom.join\x125\n" +
@@ -4897,7 +5117,8 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\x14conversation_history\x18\x1f \x01(\v2\x14.halley.v1.EntryPageH\x00R\x14conversation.history\x12K\n" +
 	"\x14conversation_members\x18  \x01(\v2\x15.halley.v1.MemberPageH\x00R\x14conversation.members\x12C\n" +
 	"\x11conversation_read\x18! \x01(\v2\x13.halley.v1.AcceptedH\x00R\x11conversation.read\x12)\n" +
-	"\x04sync\x18\" \x01(\v2\x13.halley.v1.SyncPageH\x00R\x04sync\x129\n" +
+	"\x04sync\x18\" \x01(\v2\x13.halley.v1.SyncPageH\x00R\x04sync\x12<\n" +
+	"\vsync_cursor\x18# \x01(\v2\x18.halley.v1.SyncCursorNowH\x00R\vsync.cursor\x129\n" +
 	"\fgroup_create\x18( \x01(\v2\x13.halley.v1.AcceptedH\x00R\fgroup.create\x123\n" +
 	"\tgroup_add\x18) \x01(\v2\x13.halley.v1.AcceptedH\x00R\tgroup.add\x129\n" +
 	"\fgroup_remove\x18* \x01(\v2\x13.halley.v1.AcceptedH\x00R\fgroup.remove\x127\n" +
@@ -4955,7 +5176,7 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x16\n" +
 	"\x06online\x18\x02 \x01(\bR\x06online\x12\x1c\n" +
 	"\tplatforms\x18\x03 \x03(\tR\tplatforms\x12\x1c\n" +
-	"\tlast_seen\x18\x04 \x01(\x01R\tlast_seen\"\xed\x04\n" +
+	"\tlast_seen\x18\x04 \x01(\x01R\tlast_seen\"\xa0\x05\n" +
 	"\x05Event\x12<\n" +
 	"\froom_message\x18\x01 \x01(\v2\x16.halley.v1.RoomMessageH\x00R\froom.message\x129\n" +
 	"\vroom_member\x18\x02 \x01(\v2\x15.halley.v1.RoomMemberH\x00R\vroom.member\x121\n" +
@@ -4967,7 +5188,8 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\x0emessage_stored\x18\x14 \x01(\v2\x16.halley.v1.EntryStoredH\x00R\x0emessage.stored\x12.\n" +
 	"\x05entry\x18\x15 \x01(\v2\x16.halley.v1.EntryStoredH\x00R\x05entry\x12H\n" +
 	"\x10message_rejected\x18\x16 \x01(\v2\x1a.halley.v1.MessageRejectedH\x00R\x10message.rejected\x12:\n" +
-	"\vuser_change\x18\x17 \x01(\v2\x16.halley.v1.UserChangedH\x00R\vuser.changeB\a\n" +
+	"\vuser_change\x18\x17 \x01(\v2\x16.halley.v1.UserChangedH\x00R\vuser.change\x121\n" +
+	"\x06marker\x18\x19 \x01(\v2\x17.halley.v1.MemberMarkerH\x00R\x06markerB\a\n" +
 	"\x05event\"\x93\x01\n" +
 	"\vRoomMessage\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -5119,7 +5341,12 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\x10SyncConversation\x12;\n" +
 	"\fconversation\x18\x01 \x01(\v2\x17.halley.v1.ConversationR\fconversation\x12*\n" +
 	"\aentries\x18\x02 \x03(\v2\x10.halley.v1.EntryR\aentries\x12\x14\n" +
-	"\x05reset\x18\x03 \x01(\bR\x05reset\"\x7f\n" +
+	"\x05reset\x18\x03 \x01(\bR\x05reset\"\f\n" +
+	"\n" +
+	"SyncCursor\"E\n" +
+	"\rSyncCursorNow\x12\x12\n" +
+	"\x04seqs\x18\x01 \x01(\x01R\x04seqs\x12 \n" +
+	"\vuser_change\x18\x02 \x01(\x01R\vuser_change\"\x7f\n" +
 	"\vUserChanged\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x01R\x06number\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x16\n" +
@@ -5127,7 +5354,13 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\x05value\x18\x04 \x01(\v2\x16.google.protobuf.ValueR\x05value\"Y\n" +
 	"\vEntryStored\x12\"\n" +
 	"\fconversation\x18\x01 \x01(\tR\fconversation\x12&\n" +
-	"\x05entry\x18\x02 \x01(\v2\x10.halley.v1.EntryR\x05entry\"\x83\x01\n" +
+	"\x05entry\x18\x02 \x01(\v2\x10.halley.v1.EntryR\x05entry\"\xa8\x01\n" +
+	"\fMemberMarker\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12\x10\n" +
+	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x1a\n" +
+	"\bread_seq\x18\x03 \x01(\x01R\bread_seq\x12$\n" +
+	"\rdelivered_seq\x18\x04 \x01(\x01R\rdelivered_seq\x12 \n" +
+	"\vread_msg_no\x18\x05 \x01(\x01R\vread_msg_no\"\x83\x01\n" +
 	"\x0fMessageRejected\x12\"\n" +
 	"\fconversation\x18\x01 \x01(\tR\fconversation\x12$\n" +
 	"\rclient_msg_id\x18\x02 \x01(\tR\rclient_msg_id\x12&\n" +
@@ -5189,7 +5422,7 @@ func file_halley_v1_client_proto_rawDescGZIP() []byte {
 	return file_halley_v1_client_proto_rawDescData
 }
 
-var file_halley_v1_client_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
+var file_halley_v1_client_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
 var file_halley_v1_client_proto_goTypes = []any{
 	(*Auth)(nil),                // 0: halley.v1.Auth
 	(*Resume)(nil),              // 1: halley.v1.Resume
@@ -5238,24 +5471,27 @@ var file_halley_v1_client_proto_goTypes = []any{
 	(*Sync)(nil),                // 44: halley.v1.Sync
 	(*SyncPage)(nil),            // 45: halley.v1.SyncPage
 	(*SyncConversation)(nil),    // 46: halley.v1.SyncConversation
-	(*UserChanged)(nil),         // 47: halley.v1.UserChanged
-	(*EntryStored)(nil),         // 48: halley.v1.EntryStored
-	(*MessageRejected)(nil),     // 49: halley.v1.MessageRejected
-	(*GroupCreate)(nil),         // 50: halley.v1.GroupCreate
-	(*GroupAdd)(nil),            // 51: halley.v1.GroupAdd
-	(*GroupRemove)(nil),         // 52: halley.v1.GroupRemove
-	(*GroupLeave)(nil),          // 53: halley.v1.GroupLeave
-	(*GroupRole)(nil),           // 54: halley.v1.GroupRole
-	(*GroupMute)(nil),           // 55: halley.v1.GroupMute
-	(*GroupInfo)(nil),           // 56: halley.v1.GroupInfo
-	(*GroupDissolve)(nil),       // 57: halley.v1.GroupDissolve
-	nil,                         // 58: halley.v1.Sync.ConversationsEntry
-	(*Error)(nil),               // 59: halley.v1.Error
-	(*structpb.Value)(nil),      // 60: google.protobuf.Value
+	(*SyncCursor)(nil),          // 47: halley.v1.SyncCursor
+	(*SyncCursorNow)(nil),       // 48: halley.v1.SyncCursorNow
+	(*UserChanged)(nil),         // 49: halley.v1.UserChanged
+	(*EntryStored)(nil),         // 50: halley.v1.EntryStored
+	(*MemberMarker)(nil),        // 51: halley.v1.MemberMarker
+	(*MessageRejected)(nil),     // 52: halley.v1.MessageRejected
+	(*GroupCreate)(nil),         // 53: halley.v1.GroupCreate
+	(*GroupAdd)(nil),            // 54: halley.v1.GroupAdd
+	(*GroupRemove)(nil),         // 55: halley.v1.GroupRemove
+	(*GroupLeave)(nil),          // 56: halley.v1.GroupLeave
+	(*GroupRole)(nil),           // 57: halley.v1.GroupRole
+	(*GroupMute)(nil),           // 58: halley.v1.GroupMute
+	(*GroupInfo)(nil),           // 59: halley.v1.GroupInfo
+	(*GroupDissolve)(nil),       // 60: halley.v1.GroupDissolve
+	nil,                         // 61: halley.v1.Sync.ConversationsEntry
+	(*Error)(nil),               // 62: halley.v1.Error
+	(*structpb.Value)(nil),      // 63: google.protobuf.Value
 }
 var file_halley_v1_client_proto_depIdxs = []int32{
 	1,  // 0: halley.v1.Auth.resume:type_name -> halley.v1.Resume
-	59, // 1: halley.v1.AuthReply.error:type_name -> halley.v1.Error
+	62, // 1: halley.v1.AuthReply.error:type_name -> halley.v1.Error
 	5,  // 2: halley.v1.Request.room_join:type_name -> halley.v1.RoomJoin
 	7,  // 3: halley.v1.Request.room_leave:type_name -> halley.v1.RoomLeave
 	9,  // 4: halley.v1.Request.room_send:type_name -> halley.v1.RoomSend
@@ -5273,77 +5509,80 @@ var file_halley_v1_client_proto_depIdxs = []int32{
 	40, // 16: halley.v1.Request.conversation_members:type_name -> halley.v1.ConversationMembers
 	43, // 17: halley.v1.Request.conversation_read:type_name -> halley.v1.ConversationRead
 	44, // 18: halley.v1.Request.sync:type_name -> halley.v1.Sync
-	50, // 19: halley.v1.Request.group_create:type_name -> halley.v1.GroupCreate
-	51, // 20: halley.v1.Request.group_add:type_name -> halley.v1.GroupAdd
-	52, // 21: halley.v1.Request.group_remove:type_name -> halley.v1.GroupRemove
-	53, // 22: halley.v1.Request.group_leave:type_name -> halley.v1.GroupLeave
-	54, // 23: halley.v1.Request.group_role:type_name -> halley.v1.GroupRole
-	55, // 24: halley.v1.Request.group_mute:type_name -> halley.v1.GroupMute
-	56, // 25: halley.v1.Request.group_info:type_name -> halley.v1.GroupInfo
-	57, // 26: halley.v1.Request.group_dissolve:type_name -> halley.v1.GroupDissolve
-	59, // 27: halley.v1.Reply.error:type_name -> halley.v1.Error
-	6,  // 28: halley.v1.Reply.room_join:type_name -> halley.v1.RoomJoined
-	8,  // 29: halley.v1.Reply.room_leave:type_name -> halley.v1.RoomLeft
-	10, // 30: halley.v1.Reply.room_send:type_name -> halley.v1.RoomSent
-	12, // 31: halley.v1.Reply.room_members:type_name -> halley.v1.RoomMemberPage
-	14, // 32: halley.v1.Reply.session_refresh:type_name -> halley.v1.SessionRefreshed
-	16, // 33: halley.v1.Reply.presence_watch:type_name -> halley.v1.PresenceStates
-	18, // 34: halley.v1.Reply.presence_unwatch:type_name -> halley.v1.PresenceUnwatched
-	28, // 35: halley.v1.Reply.message_send:type_name -> halley.v1.Accepted
-	28, // 36: halley.v1.Reply.message_edit:type_name -> halley.v1.Accepted
-	28, // 37: halley.v1.Reply.message_recall:type_name -> halley.v1.Accepted
-	28, // 38: halley.v1.Reply.message_react:type_name -> halley.v1.Accepted
-	28, // 39: halley.v1.Reply.message_pin:type_name -> halley.v1.Accepted
-	34, // 40: halley.v1.Reply.conversation_list:type_name -> halley.v1.ConversationPage
-	39, // 41: halley.v1.Reply.conversation_history:type_name -> halley.v1.EntryPage
-	41, // 42: halley.v1.Reply.conversation_members:type_name -> halley.v1.MemberPage
-	28, // 43: halley.v1.Reply.conversation_read:type_name -> halley.v1.Accepted
-	45, // 44: halley.v1.Reply.sync:type_name -> halley.v1.SyncPage
-	28, // 45: halley.v1.Reply.group_create:type_name -> halley.v1.Accepted
-	28, // 46: halley.v1.Reply.group_add:type_name -> halley.v1.Accepted
-	28, // 47: halley.v1.Reply.group_remove:type_name -> halley.v1.Accepted
-	28, // 48: halley.v1.Reply.group_leave:type_name -> halley.v1.Accepted
-	28, // 49: halley.v1.Reply.group_role:type_name -> halley.v1.Accepted
-	28, // 50: halley.v1.Reply.group_mute:type_name -> halley.v1.Accepted
-	28, // 51: halley.v1.Reply.group_info:type_name -> halley.v1.Accepted
-	28, // 52: halley.v1.Reply.group_dissolve:type_name -> halley.v1.Accepted
-	60, // 53: halley.v1.RoomSend.body:type_name -> google.protobuf.Value
-	19, // 54: halley.v1.PresenceStates.states:type_name -> halley.v1.Presence
-	21, // 55: halley.v1.Event.room_message:type_name -> halley.v1.RoomMessage
-	22, // 56: halley.v1.Event.room_member:type_name -> halley.v1.RoomMember
-	19, // 57: halley.v1.Event.presence:type_name -> halley.v1.Presence
-	23, // 58: halley.v1.Event.lagged:type_name -> halley.v1.Lagged
-	24, // 59: halley.v1.Event.resync:type_name -> halley.v1.Resync
-	25, // 60: halley.v1.Event.go_away:type_name -> halley.v1.GoAway
-	26, // 61: halley.v1.Event.closing:type_name -> halley.v1.Closing
-	48, // 62: halley.v1.Event.message_stored:type_name -> halley.v1.EntryStored
-	48, // 63: halley.v1.Event.entry:type_name -> halley.v1.EntryStored
-	49, // 64: halley.v1.Event.message_rejected:type_name -> halley.v1.MessageRejected
-	47, // 65: halley.v1.Event.user_change:type_name -> halley.v1.UserChanged
-	60, // 66: halley.v1.RoomMessage.body:type_name -> google.protobuf.Value
-	59, // 67: halley.v1.Closing.error:type_name -> halley.v1.Error
-	60, // 68: halley.v1.MessageSend.body:type_name -> google.protobuf.Value
-	60, // 69: halley.v1.MessageEdit.body:type_name -> google.protobuf.Value
-	35, // 70: halley.v1.ConversationPage.conversations:type_name -> halley.v1.Conversation
-	36, // 71: halley.v1.Conversation.last:type_name -> halley.v1.Entry
-	60, // 72: halley.v1.Entry.body:type_name -> google.protobuf.Value
-	60, // 73: halley.v1.Entry.info:type_name -> google.protobuf.Value
-	37, // 74: halley.v1.Entry.reactions:type_name -> halley.v1.Reaction
-	36, // 75: halley.v1.EntryPage.entries:type_name -> halley.v1.Entry
-	42, // 76: halley.v1.MemberPage.members:type_name -> halley.v1.ConversationMember
-	58, // 77: halley.v1.Sync.conversations:type_name -> halley.v1.Sync.ConversationsEntry
-	46, // 78: halley.v1.SyncPage.conversations:type_name -> halley.v1.SyncConversation
-	47, // 79: halley.v1.SyncPage.user_changes:type_name -> halley.v1.UserChanged
-	35, // 80: halley.v1.SyncConversation.conversation:type_name -> halley.v1.Conversation
-	36, // 81: halley.v1.SyncConversation.entries:type_name -> halley.v1.Entry
-	60, // 82: halley.v1.UserChanged.value:type_name -> google.protobuf.Value
-	36, // 83: halley.v1.EntryStored.entry:type_name -> halley.v1.Entry
-	59, // 84: halley.v1.MessageRejected.error:type_name -> halley.v1.Error
-	85, // [85:85] is the sub-list for method output_type
-	85, // [85:85] is the sub-list for method input_type
-	85, // [85:85] is the sub-list for extension type_name
-	85, // [85:85] is the sub-list for extension extendee
-	0,  // [0:85] is the sub-list for field type_name
+	47, // 19: halley.v1.Request.sync_cursor:type_name -> halley.v1.SyncCursor
+	53, // 20: halley.v1.Request.group_create:type_name -> halley.v1.GroupCreate
+	54, // 21: halley.v1.Request.group_add:type_name -> halley.v1.GroupAdd
+	55, // 22: halley.v1.Request.group_remove:type_name -> halley.v1.GroupRemove
+	56, // 23: halley.v1.Request.group_leave:type_name -> halley.v1.GroupLeave
+	57, // 24: halley.v1.Request.group_role:type_name -> halley.v1.GroupRole
+	58, // 25: halley.v1.Request.group_mute:type_name -> halley.v1.GroupMute
+	59, // 26: halley.v1.Request.group_info:type_name -> halley.v1.GroupInfo
+	60, // 27: halley.v1.Request.group_dissolve:type_name -> halley.v1.GroupDissolve
+	62, // 28: halley.v1.Reply.error:type_name -> halley.v1.Error
+	6,  // 29: halley.v1.Reply.room_join:type_name -> halley.v1.RoomJoined
+	8,  // 30: halley.v1.Reply.room_leave:type_name -> halley.v1.RoomLeft
+	10, // 31: halley.v1.Reply.room_send:type_name -> halley.v1.RoomSent
+	12, // 32: halley.v1.Reply.room_members:type_name -> halley.v1.RoomMemberPage
+	14, // 33: halley.v1.Reply.session_refresh:type_name -> halley.v1.SessionRefreshed
+	16, // 34: halley.v1.Reply.presence_watch:type_name -> halley.v1.PresenceStates
+	18, // 35: halley.v1.Reply.presence_unwatch:type_name -> halley.v1.PresenceUnwatched
+	28, // 36: halley.v1.Reply.message_send:type_name -> halley.v1.Accepted
+	28, // 37: halley.v1.Reply.message_edit:type_name -> halley.v1.Accepted
+	28, // 38: halley.v1.Reply.message_recall:type_name -> halley.v1.Accepted
+	28, // 39: halley.v1.Reply.message_react:type_name -> halley.v1.Accepted
+	28, // 40: halley.v1.Reply.message_pin:type_name -> halley.v1.Accepted
+	34, // 41: halley.v1.Reply.conversation_list:type_name -> halley.v1.ConversationPage
+	39, // 42: halley.v1.Reply.conversation_history:type_name -> halley.v1.EntryPage
+	41, // 43: halley.v1.Reply.conversation_members:type_name -> halley.v1.MemberPage
+	28, // 44: halley.v1.Reply.conversation_read:type_name -> halley.v1.Accepted
+	45, // 45: halley.v1.Reply.sync:type_name -> halley.v1.SyncPage
+	48, // 46: halley.v1.Reply.sync_cursor:type_name -> halley.v1.SyncCursorNow
+	28, // 47: halley.v1.Reply.group_create:type_name -> halley.v1.Accepted
+	28, // 48: halley.v1.Reply.group_add:type_name -> halley.v1.Accepted
+	28, // 49: halley.v1.Reply.group_remove:type_name -> halley.v1.Accepted
+	28, // 50: halley.v1.Reply.group_leave:type_name -> halley.v1.Accepted
+	28, // 51: halley.v1.Reply.group_role:type_name -> halley.v1.Accepted
+	28, // 52: halley.v1.Reply.group_mute:type_name -> halley.v1.Accepted
+	28, // 53: halley.v1.Reply.group_info:type_name -> halley.v1.Accepted
+	28, // 54: halley.v1.Reply.group_dissolve:type_name -> halley.v1.Accepted
+	63, // 55: halley.v1.RoomSend.body:type_name -> google.protobuf.Value
+	19, // 56: halley.v1.PresenceStates.states:type_name -> halley.v1.Presence
+	21, // 57: halley.v1.Event.room_message:type_name -> halley.v1.RoomMessage
+	22, // 58: halley.v1.Event.room_member:type_name -> halley.v1.RoomMember
+	19, // 59: halley.v1.Event.presence:type_name -> halley.v1.Presence
+	23, // 60: halley.v1.Event.lagged:type_name -> halley.v1.Lagged
+	24, // 61: halley.v1.Event.resync:type_name -> halley.v1.Resync
+	25, // 62: halley.v1.Event.go_away:type_name -> halley.v1.GoAway
+	26, // 63: halley.v1.Event.closing:type_name -> halley.v1.Closing
+	50, // 64: halley.v1.Event.message_stored:type_name -> halley.v1.EntryStored
+	50, // 65: halley.v1.Event.entry:type_name -> halley.v1.EntryStored
+	52, // 66: halley.v1.Event.message_rejected:type_name -> halley.v1.MessageRejected
+	49, // 67: halley.v1.Event.user_change:type_name -> halley.v1.UserChanged
+	51, // 68: halley.v1.Event.marker:type_name -> halley.v1.MemberMarker
+	63, // 69: halley.v1.RoomMessage.body:type_name -> google.protobuf.Value
+	62, // 70: halley.v1.Closing.error:type_name -> halley.v1.Error
+	63, // 71: halley.v1.MessageSend.body:type_name -> google.protobuf.Value
+	63, // 72: halley.v1.MessageEdit.body:type_name -> google.protobuf.Value
+	35, // 73: halley.v1.ConversationPage.conversations:type_name -> halley.v1.Conversation
+	36, // 74: halley.v1.Conversation.last:type_name -> halley.v1.Entry
+	63, // 75: halley.v1.Entry.body:type_name -> google.protobuf.Value
+	63, // 76: halley.v1.Entry.info:type_name -> google.protobuf.Value
+	37, // 77: halley.v1.Entry.reactions:type_name -> halley.v1.Reaction
+	36, // 78: halley.v1.EntryPage.entries:type_name -> halley.v1.Entry
+	42, // 79: halley.v1.MemberPage.members:type_name -> halley.v1.ConversationMember
+	61, // 80: halley.v1.Sync.conversations:type_name -> halley.v1.Sync.ConversationsEntry
+	46, // 81: halley.v1.SyncPage.conversations:type_name -> halley.v1.SyncConversation
+	49, // 82: halley.v1.SyncPage.user_changes:type_name -> halley.v1.UserChanged
+	35, // 83: halley.v1.SyncConversation.conversation:type_name -> halley.v1.Conversation
+	36, // 84: halley.v1.SyncConversation.entries:type_name -> halley.v1.Entry
+	63, // 85: halley.v1.UserChanged.value:type_name -> google.protobuf.Value
+	36, // 86: halley.v1.EntryStored.entry:type_name -> halley.v1.Entry
+	62, // 87: halley.v1.MessageRejected.error:type_name -> halley.v1.Error
+	88, // [88:88] is the sub-list for method output_type
+	88, // [88:88] is the sub-list for method input_type
+	88, // [88:88] is the sub-list for extension type_name
+	88, // [88:88] is the sub-list for extension extendee
+	0,  // [0:88] is the sub-list for field type_name
 }
 
 func init() { file_halley_v1_client_proto_init() }
@@ -5370,6 +5609,7 @@ func file_halley_v1_client_proto_init() {
 		(*Request_ConversationMembers)(nil),
 		(*Request_ConversationRead)(nil),
 		(*Request_Sync)(nil),
+		(*Request_SyncCursor)(nil),
 		(*Request_GroupCreate)(nil),
 		(*Request_GroupAdd)(nil),
 		(*Request_GroupRemove)(nil),
@@ -5398,6 +5638,7 @@ func file_halley_v1_client_proto_init() {
 		(*Reply_ConversationMembers)(nil),
 		(*Reply_ConversationRead)(nil),
 		(*Reply_Sync)(nil),
+		(*Reply_SyncCursor)(nil),
 		(*Reply_GroupCreate)(nil),
 		(*Reply_GroupAdd)(nil),
 		(*Reply_GroupRemove)(nil),
@@ -5419,15 +5660,16 @@ func file_halley_v1_client_proto_init() {
 		(*Event_Entry)(nil),
 		(*Event_MessageRejected)(nil),
 		(*Event_UserChange)(nil),
+		(*Event_Marker)(nil),
 	}
-	file_halley_v1_client_proto_msgTypes[56].OneofWrappers = []any{}
+	file_halley_v1_client_proto_msgTypes[59].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_halley_v1_client_proto_rawDesc), len(file_halley_v1_client_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   59,
+			NumMessages:   62,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -64,6 +64,7 @@ export interface Request {
   "conversation.members"?: ConversationMembers;
   "conversation.read"?: ConversationRead;
   sync?: Sync;
+  "sync.cursor"?: SyncCursor;
   "group.create"?: GroupCreate;
   "group.add"?: GroupAdd;
   "group.remove"?: GroupRemove;
@@ -94,6 +95,7 @@ export interface Reply {
   "conversation.members"?: MemberPage;
   "conversation.read"?: Accepted;
   sync?: SyncPage;
+  "sync.cursor"?: SyncCursorNow;
   "group.create"?: Accepted;
   "group.add"?: Accepted;
   "group.remove"?: Accepted;
@@ -204,6 +206,7 @@ export interface Event {
   entry?: EntryStored;
   "message.rejected"?: MessageRejected;
   "user.change"?: UserChanged;
+  marker?: MemberMarker;
 }
 
 /** RoomMessage is a message of a member of the room. */
@@ -451,6 +454,17 @@ export interface SyncConversation {
   reset?: boolean;
 }
 
+/** SyncCursor asks for where the server stands: cheap, to be asked every few minutes by whoever has heard nothing. */
+export type SyncCursor = Record<string, never>;
+
+/** SyncCursorNow differs from what a device has where it has missed something: then it asks by Sync. */
+export interface SyncCursorNow {
+  /** The sum of last_seq over the asker's conversations. */
+  seqs?: number;
+  /** The number of the asker's newest user change. */
+  user_change?: number;
+}
+
 /** UserChanged is a change that concerns the asker alone, by its number. */
 export interface UserChanged {
   number?: number;
@@ -463,6 +477,19 @@ export interface UserChanged {
 export interface EntryStored {
   conversation?: string;
   entry?: Entry;
+}
+
+/**
+ * MemberMarker says how far a member has read, and how far his devices have got: one's own markers, moved by another device, and
+ * the other side's of a direct conversation. Markers only rise.
+ */
+export interface MemberMarker {
+  conversation?: string;
+  uid?: string;
+  read_seq?: number;
+  delivered_seq?: number;
+  /** Messages up to read_seq. */
+  read_msg_no?: number;
 }
 
 /** MessageRejected tells the sender that what was accepted became no entry. */

@@ -1,6 +1,3 @@
-// Package client is a plain client of a comet, over TCP or WebSocket, for the tools: it dials, logs in, keeps the
-// connection alive, and hands over every frame that comes, pushes taken out of their batches. One goroutine sends the
-// heartbeats; it ends with Close.
 package client
 
 import (
@@ -13,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -25,16 +23,24 @@ import (
 
 // Times and sizes of a connection.
 const (
-	handshakeTimeout = 10 * time.Second
-	writeTimeout     = 10 * time.Second
-	maxFrameBytes    = 64 << 20
+	// DialTimeout is how long Dial may take, the log-in included.
+	DialTimeout   = 10 * time.Second
+	writeTimeout  = 10 * time.Second
+	maxFrameBytes = 64 << 20
+	// silence is how long a server may take to answer a heartbeat, unless DialOptions says otherwise.
+	silence = 10 * time.Second
 )
 
-// Options say how to connect.
-type Options struct {
+// DialOptions say how to connect.
+type DialOptions struct {
 	// TLS is used for wss and tls; nil: the system's authorities.
 	TLS *tls.Config
+	// HeartbeatTimeout is how long the server may take to answer a heartbeat; then the connection is closed. 0: 10 s.
+	HeartbeatTimeout time.Duration
 }
+
+// ErrSilent is the end of a connection whose server answered no heartbeat.
+var ErrSilent = errors.New("the server doesn't answer heartbeats")
 
 // Conn is a logged-in connection. Read belongs to one goroutine; the others are safe for any.
 type Conn struct {
@@ -43,6 +49,10 @@ type Conn struct {
 
 	t     transport
 	batch []byte
+	// heard is when the last frame came, in nanoseconds since start.
+	heard  atomic.Int64
+	start  time.Time
+	silent atomic.Bool
 
 	mu   sync.Mutex
 	seq  int32
@@ -61,25 +71,29 @@ type transport interface {
 
 // Dial connects to a comet at tcp://host:port, tls://host:port, ws://host:port/sub or wss://…, and logs in.
 // A refused log-in is an *errcode.Error.
-func Dial(ctx context.Context, target string, auth *halleyv1.Auth, o Options) (*Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+func Dial(ctx context.Context, target string, auth *halleyv1.Auth, o DialOptions) (*Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, DialTimeout)
 	defer cancel()
 	t, err := open(ctx, target, o)
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{t: t, done: make(chan struct{})}
+	c := &Conn{t: t, done: make(chan struct{}), start: time.Now()}
 	if err := c.login(ctx, auth); err != nil {
 		t.close()
 		return nil, err
 	}
 	var beat context.Context
 	beat, c.stop = context.WithCancel(context.WithoutCancel(ctx))
-	go c.heartbeats(beat)
+	limit := o.HeartbeatTimeout
+	if limit <= 0 {
+		limit = silence
+	}
+	go c.heartbeats(beat, limit)
 	return c, nil
 }
 
-func open(ctx context.Context, target string, o Options) (transport, error) {
+func open(ctx context.Context, target string, o DialOptions) (transport, error) {
 	u, err := url.Parse(target)
 	if err != nil {
 		return nil, fmt.Errorf("address %q: %w", target, err)
@@ -146,22 +160,35 @@ func (c *Conn) login(ctx context.Context, auth *halleyv1.Auth) error {
 	return c.t.deadline(time.Time{})
 }
 
-// heartbeats sends op 2 as often as the server advised, until ctx is done.
-func (c *Conn) heartbeats(ctx context.Context) {
+// heartbeats sends op 2 as often as the server advised, until ctx is done or one isn't answered within limit.
+func (c *Conn) heartbeats(ctx context.Context, limit time.Duration) {
 	defer close(c.done)
 	every := time.Duration(c.Reply.GetHeartbeat() * float64(time.Second))
 	if every <= 0 {
 		every = 30 * time.Second
 	}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
+	wait := func(d time.Duration) bool {
+		t := time.NewTimer(d)
+		defer t.Stop()
 		select {
 		case <-ctx.Done():
+			return false
+		case <-t.C:
+			return true
+		}
+	}
+	for wait(every) {
+		sent := time.Since(c.start).Nanoseconds()
+		// A write that fails shows in Read as well.
+		_, _ = c.Send(frame.OpHeartbeat, nil)
+		if !wait(limit) {
 			return
-		case <-tick.C:
-			// A write that fails shows in Read as well.
-			_, _ = c.Send(frame.OpHeartbeat, nil)
+		}
+		// Anything that came is as good as an answer.
+		if c.heard.Load() < sent {
+			c.silent.Store(true)
+			_ = c.t.close()
+			return
 		}
 	}
 }
@@ -180,8 +207,12 @@ func (c *Conn) Read() (frame.Frame, error) {
 		}
 		f, err := c.t.read()
 		if err != nil {
+			if c.silent.Load() {
+				return frame.Frame{}, ErrSilent
+			}
 			return frame.Frame{}, err
 		}
+		c.heard.Store(time.Since(c.start).Nanoseconds())
 		switch f.Op {
 		case frame.OpBatch:
 			c.batch = f.Body
@@ -215,6 +246,17 @@ func (c *Conn) Close() error {
 	err := c.t.close()
 	<-c.done
 	return err
+}
+
+// CloseError is the end of a WebSocket that its server closed.
+type CloseError struct {
+	Code   int
+	Reason string
+}
+
+// Error names code and reason.
+func (e *CloseError) Error() string {
+	return fmt.Sprintf("closed by the server: %d %s", e.Code, e.Reason)
 }
 
 // tcpTransport reads frames off a stream.
@@ -271,7 +313,7 @@ func (t *wsTransport) read() (frame.Frame, error) {
 			if ce.Code == websocket.CloseNormalClosure || ce.Code == websocket.CloseAbnormalClosure {
 				return frame.Frame{}, io.EOF
 			}
-			return frame.Frame{}, fmt.Errorf("closed by the server: %d %s", ce.Code, ce.Text)
+			return frame.Frame{}, &CloseError{Code: ce.Code, Reason: ce.Text}
 		}
 		return frame.Frame{}, err
 	}

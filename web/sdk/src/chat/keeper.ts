@@ -1,0 +1,96 @@
+import type { Outgoing } from "./outgoing.ts";
+import type { Changes, ChatStorage, SavedConversation } from "./storage.ts";
+
+/** Gathers what changed and keeps it, one save at a time: what comes while one is under way goes with the next. */
+export class Keeper {
+  readonly #storage: ChatStorage;
+  readonly #failed: (error: unknown) => void;
+  #uid: string | undefined;
+  #userChange: number | undefined;
+  readonly #conversations = new Map<string, () => SavedConversation>();
+  readonly #gone = new Set<string>();
+  readonly #outgoing = new Map<string, Outgoing>();
+  readonly #done = new Set<string>();
+  #saving: Promise<void> | undefined;
+
+  constructor(storage: ChatStorage, failed: (error: unknown) => void) {
+    this.#storage = storage;
+    this.#failed = failed;
+  }
+
+  uid(uid: string): void {
+    this.#uid = uid;
+    this.#save();
+  }
+
+  userChange(number: number): void {
+    this.#userChange = number;
+    this.#save();
+  }
+
+  /** now tells what is to be kept at the time of the save. */
+  conversation(id: string, now: () => SavedConversation): void {
+    this.#gone.delete(id);
+    this.#conversations.set(id, now);
+    this.#save();
+  }
+
+  gone(id: string): void {
+    this.#conversations.delete(id);
+    this.#gone.add(id);
+    this.#save();
+  }
+
+  outgoing(outgoing: Outgoing): void {
+    this.#outgoing.set(outgoing.id, outgoing);
+    this.#save();
+  }
+
+  done(id: string): void {
+    this.#outgoing.delete(id);
+    this.#done.add(id);
+    this.#save();
+  }
+
+  /** Forgets all, what waits to be kept included. */
+  async clear(): Promise<void> {
+    for (const waiting of [this.#conversations, this.#gone, this.#outgoing, this.#done]) waiting.clear();
+    this.#uid = this.#userChange = undefined;
+    await this.#saving;
+    await this.#storage.clear();
+  }
+
+  /** Resolves when all that was told so far is kept. */
+  async flush(): Promise<void> {
+    while (this.#saving) await this.#saving;
+  }
+
+  #save(): void {
+    this.#saving ??= this.#run().finally(() => (this.#saving = undefined));
+  }
+
+  async #run(): Promise<void> {
+    // All that one frame changes goes into one save.
+    await Promise.resolve();
+    for (;;) {
+      const changes: Changes = {
+        conversations: [...this.#conversations.values()].map((now) => now()),
+        gone: [...this.#gone],
+        outgoing: [...this.#outgoing.values()],
+        done: [...this.#done],
+      };
+      if (this.#uid !== undefined) changes.uid = this.#uid;
+      if (this.#userChange !== undefined) changes.userChange = this.#userChange;
+      const empty = Object.values(changes).every((v) => Array.isArray(v) && v.length === 0);
+      if (empty) return;
+      for (const waiting of [this.#conversations, this.#gone, this.#outgoing, this.#done]) waiting.clear();
+      this.#uid = this.#userChange = undefined;
+      try {
+        await this.#storage.save(changes);
+      } catch (error) {
+        // A full disk, or a browser that forbids it: the session goes on with what it has in memory.
+        this.#failed(error);
+      }
+    }
+  }
+}

@@ -1,0 +1,81 @@
+import type { Conversation } from "./conversation.ts";
+import type { Outgoing } from "./outgoing.ts";
+
+/** What is kept of a conversation. */
+export interface SavedConversation {
+  conversation: Conversation;
+  /** All up to this seq was handed over. */
+  have: number;
+}
+
+export interface Saved {
+  /** Whose it is; empty: nobody's yet. */
+  uid: string;
+  userChange: number;
+  conversations: SavedConversation[];
+  /** In the order in which they were added. */
+  outgoing: Outgoing[];
+}
+
+export interface Changes {
+  uid?: string;
+  userChange?: number;
+  conversations?: SavedConversation[];
+  /** Ids of conversations that are to be forgotten. */
+  gone?: string[];
+  /** Outgoing ones of which something changed; those that aren't kept any more are left out. */
+  outgoing?: Outgoing[];
+  /** Ids of outgoing ones that are to be forgotten. */
+  done?: string[];
+}
+
+/** Where a chat keeps what must survive a reload. Calls come from several tabs at once, add of any, save of one only. */
+export interface ChatStorage {
+  load(): Promise<Saved>;
+  /** Adds something to be sent behind all others; resolves when it can't be lost any more. */
+  add(outgoing: Outgoing): Promise<void>;
+  /** Keeps all of the changes or none. */
+  save(changes: Changes): Promise<void>;
+  /** Forgets everything. */
+  clear(): Promise<void>;
+  close(): void;
+}
+
+/** Keeps everything as long as the process lives. */
+export class MemoryStorage implements ChatStorage {
+  #uid = "";
+  #userChange = 0;
+  readonly #conversations = new Map<string, SavedConversation>();
+  readonly #outgoing = new Map<string, Outgoing>();
+
+  async load(): Promise<Saved> {
+    return structuredClone({
+      uid: this.#uid,
+      userChange: this.#userChange,
+      conversations: [...this.#conversations.values()],
+      outgoing: [...this.#outgoing.values()],
+    });
+  }
+
+  async add(outgoing: Outgoing): Promise<void> {
+    this.#outgoing.set(outgoing.id, structuredClone(outgoing));
+  }
+
+  async save(changes: Changes): Promise<void> {
+    this.#uid = changes.uid ?? this.#uid;
+    this.#userChange = changes.userChange ?? this.#userChange;
+    for (const c of changes.conversations ?? []) this.#conversations.set(c.conversation.id, structuredClone(c));
+    for (const id of changes.gone ?? []) this.#conversations.delete(id);
+    for (const o of changes.outgoing ?? []) if (this.#outgoing.has(o.id)) this.#outgoing.set(o.id, structuredClone(o));
+    for (const id of changes.done ?? []) this.#outgoing.delete(id);
+  }
+
+  async clear(): Promise<void> {
+    this.#uid = "";
+    this.#userChange = 0;
+    this.#conversations.clear();
+    this.#outgoing.clear();
+  }
+
+  close(): void {}
+}
