@@ -162,7 +162,7 @@ function Line({ listed }: { listed: Listed }) {
         onContextMenu={(e) => openMenu(e, title, actions(m, listed))}
       >
         <span class="avatar-box">
-          <Avatar name={title} of={peer || c.id} image={peer ? m.people.avatar(peer) : c.avatar} />
+          <Avatar name={title} of={peer || c.id} image={peer ? m.people.avatar(peer) : c.type === "inbox" ? "/icon.svg" : c.avatar} />
           {online && <span class="presence" title={t("online")} />}
           {c.unread > 0 &&
             (settings.mute ? (

@@ -98,7 +98,6 @@ function Head({ conversation: c }: { conversation: Conversation }) {
           ) : (
             title
           )}
-          {c.type === "group" && <span class="title-count">{c.members}</span>}
           {m.settingsOf(c.id).mute && (
             <span class="title-mark" title={t("muted")}>
               <Mute />

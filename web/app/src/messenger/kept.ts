@@ -1,25 +1,24 @@
-// Who is logged in outlives a reload: in this tab, so that two tabs can be two people, and for new tabs the last one.
-import type { Credentials } from "./login.tsx";
+// Who is logged in outlives a reload, in this tab alone, so that two windows can be two people; the last name is remembered
+// for the door.
+import type { Credentials } from "../model/sdk.ts";
 
 const key = "halley.messenger";
+const nameKey = "halley.name";
 
 export function save(credentials: Credentials): void {
-  const text = JSON.stringify(credentials);
-  sessionStorage.setItem(key, text);
-  localStorage.setItem(key, text);
+  sessionStorage.setItem(key, JSON.stringify(credentials));
+  if (credentials.name) localStorage.setItem(nameKey, credentials.name);
 }
 
 export function load(): Credentials | undefined {
-  // A name in the address is somebody else's tab: it begins at the door.
-  const text = sessionStorage.getItem(key) ?? localStorage.getItem(key);
-  if (!text) return undefined;
-  const kept = JSON.parse(text) as Credentials;
-  sessionStorage.setItem(key, text);
-  return kept;
+  const text = sessionStorage.getItem(key);
+  return text ? (JSON.parse(text) as Credentials) : undefined;
 }
 
 export function clear(): void {
-  const mine = sessionStorage.getItem(key);
   sessionStorage.removeItem(key);
-  if (localStorage.getItem(key) === mine) localStorage.removeItem(key);
+}
+
+export function lastName(): string {
+  return localStorage.getItem(nameKey) ?? "";
 }

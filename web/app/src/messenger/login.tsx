@@ -2,15 +2,9 @@ import { useSignal } from "@preact/signals";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { ApiError, type Endpoint, logIn } from "../api.ts";
 import { language, languages, setLanguage, t, why } from "../i18n/index.ts";
+import type { Credentials } from "../model/sdk.ts";
 import { Sky } from "../parts/sky.tsx";
-
-/** With what one connects. */
-export interface Credentials {
-  /** Log in by this name again when the token ends; empty: the token is all there is. */
-  name: string;
-  uid: string;
-  token: string;
-}
+import { lastName } from "./kept.ts";
 
 interface Props {
   /** What ended the session before, if anything did. */
@@ -18,12 +12,12 @@ interface Props {
   onLogin(credentials: Credentials, endpoints: Endpoint[]): void;
 }
 
-/** The user's id and when the token ends, as the token says; the server checks it. */
-export function claimsOf(token: string): { tenant: string; uid: string } | undefined {
+/** Whose token it is, as it says itself; the server checks it. */
+export function uidOf(token: string): string | undefined {
   try {
     const part = token.split(".")[1]!.replaceAll("-", "+").replaceAll("_", "/");
     const claims = JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(part), (c) => c.charCodeAt(0)))) as Record<string, unknown>;
-    return typeof claims.sub === "string" ? { tenant: String(claims.tenant ?? claims.tn ?? ""), uid: claims.sub } : undefined;
+    return typeof claims.sub === "string" && claims.sub !== "" ? claims.sub : undefined;
   } catch {
     return undefined;
   }
@@ -31,14 +25,18 @@ export function claimsOf(token: string): { tenant: string; uid: string } | undef
 
 /** The door: by name where the server allows that, else by a token. */
 export function Login({ notice, onLogin }: Props) {
-  const name = useSignal("");
+  const name = useSignal(lastName());
   const token = useSignal("");
   const busy = useSignal(false);
   const error = useSignal(notice);
   const byHand = useSignal(false);
   const input = useRef<HTMLInputElement & HTMLTextAreaElement>(null);
 
-  useLayoutEffect(() => input.current?.focus(), [byHand.value]);
+  useLayoutEffect(() => {
+    input.current?.focus();
+    // Another name takes its place at once.
+    input.current?.select();
+  }, [byHand.value]);
 
   async function submit(event: Event) {
     event.preventDefault();
@@ -46,8 +44,8 @@ export function Login({ notice, onLogin }: Props) {
     error.value = "";
     if (byHand.value) {
       const clean = token.value.trim();
-      const claims = claimsOf(clean);
-      if (claims) onLogin({ name: "", uid: claims.uid, token: clean }, []);
+      const uid = uidOf(clean);
+      if (uid) onLogin({ name: "", uid, token: clean }, []);
       else error.value = t("error", { why: t("c_unauthenticated") });
       return;
     }

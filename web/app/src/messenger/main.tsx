@@ -3,17 +3,17 @@ import { render } from "preact";
 import type { Endpoint } from "../api.ts";
 import { t, why } from "../i18n/index.ts";
 import { Messenger } from "../model/messenger.ts";
+import { type Credentials, SdkPort } from "../model/sdk.ts";
 import { App } from "./app.tsx";
 import * as kept from "./kept.ts";
-import { type Credentials, Login } from "./login.tsx";
+import { Login } from "./login.tsx";
 import { clearUi } from "./ui.ts";
 
 const messenger = signal<Messenger | undefined>(undefined);
 const notice = signal("");
 
-async function begin(credentials: Credentials, endpoints: Endpoint[]): Promise<void> {
+function begin(credentials: Credentials, endpoints: Endpoint[]): void {
   kept.save(credentials);
-  const { SdkPort } = await import("../model/sdk.ts");
   const begun = new Messenger(new SdkPort(credentials, endpoints, (token) => kept.save({ ...credentials, token })));
   start(begun);
 }
@@ -40,12 +40,12 @@ async function end(why = "", forget = true): Promise<void> {
 function Root() {
   const m = messenger.value;
   if (m) return <App messenger={m} onLeave={() => void end()} />;
-  return <Login notice={notice.value} onLogin={(credentials, endpoints) => void begin(credentials, endpoints)} />;
+  return <Login notice={notice.value} onLogin={begin} />;
 }
 
 const before = kept.load();
 if (import.meta.env.MODE !== "production" && new URLSearchParams(location.search).get("demo") === "fake") {
   // A made-up world, to look at and to test: not in what is shipped.
   void import("../model/fake/page.ts").then(({ fakeMessenger }) => start(fakeMessenger()));
-} else if (before) void begin(before, []);
+} else if (before) begin(before, []);
 render(<Root />, document.body);

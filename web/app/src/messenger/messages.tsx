@@ -260,7 +260,7 @@ function RowView({ row, conversation: c, flash }: { row: Row; conversation: Conv
           data-seq={row.entry.seq}
           tabIndex={-1}
         >
-          <Avatar name={name} of={row.entry.from || "halley"} image={m.people.avatar(row.entry.from)} />
+          <Avatar name={name} of={row.entry.from || "halley"} image={system ? "/icon.svg" : m.people.avatar(row.entry.from)} />
           <Bubble entry={row.entry} conversation={c} name={name} named={row.first && !mine && c.type === "group"} />
         </div>
       );

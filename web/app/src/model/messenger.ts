@@ -135,7 +135,10 @@ export class Messenger {
         if (seq > old) this.markers.value = new Map(this.markers.peek()).set(uid, seq);
       },
       user: (user) => this.people.put([user]),
-      reset: () => void this.open.peek()?.window.end(),
+      reset: (id) => {
+        const open = this.open.peek();
+        if (open?.id === id) void open.window.end();
+      },
     });
   }
 
@@ -150,7 +153,7 @@ export class Messenger {
 
   title(c: Conversation): string {
     if (c.type === "direct") return this.people.name(peerOf(c.id, this.me));
-    return c.title || c.id;
+    return c.title || (c.type === "inbox" ? "Halley" : c.id);
   }
 
   conversation(id: string): Conversation | undefined {
@@ -225,7 +228,7 @@ export class Messenger {
   /** The user has seen the conversation up to its end. */
   saw(id: string): void {
     const c = this.conversations.peek().get(id);
-    if (c && c.lastSeq > c.readSeq) this.port.read(id, c.lastSeq);
+    if (c && c.lastSeq > c.readSeq) this.port.read(id);
   }
 
   directWith(uid: string): string {

@@ -211,8 +211,8 @@ export interface PortEvents {
   /** A member of a group that is open has read up to there. */
   marker(conversation: string, uid: string, readSeq: number): void;
   user(user: User): void;
-  /** All was read anew: windows ask again for what they show. */
-  reset(): void;
+  /** Something is missing between what was told of a conversation and what comes: its window asks again. */
+  reset(conversation: string): void;
 }
 
 /**
@@ -243,7 +243,8 @@ export interface Port {
   react(conversation: string, seq: number, reaction: string, on: boolean): Promise<void>;
   pin(conversation: string, seq: number, on: boolean): Promise<void>;
   delete(conversation: string, seq: number): Promise<void>;
-  read(conversation: string, seq: number): void;
+  /** All that has come was read. */
+  read(conversation: string): void;
   typing(conversation: string, on: boolean): void;
   /** The conversation in view; empty: none. */
   opened(conversation: string): void;

@@ -87,7 +87,7 @@ export class Playground {
     this.rooms.value = new Map(rooms.map((name) => [name, emptyRoom(name)]));
     this.current.value = rooms[0] ?? "";
     const client = (this.#client = new Client({
-      url: (attempt) => cometUrl(attempt, first),
+      url: (attempt) => api.cometUrl(attempt, first),
       token: (reason) => this.#token(reason),
       rooms,
     }));
@@ -312,12 +312,4 @@ function emptyRoom(name: string): Room {
 export function reason(error: unknown): string {
   const text = error instanceof HalleyError || error instanceof Error ? error.message : bodyText(error);
   return text.replace(/\.$/, "");
-}
-
-/** A comet's URL: from the list, a later one for each further try, else the usual port beside this page. */
-async function cometUrl(attempt: number, first: api.Endpoint[]): Promise<string> {
-  const secure = location.protocol === "https:";
-  const list = attempt === 0 && first.length > 0 ? first : await api.endpoints().catch(() => first);
-  const urls = list.map((e) => (secure ? e.wss : (e.ws ?? e.wss))).filter((url): url is string => Boolean(url));
-  return urls[attempt % (urls.length || 1)] ?? (secure ? `wss://${location.hostname}:3103/sub` : `ws://${location.hostname}:3102/sub`);
 }

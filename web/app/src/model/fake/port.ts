@@ -39,7 +39,7 @@ export class FakePort implements Port {
     this.#online = online;
     if (online) {
       this.#connect();
-      this.#events?.reset();
+      for (const c of this.#world.conversations.values()) if (c.members.has(this.uid)) this.#events?.reset(c.id);
       for (const o of [...this.#outgoing.values()]) if (o.stage === "sending") void this.#deliver(o);
     } else {
       this.#deaf?.();
@@ -202,9 +202,9 @@ export class FakePort implements Port {
     return this.#answer(() => this.#world.tell(this.uid, (events) => events.deleted(id, seq)));
   }
 
-  read(id: string, seq: number): void {
+  read(id: string): void {
     const c = this.#world.conversations.get(id);
-    if (c && this.#online) this.#world.read(c, this.uid, seq);
+    if (c && this.#online) this.#world.read(c, this.uid);
   }
 
   typing(id: string, on: boolean): void {
