@@ -7,6 +7,7 @@ import type { Messenger } from "../model/messenger.ts";
 import { type Conversation, type Draft, type Member, peerOf } from "../model/types.ts";
 import { Avatar } from "../parts/avatar.tsx";
 import { Close, Pen, Reply, Send, Smile } from "../parts/icons.tsx";
+import { mentionAt } from "./mention.ts";
 import { EmojiPicker } from "./parts/picker.tsx";
 import { composing, run, toast, useMessenger } from "./ui.ts";
 
@@ -275,15 +276,6 @@ function Writer({ conversation: c, members }: { conversation: Conversation; memb
       </div>
     </form>
   );
-}
-
-/** The @ that is being typed before the caret, if one is. */
-export function mentionAt(text: string, caret: number): { start: number; query: string } | undefined {
-  const before = text.slice(0, caret);
-  const start = before.lastIndexOf("@");
-  if (start < 0 || (start > 0 && /[\w.]/.test(before[start - 1]!))) return undefined;
-  const query = before.slice(start + 1);
-  return /[\n]/.test(query) || query.length > 30 || query.includes("  ") || query.endsWith(" ") ? undefined : { start, query };
 }
 
 function find(m: Messenger, members: Member[], query: string, manages: boolean): Candidate[] {

@@ -168,6 +168,8 @@ export class FakePort implements Port {
         if (me.mutedUntil > this.now() || (c.muteAll && me.role === "member")) throw new Refusal("muted");
         if (o.mentionAll && !this.#manages(c)) throw new Refusal("forbidden");
         if (JSON.stringify(o.body).length > 32 << 10) throw new Refusal("too_large");
+        // One that was stored before has its outcome.
+        if ([...c.entries.values()].some((e) => e.from === this.uid && e.clientMsgId === o.id)) return;
         this.#world.say(c, this.uid, o.body, { clientMsgId: o.id, mentions: o.mentions, mentionAll: o.mentionAll });
       });
       this.#outgoing.delete(o.id);
