@@ -43,8 +43,8 @@ export const en = {
 
   // connection
   connecting: "Connecting…",
-  offlineIn: "No connection. Trying again in {n} s|No connection. Trying again in {n} s",
-  offlineNow: "No connection. Trying again…",
+  offlineIn: "Offline. Trying again in {n} s",
+  offlineNow: "Offline. Trying again…",
   tryNow: "Try now",
 
   // list
