@@ -1,4 +1,5 @@
 // The messenger on its made-up world, built as it is shipped and served under the policy under which logic serves it.
+import { createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -31,7 +32,13 @@ export async function startFakeSite(): Promise<FakeSite> {
     const name = path === "/" ? "index.html" : /^\/\w+$/.test(path) ? `${path}.html` : path;
     try {
       const body = readFileSync(join(dir, name));
-      response.writeHead(200, { "Content-Type": types[extname(name)] ?? "application/octet-stream", "Content-Security-Policy": csp, "X-Content-Type-Options": "nosniff" });
+      const tag = `"${createHash("sha256").update(body).digest("hex").slice(0, 24)}"`;
+      response.writeHead(200, {
+        ETag: tag,
+        "Content-Type": types[extname(name)] ?? "application/octet-stream",
+        "Content-Security-Policy": csp,
+        "X-Content-Type-Options": "nosniff",
+      });
       response.end(body);
     } catch {
       response.writeHead(404).end();

@@ -306,11 +306,11 @@ describe("a hundred thousand messages", () => {
     await page.locator(".row.flash").filter({ hasText: "#5000" }).waitFor();
     const list = page.getByRole("log", { name: "Messages" });
     await list.hover();
-    for (let i = 0; i < 12; i++) {
-      await page.mouse.wheel(0, 2000);
-      await page.waitForTimeout(50);
-    }
-    await page.locator("[data-seq='5100']").waitFor({ state: "attached" });
+    // Downwards it goes on, too.
+    await until(async () => {
+      await page.mouse.wheel(0, 1500);
+      return Number(await page.locator("[data-seq]").last().getAttribute("data-seq")) > 5250;
+    });
     // What comes meanwhile waits at the end.
     await page.evaluate(() => {
       const { world } = globalThis.fake!;
@@ -326,8 +326,11 @@ describe("a hundred thousand messages", () => {
     await bubble(page, "#100000").waitFor();
     const list = page.getByRole("log", { name: "Messages" });
     await list.hover();
-    await page.mouse.wheel(0, -3000);
-    await page.getByRole("button", { name: "To the newest messages" }).waitFor();
+    await until(async () => {
+      await page.mouse.wheel(0, -1500);
+      return page.getByRole("button", { name: "To the newest messages" }).isVisible();
+    });
+    await until(async () => (await page.locator(".loading-bar").count()) === 0);
     const top = await list.evaluate((box) => box.scrollTop);
     await page.evaluate(() => {
       const { world } = globalThis.fake!;

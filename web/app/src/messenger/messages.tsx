@@ -54,8 +54,8 @@ export function Messages({ open, conversation: c }: { open: Open; conversation: 
   useLayoutEffect(() => {
     if (rows.length === 0) return;
     const last = rows.at(-1)!;
-    const came = last.key !== lastKey.current;
-    const mine = last.kind === "outgoing" && came;
+    const came = last.key === lastKey.current ? 0 : theirsAfter(rows, lastKey.current, m.me);
+    const mine = last.kind === "outgoing" && last.key !== lastKey.current;
     lastKey.current = last.key;
     if (!begun.current) {
       begun.current = true;
@@ -63,7 +63,7 @@ export function Messages({ open, conversation: c }: { open: Open; conversation: 
       return;
     }
     if (mine || (stuck.current && !window.hasNewer.peek())) toEnd();
-    else if (came && !window.hasNewer.peek() && last.kind === "message" && last.entry.from !== m.me) newBelow.value++;
+    else if (came > 0 && !window.hasNewer.peek()) newBelow.value += came;
   }, [rows]);
 
   // A row may be asked for that isn't loaded yet: it is gone to when it is.
@@ -223,6 +223,12 @@ export function Messages({ open, conversation: c }: { open: Open; conversation: 
       </span>
     </div>
   );
+}
+
+/** How many messages of others stand behind the row with that key. */
+function theirsAfter(rows: readonly Row[], key: string, me: string): number {
+  const at = rows.findLastIndex((row) => row.key === key);
+  return at < 0 ? 0 : rows.slice(at + 1).filter((row) => row.kind === "message" && row.entry.from !== me).length;
 }
 
 function RowView({ row, conversation: c, flash }: { row: Row; conversation: Conversation; flash: number }) {

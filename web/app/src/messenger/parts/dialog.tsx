@@ -18,9 +18,14 @@ export function Dialog({ title, children, foot, onSubmit, narrow }: Props) {
   const ref = useRef<HTMLDialogElement>(null);
   useEffect(() => {
     const dialog = ref.current;
+    const before = document.activeElement;
     dialog?.showModal();
     dialog?.querySelector<HTMLElement>("[data-first]")?.focus();
-    return () => dialog?.close();
+    return () => {
+      dialog?.close();
+      // A dialog that is taken out of the page gives the focus to nobody.
+      if (before instanceof HTMLElement && before.isConnected) before.focus({ preventScroll: true });
+    };
   }, []);
   return (
     <dialog
