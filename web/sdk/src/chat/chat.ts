@@ -42,6 +42,8 @@ export class Chat extends Emitter<SpeakerEvents> {
   /** Up to where each conversation was handed to this tab. */
   readonly #handed = new Map<string, number>();
   #speaker: Speaker | undefined;
+  /** When the speaker has taken up what was kept. */
+  #started: Promise<void> = Promise.resolve();
   #state: State = { name: "idle" };
   #session: Session | undefined;
   #adding: Promise<unknown> = Promise.resolve();
@@ -224,6 +226,7 @@ export class Chat extends Emitter<SpeakerEvents> {
   async #call({ method, args }: Call): Promise<unknown> {
     const speaker = this.#speaker;
     if (!speaker) throw new HalleyError("unavailable", "no tab has the connection");
+    await this.#started;
     switch (method) {
       case "add":
         this.#tell("outgoing", args[0] as Outgoing);
@@ -248,7 +251,7 @@ export class Chat extends Emitter<SpeakerEvents> {
     const speaker = (this.#speaker = new Speaker(this.#storage, this.#options));
     const names: EventName[] = ["state", "session", "entries", "conversations", "gone", "outgoing", "discarded", "change", "synced", "event", "storageError"];
     for (const name of names) speaker.on(name, (event) => this.#tell(name, event as never));
-    void speaker.start(Object.fromEntries(this.#handed)).then(() => {
+    this.#started = speaker.start(Object.fromEntries(this.#handed)).then(() => {
       for (const [id, have] of Object.entries(speaker.have)) if (!this.#handed.has(id)) this.#handed.set(id, have);
       for (const o of speaker.outgoing) this.#take("outgoing", o);
       this.#tabs?.tell(this.#snapshot(speaker));

@@ -1,0 +1,134 @@
+// The SDK in a real Chromium: several tabs of one user, what survives a reload, and one connection for all. The server is a
+// small one of the test's own, which can be told to keep silent.
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import type { Browser, BrowserContext, Page } from "playwright-core";
+import { build } from "vite";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from "vitest";
+import type { Chat, Entry } from "../../sdk/src/index.ts";
+import { D, Tiny } from "../tiny.ts";
+import { startBrowser, until } from "./stack.ts";
+
+/** What the pages put into their window. */
+interface PageWindow {
+  chat: Chat;
+  bodies: unknown[];
+  stages: string[];
+}
+
+let browser: Browser;
+let context: BrowserContext;
+let http: Server;
+let tiny: Tiny;
+let url = "";
+let sdk = "";
+
+beforeAll(async () => {
+  const built = await build({
+    configFile: false,
+    logLevel: "error",
+    build: { write: false, lib: { entry: new URL("../../sdk/src/index.ts", import.meta.url).pathname, formats: ["es"] } },
+  });
+  const [bundle] = built as { output: { code?: string }[] }[];
+  sdk = bundle?.output[0]?.code ?? "";
+  browser = await startBrowser();
+}, 60_000);
+afterAll(() => browser?.close());
+
+beforeEach(async () => {
+  http = createServer((request, response) => {
+    const script = request.url === "/sdk.js";
+    response.setHeader("content-type", script ? "text/javascript" : "text/html");
+    response.end(
+      script
+        ? sdk
+        : `<!doctype html><link rel="icon" href="data:,"><script type="module">
+            import { Chat } from "/sdk.js";
+            const chat = new Chat({ url: location.origin.replace("http", "ws") + "/sub", token: "ann", account: "ann", backoff: { base: 50, max: 100 } });
+            window.bodies = []; window.stages = []; window.chat = chat;
+            chat.on("entries", ({ entries }) => window.bodies.push(...entries.map((e) => e.body)));
+            chat.on("outgoing", ({ params, stage }) => window.stages.push(params.body + " " + stage));
+            chat.start();
+          </script>`,
+    );
+  });
+  tiny = new Tiny(http);
+  await new Promise<void>((resolve) => http.listen(0, "127.0.0.1", resolve));
+  url = `http://127.0.0.1:${(http.address() as AddressInfo).port}`;
+  context = await browser.newContext();
+});
+afterEach(async () => {
+  await context.close();
+  for (const socket of tiny.sockets.keys()) socket.terminate();
+  await new Promise((resolve) => http.close(resolve));
+});
+
+async function open(): Promise<Page> {
+  const page = await context.newPage();
+  await page.goto(url);
+  await page.waitForFunction(() => (window as unknown as PageWindow).chat?.state.name === "online");
+  return page;
+}
+
+const say = (page: Page, body: string) =>
+  page.evaluate(([id, text]) => void (window as unknown as PageWindow).chat.send(id as string, text as string), [D, body]);
+const bodies = (page: Page) => page.evaluate(() => (window as unknown as PageWindow).bodies);
+const speaking = (page: Page) => page.evaluate(() => (window as unknown as PageWindow).chat.speaking);
+
+it("one tab speaks for all, and each shows what any of them sends", async () => {
+  const [a, b] = [await open(), await open()];
+  expect([await speaking(a), await speaking(b)]).toEqual([true, false]);
+  await say(b, "from b");
+  await say(a, "from a");
+  tiny.store("bob", "x", "from bob");
+  for (const page of [a, b]) {
+    await until(async () => (await bodies(page)).length === 3);
+    expect([...(await bodies(page))].sort()).toEqual(["from a", "from b", "from bob"]);
+  }
+  expect(tiny.connections).toBe(1);
+  const history = await b.evaluate((id) => (window as unknown as PageWindow).chat.history(id), D);
+  expect((history as Entry[]).map((e) => e.seq)).toEqual([1, 2, 3]);
+  const shown = await b.evaluate((id) => (window as unknown as PageWindow).chat.conversation(id)?.lastSeq, D);
+  expect(shown).toBe(3);
+});
+
+it("another tab takes over when the one that speaks is closed, and nothing is lost or doubled", async () => {
+  const [a, b] = [await open(), await open()];
+  await say(a, "1");
+  await until(async () => (await bodies(b)).length === 1);
+  tiny.silent = true;
+  await say(a, "2");
+  await until(async () => tiny.ids.size === 2);
+  await say(b, "3");
+  await a.close();
+  tiny.silent = false;
+  tiny.store("bob", "x", "from bob");
+  await until(() => speaking(b));
+  await until(async () => (await bodies(b)).length === 4);
+  expect(await bodies(b)).toEqual(["1", "from bob", "2", "3"]);
+  expect(tiny.entries).toHaveLength(4);
+});
+
+it("what was sent without a connection goes out after a reload, in order, once", async () => {
+  const page = await open();
+  await say(page, "1");
+  await until(async () => (await bodies(page)).length === 1);
+  tiny.silent = true;
+  await say(page, "2");
+  await until(async () => tiny.ids.size === 2);
+  for (const socket of tiny.sockets.keys()) socket.terminate();
+  await context.setOffline(true);
+  await say(page, "3");
+  await page.evaluate(() => new Promise((resolve) => setTimeout(resolve, 100)));
+  await context.setOffline(false);
+  tiny.silent = false;
+  await page.reload();
+  await until(async () => tiny.entries.length === 3);
+  expect(tiny.entries.map((e) => (e as { body: string }).body)).toEqual(["1", "2", "3"]);
+  await until(async () => (await bodies(page)).length === 2);
+  // What was handed over before the reload is known: it isn't handed over again.
+  expect(await bodies(page)).toEqual(["2", "3"]);
+  await until(() => page.evaluate(() => (window as unknown as PageWindow).chat.outgoing.length === 0));
+  const kept = await page.evaluate(() => (window as unknown as PageWindow).chat.conversations.map((c) => [c.id, c.lastSeq]));
+  expect(kept).toEqual([[D, 3]]);
+});
