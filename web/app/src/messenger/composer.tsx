@@ -37,7 +37,7 @@ export function Composer({ conversation: c }: { conversation: Conversation }) {
         if (late) return;
         members.value = page.items;
         own.value = page.items.find((member) => member.uid === m.me);
-        m.people.want(page.items.map((member) => member.uid));
+        m.noteMembers(c.id, page.items);
       },
       () => {
         // No mentions then.

@@ -203,7 +203,7 @@ function Members({ conversation: c, manages }: { conversation: Conversation; man
     next.value = undefined;
     try {
       const page = await m.port.members(c.id, { cursor, limit: pageOfMembers });
-      m.people.want(page.items.map((member) => member.uid));
+      m.noteMembers(c.id, page.items);
       members.value = cursor === "" ? page.items : [...members.value, ...page.items];
       next.value = page.next;
     } catch {

@@ -8,6 +8,7 @@ import {
   type Draft,
   type Entry,
   type GroupRequest,
+  type Member,
   noSettings,
   type Outgoing,
   peerOf,
@@ -233,6 +234,15 @@ export class Messenger {
 
   directWith(uid: string): string {
     return directId(this.me, uid);
+  }
+
+  /** Takes in how far members are who were asked for. */
+  noteMembers(id: string, members: readonly Member[]): void {
+    this.people.want(members.map((member) => member.uid));
+    if (this.open.peek()?.id !== id) return;
+    const all = new Map(this.markers.peek());
+    for (const { uid, readSeq } of members) all.set(uid, Math.max(readSeq, all.get(uid) ?? 0));
+    this.markers.value = all;
   }
 
   // ---- writing ----

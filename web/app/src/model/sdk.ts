@@ -52,6 +52,8 @@ export class SdkPort implements Port {
   readonly #peers = new Map<string, { read: number; delivered: number }>();
   readonly #waiting = new Map<string, Waiting>();
   #open = "";
+  /** Whether all that concerns the user alone was asked for. */
+  #own = false;
   #watched: string[] = [];
 
   /** keep is told of each new token. */
@@ -74,7 +76,8 @@ export class SdkPort implements Port {
     this.#events = events;
     const chat = this.#chat;
     chat.on("state", (state) => events.connection(connectionOf(state)));
-    chat.on("session", () => void this.#session());
+    chat.on("session", () => this.#session());
+    chat.on("synced", () => void this.#readOwn());
     chat.on("conversations", (all) => {
       for (const c of all) this.#conversation(c);
     });
@@ -110,10 +113,19 @@ export class SdkPort implements Port {
 
   // ---- what comes ----
 
-  async #session(): Promise<void> {
+  /** What the server keeps by connection is said again. */
+  #session(): void {
     if (this.#open) this.opened(this.#open);
     if (this.#watched.length > 0) this.watch(this.#watched);
-    // What a device was told before is not told to it again, and is not kept here: all of it is asked for once a session.
+  }
+
+  /**
+   * Asks for all that concerns the user alone. A device is told each change once, and those of sessions before this page are
+   * not kept: from then on they come by themselves.
+   */
+  async #readOwn(): Promise<void> {
+    if (this.#own) return;
+    this.#own = true;
     try {
       const conversations = Object.fromEntries(this.#chat.conversations.map((c) => [c.id, c.lastSeq]));
       let number = 0;
@@ -127,7 +139,8 @@ export class SdkPort implements Port {
         if (!page.more || changes.length === 0) break;
       }
     } catch {
-      // Without a connection the next session asks; a server without conversations has nothing to tell.
+      // The next time.
+      this.#own = false;
     }
   }
 

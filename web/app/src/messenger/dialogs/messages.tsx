@@ -83,7 +83,7 @@ export function Readers({ conversation, entry }: { conversation: string; entry: 
     m.port.members(conversation, { cursor: "", limit: 200 }).then(
       (page) => {
         members.value = page.items.filter((member) => member.uid !== m.me);
-        m.people.want(page.items.map((member) => member.uid));
+        m.noteMembers(conversation, page.items);
       },
       () => (members.value = []),
     );
