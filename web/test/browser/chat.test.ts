@@ -7,8 +7,8 @@ let halley: Halley;
 let browser: Browser;
 const contexts: BrowserContext[] = [];
 const complaints: string[] = [];
-/** Names of their own for each test: what was said stays. */
-let run = "";
+/** Each test has people of its own: what was said stays. On a Halley that isn't ours it may have stayed from the last time. */
+const run = process.env.HALLEY_URL ? `-${Date.now().toString(36)}` : "";
 
 beforeAll(async () => {
   [halley, browser] = await Promise.all([startHalley(), startBrowser()]);
@@ -77,8 +77,7 @@ const texts = (page: Page) => page.locator(".bubble .text").allTextContents();
 
 describe("two people", () => {
   it("talk, reload, lose the line, and find all as it is; a third comes to their group", async () => {
-    run = Date.now().toString(36);
-    const [a, b, c] = [`ann-${run}`, `bob-${run}`, `cleo-${run}`];
+    const [a, b, c] = [`ann${run}`, `bob${run}`, `cleo${run}`];
     const cable = new Line();
     try {
       const [ann, bob] = [await enter(a), await enter(b, { line: cable, colorScheme: "dark" })];
@@ -160,8 +159,7 @@ describe("two people", () => {
 
 describe("people", () => {
   it("ask, accept, give names, and block", async () => {
-    run = Date.now().toString(36);
-    const [a, b] = [`ann-${run}`, `bob-${run}`];
+    const [a, b] = [`dora${run}`, `emil${run}`];
     const [ann, bob] = [await enter(a), await enter(b)];
     await find(ann, b);
     await ann.getByRole("dialog").getByRole("button", { name: "Add", exact: true }).click();
@@ -198,8 +196,7 @@ describe("people", () => {
   });
 
   it("keep mute, pin and draft on all their devices", async () => {
-    run = Date.now().toString(36);
-    const [a, b] = [`ann-${run}`, `bob-${run}`];
+    const [a, b] = [`fay${run}`, `gus${run}`];
     const [ann, phone] = [await enter(a), await enter(a)];
     await enter(b);
     await talkTo(ann, b);
@@ -217,5 +214,155 @@ describe("people", () => {
     await online(phone);
     await line(phone, b).getByTitle("Muted").waitFor();
     await line(phone, b).getByText("[Draft] not yet sent").waitFor();
+  });
+});
+
+describe("a group", () => {
+  const member = (page: Page, name: string) => page.locator(".details .person").filter({ hasText: name });
+
+  async function menu(page: Page, name: string, action: string): Promise<void> {
+    await member(page, name).getByRole("button", { name: /^More/ }).click();
+    await page.getByRole("menuitem", { name: action, exact: true }).click();
+  }
+  const sure = (page: Page, label: string) => page.getByRole("dialog").getByRole("button", { name: label }).click();
+
+  it("is looked after by its owner, and ended", async () => {
+    const [h, i, j, k] = [`hal${run}`, `ida${run}`, `jon${run}`, `kim${run}`];
+    const [hal, ida, jon, kim] = [await enter(h), await enter(i), await enter(j), await enter(k)];
+    await hal.getByRole("button", { name: "New…" }).click();
+    await hal.getByRole("menuitem", { name: "New group" }).click();
+    const make = hal.getByRole("dialog", { name: "New group" });
+    await make.getByRole("textbox", { name: "Group name" }).fill("Board");
+    for (const name of [i, j]) {
+      await make.getByRole("searchbox").fill(name);
+      await hal.keyboard.press("Enter");
+    }
+    await make.getByRole("button", { name: "Create" }).click();
+    await hal.getByRole("main", { name: "Board" }).waitFor();
+    await hal.getByRole("button", { name: "Details" }).click();
+    for (const page of [ida, jon]) await line(page, "Board").click();
+
+    // Name and announcement.
+    await hal.getByRole("button", { name: "Edit: Announcement" }).click();
+    await hal.getByRole("dialog").getByRole("textbox").fill("Meeting at nine");
+    await sure(hal, "Save");
+    await ida.locator(".board").getByText("Meeting at nine").waitFor();
+    await hal.getByRole("button", { name: "Edit: Group name" }).click();
+    await hal.getByRole("dialog").getByRole("textbox").fill("The board");
+    await sure(hal, "Save");
+    await line(ida, "The board").waitFor();
+
+    // Somebody asks to be let in.
+    const id = (await hal.locator(".fact-value .mono").textContent())!;
+    await kim.getByRole("button", { name: "New…" }).click();
+    await kim.getByRole("menuitem", { name: "Join a group" }).click();
+    await kim.getByRole("textbox", { name: "Group id" }).fill(id);
+    await kim.getByRole("textbox", { name: "Say who you are" }).fill("Ida told me.");
+    await kim.getByRole("button", { name: "Ask to join" }).click();
+    await kim.getByText("The admins were asked.").waitFor();
+    await member(hal, k).getByText("Ida told me.").waitFor();
+    await member(hal, k).getByRole("button", { name: "Accept" }).click();
+    await line(kim, "The board").click();
+
+    // Roles, mutes, mentions of all, pins.
+    await menu(hal, i, "Make admin");
+    await ida.getByText(`${h} made You an admin`).or(ida.getByText(`${h} made you an admin`)).waitFor();
+    await menu(hal, j, "Mute for an hour");
+    await jon.getByText(/You can’t write here until/).waitFor();
+    await menu(hal, j, "Unmute");
+    await box(jon).waitFor();
+    await box(ida).fill("@Every");
+    await ida.keyboard.press("Enter");
+    await box(ida).pressSequentially("please read this");
+    await ida.keyboard.press("Enter");
+    await stored(jon, "please read this").locator(".mention.me").waitFor();
+    await act(ida, "please read this", "Pin");
+    await jon.locator(".board").getByText("please read this").waitFor();
+    await hal.getByRole("switch", { name: "Only admins may write" }).click();
+    await jon.getByText("Only admins can write here now.").waitFor();
+    await hal.getByRole("switch", { name: "Only admins may write" }).click();
+    await box(jon).waitFor();
+
+    // Who has read.
+    await act(ida, "please read this", "Who has read it");
+    await ida.getByRole("dialog").getByRole("heading", { name: /^Read/ }).waitFor();
+    await ida.keyboard.press("Escape");
+
+    // Out, handed over, left, ended.
+    await menu(hal, j, "Remove from group");
+    await sure(hal, "Remove from group");
+    await jon.getByText("You are no longer in this group.").waitFor();
+    await menu(hal, i, "Hand the group over");
+    await sure(hal, "Hand the group over");
+    await member(hal, i).getByText("Owner").waitFor();
+    await hal.getByRole("button", { name: "Leave group" }).click();
+    await sure(hal, "Leave group");
+    await hal.getByText("You are no longer in this group.").waitFor();
+    await ida.getByRole("button", { name: "Details" }).click();
+    await ida.getByRole("button", { name: "Dissolve group" }).click();
+    await sure(ida, "Dissolve group");
+    for (const page of [ida, kim]) await page.getByText("This group was dissolved.").waitFor();
+  });
+});
+
+describe("the page for operators", () => {
+  it("finds people, kicks them, and looks into groups", async () => {
+    const l = `lea${run}`;
+    const lea = await enter(l);
+    await lea.getByRole("button", { name: "New…" }).click();
+    await lea.getByRole("menuitem", { name: "New group" }).click();
+    const make = lea.getByRole("dialog", { name: "New group" });
+    await make.getByRole("textbox", { name: "Group name" }).fill("Operated on");
+    await make.getByRole("searchbox").fill(`mo${run}`);
+    await lea.keyboard.press("Enter");
+    await make.getByRole("button", { name: "Create" }).click();
+    await lea.getByRole("main", { name: "Operated on" }).waitFor();
+
+    const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, colorScheme: "light", locale: "en-GB" });
+    contexts.push(context);
+    const admin = await context.newPage();
+    admin.setDefaultTimeout(15_000);
+    admin.on("pageerror", (error) => complaints.push(error.message));
+    await admin.goto(`${halley.url}/admin`);
+    await admin.getByLabel(/^API key/).fill("hk_wrong_key");
+    await admin.keyboard.press("Enter");
+    await admin.getByRole("alert").filter({ hasText: /isn’t valid/ }).waitFor();
+    await admin.getByLabel(/^API key/).fill(halley.apiKey());
+    await admin.keyboard.press("Enter");
+    await admin.getByText(/1 comet/).waitFor();
+    await admin.getByRole("searchbox").fill("le");
+    const row = admin.locator(".item").filter({ hasText: l });
+    await row.getByText(/online/).waitFor();
+    await row.getByRole("button", { expanded: false }).click();
+    await row.getByRole("cell", { name: "127.0.0.1" }).waitFor();
+    await picture(admin, "admin-people");
+
+    await row.getByRole("button", { name: /^Operated on/ }).click();
+    await admin.getByRole("heading", { name: "Operated on" }).waitFor();
+    await admin.getByText("owner").waitFor();
+    await picture(admin, "admin-group");
+    await admin.getByRole("button", { name: "Dissolve" }).click();
+    await admin.getByRole("button", { name: "Yes, do it" }).click();
+    await lea.getByText("This group was dissolved.").waitFor();
+    await admin.getByText("dissolved").first().waitFor();
+
+    await admin.getByRole("button", { name: "Broadcast" }).click();
+    await admin.getByLabel("Some people, into their inbox").check();
+    await admin.getByLabel(/^Ids/).fill(l);
+    await admin.getByLabel("Text", { exact: true }).fill("The server restarts at nine.");
+    await admin.getByRole("button", { name: "Send" }).click();
+    await admin.getByText(/^Accepted as/).waitFor();
+    await line(lea, "Halley").getByText("The server restarts at nine.").waitFor();
+    await admin.getByRole("button", { name: "Cluster" }).click();
+    await admin.getByText("alive").waitFor();
+    await picture(admin, "admin-cluster");
+
+    await admin.getByRole("button", { name: "People" }).click();
+    await admin.getByRole("searchbox").fill(l);
+    await row.getByRole("button", { expanded: false }).click();
+    await row.getByRole("button", { name: "Kick all sessions" }).click();
+    await admin.getByRole("button", { name: "Yes, do it" }).click();
+    await lea.getByLabel("Your name").waitFor();
+    await lea.getByRole("alert").filter({ hasText: "logged out by an administrator" }).waitFor();
   });
 });
