@@ -366,3 +366,29 @@ describe("the page for operators", () => {
     await lea.getByRole("alert").filter({ hasText: "logged out by an administrator" }).waitFor();
   });
 });
+
+describe("two tabs of one person", () => {
+  it("show the same, and the one that is left goes on", async () => {
+    const [n, o] = [`nia${run}`, `oli${run}`];
+    const first = await enter(n);
+    const oli = await enter(o);
+    await talkTo(first, o);
+    await say(first, "from the first tab");
+    const second = await first.context().newPage();
+    second.setDefaultTimeout(15_000);
+    await second.goto(halley.url);
+    await second.getByLabel("Your name").fill(n);
+    await second.keyboard.press("Enter");
+    await line(second, o).click();
+    await stored(second, "from the first tab").waitFor();
+    await say(second, "from the second tab");
+    await stored(first, "from the second tab").waitFor();
+    await line(oli, n).click();
+    await first.close();
+    await say(second, "on my own now");
+    await stored(oli, "on my own now").waitFor();
+    await say(oli, "I see");
+    await stored(second, "I see").waitFor();
+    expect(await texts(second)).toEqual(["from the first tab", "from the second tab", "on my own now", "I see"]);
+  });
+});

@@ -494,7 +494,7 @@ function ClusterView() {
             <tr>
               <th>{a("name")}</th>
               <th>{a("addr")}</th>
-              <th class="num">{a("connections", { n: 2 }).replace("2 ", "")}</th>
+              <th class="num">{a("conns")}</th>
               <th class="num">{a("rooms")}</th>
               <th>{a("state")}</th>
             </tr>

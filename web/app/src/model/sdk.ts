@@ -7,6 +7,7 @@ import {
   type Conversation,
   type Draft,
   type Entry,
+  type GroupInfo,
   type InfoChange,
   type Json,
   type Member,
@@ -273,10 +274,7 @@ export class SdkPort implements Port {
 
   async pinned(conversation: string): Promise<Entry[]> {
     const { entries } = await this.#ask("conversation.pinned", { conversation });
-    // Entries of pages have the same shape as those of history, which the SDK reads: by their seqs.
-    const seqs = list(entries).map((e) => figure(e.seq));
-    const all = await Promise.all(seqs.map((seq) => this.#chat.history(conversation, { from: seq, to: seq, limit: 1 })));
-    return all.flat() as Entry[];
+    return list(entries).map(entryOf);
   }
 
   async members(conversation: string, { cursor, limit, readSeq }: { cursor: string; limit: number; readSeq?: number }): Promise<Page<Member>> {
@@ -296,7 +294,7 @@ export class SdkPort implements Port {
 
   async reactors(conversation: string, seq: number, reaction: string): Promise<string[]> {
     const { uids } = await this.#ask("message.reactors", { conversation, seq, reaction, limit: 200 });
-    return Array.isArray(uids) ? uids.map(text) : [];
+    return texts(uids);
   }
 
   // ---- messages ----
@@ -498,6 +496,32 @@ function contactOf(f: Fields): Contact {
   };
 }
 
+function entryOf(f: Fields): Entry {
+  return {
+    seq: figure(f.seq),
+    kind: text(f.kind),
+    from: text(f.from),
+    clientMsgId: text(f.client_msg_id),
+    serverTime: figure(f.server_time),
+    msgNo: figure(f.msg_no),
+    changedSeq: figure(f.changed_seq) || figure(f.seq),
+    target: figure(f.target),
+    body: f.body ?? null,
+    mentions: texts(f.mentions),
+    mentionAll: f.mention_all === true,
+    members: texts(f.members),
+    role: text(f.role),
+    mutedUntil: figure(f.muted_until),
+    reaction: text(f.reaction),
+    off: f.off === true,
+    info: f.info === undefined ? undefined : (fields(f.info) as GroupInfo),
+    edited: f.edited === true,
+    recalled: f.recalled === true,
+    pinned: f.pinned === true,
+    reactions: list(f.reactions).map((r) => ({ reaction: text(r.reaction), count: figure(r.count), uids: texts(r.uids) })),
+  };
+}
+
 function userOf(f: Fields): User {
   const user: User = { uid: text(f.uid), name: text(f.name), avatar: text(f.avatar) };
   if (f.visibility === "contacts" || f.visibility === "all" || f.visibility === "nobody") user.visibility = f.visibility;
@@ -505,11 +529,12 @@ function userOf(f: Fields): User {
 }
 
 function presenceOf(f: Fields): Presence {
-  return { uid: text(f.uid), online: f.online === true, platforms: Array.isArray(f.platforms) ? f.platforms.map(text) : [], lastSeen: figure(f.last_seen) };
+  return { uid: text(f.uid), online: f.online === true, platforms: texts(f.platforms), lastSeen: figure(f.last_seen) };
 }
 
 // JSON from the wire: what isn't as it should be is as if it weren't there.
 const text = (value: Json | undefined): string => (typeof value === "string" ? value : "");
 const figure = (value: Json | undefined): number => (typeof value === "number" ? value : 0);
+const texts = (value: Json | undefined): string[] => (Array.isArray(value) ? value.map(text) : []);
 const fields = (value: Json | undefined): Fields => (typeof value === "object" && value !== null && !Array.isArray(value) ? value : {});
 const list = (value: Json | undefined): Fields[] => (Array.isArray(value) ? value.map(fields) : []);
