@@ -107,6 +107,10 @@ describe("the list", () => {
     expect(order()).toEqual(["bob", "dora", "carl"]);
     world.say(world.direct("ann", "emil"), "emil", "here again");
     expect(order()).toEqual(["bob", "emil", "dora", "carl"]);
+    // And stays when it was read.
+    m.saw(m.directWith("emil"));
+    await until(() => !world.settingsOf("ann", m.directWith("emil")).hide);
+    expect(order()).toContain("emil");
   });
 
   it("counts no unread ones of muted conversations", async () => {
@@ -176,6 +180,9 @@ describe("what is mine alone", () => {
     await ann.port.set(c.id, { clear: 1 });
     expect(texts(ann.m)).toEqual(["two"]);
     expect(texts(bob)).toEqual(["one", "two", "three"]);
+    // Nor does the list tell of it.
+    expect(ann.m.lastOf(ann.m.conversation(c.id)!)).toBeUndefined();
+    expect(bob.lastOf(bob.conversation(c.id)!)?.seq).toBe(3);
   });
 });
 

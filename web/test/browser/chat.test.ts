@@ -70,7 +70,7 @@ async function say(page: Page, text: string): Promise<void> {
 
 async function act(page: Page, text: string, action: string): Promise<void> {
   await stored(page, text).click({ button: "right" });
-  await page.getByRole("menuitem", { name: action, exact: true }).click();
+  await page.getByRole(action.startsWith("React") ? "menuitemcheckbox" : "menuitem", { name: action, exact: true }).click();
 }
 
 const texts = (page: Page) => page.locator(".bubble .text").allTextContents();

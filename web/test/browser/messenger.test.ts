@@ -59,7 +59,7 @@ async function say(page: Page, text: string): Promise<void> {
 
 async function act(page: Page, target: Locator, action: string): Promise<void> {
   await target.click({ button: "right" });
-  await page.getByRole("menuitem", { name: action, exact: true }).click();
+  await page.getByRole(action.startsWith("React") ? "menuitemcheckbox" : "menuitem", { name: action, exact: true }).click();
 }
 
 describe("a conversation", () => {

@@ -147,11 +147,11 @@ function QuickReactions({ entry, conversation: c }: { entry: Entry; conversation
           <button
             type="button"
             key={emoji}
-            role="menuitem"
+            role="menuitemcheckbox"
             class="quick-one"
             tabIndex={-1}
             aria-label={t("reactWith", { e: emoji })}
-            aria-pressed={own}
+            aria-checked={own}
             onClick={() => {
               closeMenu();
               used(language.peek(), emoji);

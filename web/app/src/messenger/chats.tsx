@@ -197,7 +197,7 @@ function Line({ listed }: { listed: Listed }) {
                   {draft}
                 </>
               ) : (
-                preview(m, c, c.last)
+                preview(m, c, m.lastOf(c))
               )}
             </span>
             {settings.mute && (

@@ -67,7 +67,11 @@ export async function run(what: Promise<unknown>, done = ""): Promise<boolean> {
 /** Opens a conversation, from wherever. */
 export function openChat(m: Messenger, id: string, seq = 0): void {
   pane.value = "chats";
-  if (m.open.peek()?.id !== id) composing.value = undefined;
+  if (m.open.peek()?.id !== id) {
+    composing.value = undefined;
+    // Where the details lie over the conversation, they aren't what one wants to see first.
+    if (matchMedia("(max-width: 75rem)").matches) details.value = false;
+  }
   const open = m.show(id, seq);
   if (seq > 0) wanted.value = { conversation: open.id, seq };
 }

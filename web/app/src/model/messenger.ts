@@ -76,7 +76,7 @@ export class Messenger {
   /** Told of every message of others that comes. */
   onNews: (news: News) => void = () => {};
   /** Told of what failed beside what the user waits for. */
-  onError: (error: unknown) => void = () => {};
+  onError = (_error: unknown): void => {};
 
   readonly #deleted = signal<ReadonlyMap<string, ReadonlySet<number>>>(new Map());
   readonly #typingTimers = new Map<string, ReturnType<typeof setTimeout>>();
@@ -159,6 +159,12 @@ export class Messenger {
 
   conversation(id: string): Conversation | undefined {
     return this.conversations.value.get(id);
+  }
+
+  /** The last message, unless the user has cleared or deleted it for himself. */
+  lastOf(c: Conversation): Entry | undefined {
+    const { last } = c;
+    return last && last.seq > this.settingsOf(c.id).clear && !this.#deleted.value.get(c.id)?.has(last.seq) ? last : undefined;
   }
 
   settingsOf(id: string): Settings {
@@ -307,6 +313,8 @@ export class Messenger {
         if (entry.kind === "pin" || entry.kind === "recall" || entry.kind === "edit") this.#readPinned(open);
       }
     });
+    // Hidden is hidden until the next message.
+    if (entry.kind === "message" && this.settings.peek().get(id)?.hide) this.port.set(id, { hide: false }).catch(this.onError);
     const c = this.conversations.peek().get(id);
     if (c && entry.kind === "message" && entry.from !== this.me) this.onNews({ conversation: c, entry, settings: this.settingsOf(id) });
   }

@@ -50,13 +50,13 @@ export function MenuHost() {
     // Through the object model, not as an attribute: the page's policy forbids the latter.
     element.style.left = `${Math.max(8, Math.min(open.x, innerWidth - width - 8))}px`;
     element.style.top = `${Math.max(8, open.y + height > innerHeight - 8 ? Math.max(8, open.y - height - 8) : open.y)}px`;
-    element.querySelector<HTMLElement>("[role=menuitem]")?.focus();
+    element.querySelector<HTMLElement>("[role^=menuitem]")?.focus();
   }, [open]);
 
   if (!open) return null;
 
   function onKeyDown(event: KeyboardEvent) {
-    const items = [...(box.current?.querySelectorAll<HTMLElement>("[role=menuitem]") ?? [])];
+    const items = [...(box.current?.querySelectorAll<HTMLElement>("[role^=menuitem]") ?? [])];
     const at = items.indexOf(document.activeElement as HTMLElement);
     const to = { ArrowDown: at + 1, ArrowRight: at + 1, ArrowUp: at - 1, ArrowLeft: at - 1, Home: 0, End: items.length - 1 }[event.key];
     if (event.key === "Escape" || event.key === "Tab") closeMenu();
