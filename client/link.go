@@ -16,10 +16,12 @@ const ahead = 256
 
 // link is one logged-in connection, from its reply to its end. Its fields belong to the loop.
 type link struct {
-	c       *Client
-	url     string
-	conn    *Conn
-	reply   *halleyv1.AuthReply
+	c     *Client
+	url   string
+	conn  *Conn
+	reply *halleyv1.AuthReply
+	// asked are the rooms that the log-in named.
+	asked   []string
 	pending map[int32]*pending
 	over    bool
 	// closing is what the server's last event said.
