@@ -2,6 +2,7 @@ import type { Method, Params, Result, Session, State } from "../connection.ts";
 import { Emitter } from "../emitter.ts";
 import { HalleyError } from "../error.ts";
 import type * as wire from "../gen/halley/v1/client.ts";
+import { watchNetwork } from "../network.ts";
 import type { Conversation } from "./conversation.ts";
 import type { Entry, GroupInfo, JsonValue } from "./entry.ts";
 import { IndexedDBStorage } from "./indexeddb.ts";
@@ -48,6 +49,7 @@ export class Chat extends Emitter<SpeakerEvents> {
   #session: Session | undefined;
   #adding: Promise<unknown> = Promise.resolve();
   #closed = false;
+  #unwatch: (() => void) | undefined;
 
   constructor(options: ChatOptions) {
     super();
@@ -101,14 +103,23 @@ export class Chat extends Emitter<SpeakerEvents> {
 
   /** Takes up what was kept, connects, and stays connected until close. */
   start(): void {
-    if (this.#tabs) this.#tabs.start();
-    else this.#speak();
+    if (!this.#tabs) {
+      this.#speak();
+      return;
+    }
+    this.#tabs.start();
+    // The tab that speaks may be one that nobody looks at, whose timers run late.
+    const wake = () => {
+      if (!this.#speaker) this.retryNow();
+    };
+    this.#unwatch = watchNetwork(wake, wake);
   }
 
   /** Ends it in this tab; resolves when all is kept. What isn't sent yet is sent by another tab, or after the next start. */
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    this.#unwatch?.();
     await this.#adding;
     await this.#speaker?.close();
     this.#speaker = undefined;
@@ -179,12 +190,9 @@ export class Chat extends Emitter<SpeakerEvents> {
     } as Outgoing;
     this.#take("outgoing", outgoing);
     // First kept, then sent: and one after the other, so that the order is the one of the calls.
-    this.#adding = this.#adding
-      .then(() => this.#storage.add(outgoing))
-      .catch((error) => this.emit("storageError", error))
-      .then(() => this.#ask("add", outgoing))
-      // Whoever speaks next finds it in the storage.
-      .catch(() => {});
+    this.#adding = this.#adding.then(() => this.#storage.add(outgoing)).catch((error) => this.emit("storageError", error));
+    // If nobody speaks now, whoever does next finds it in the storage.
+    void this.#adding.then(() => this.#ask("add", outgoing)).catch(() => {});
     return outgoing;
   }
 
