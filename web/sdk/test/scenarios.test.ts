@@ -21,7 +21,7 @@ const files = readdirSync(folder).filter((name) => name.endsWith(".json"));
 describe("scenario", () => {
   for (const file of files) {
     const scenario = JSON.parse(readFileSync(new URL(file, folder), "utf8")) as Scenario;
-    it(`${file}: ${scenario.name}`, async () => {
+    it.concurrent(`${file}: ${scenario.name}`, async () => {
       const run = new Run(scenario);
       try {
         await run.all();
