@@ -8,6 +8,7 @@ require (
 	github.com/google/uuid v1.6.0
 	github.com/halley-im/halley/kit v0.0.0
 	github.com/halley-im/halley/proto v0.0.0
+	github.com/halley-im/halley/store v0.0.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/segmentio/kafka-go v0.4.51
@@ -44,4 +45,5 @@ require (
 replace (
 	github.com/halley-im/halley/kit => ../kit
 	github.com/halley-im/halley/proto => ../proto
+	github.com/halley-im/halley/store => ../store
 )
