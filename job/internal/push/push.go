@@ -81,7 +81,8 @@ func (h *handler) flush(ctx context.Context) {
 	}
 }
 
-// putAside writes a record to the dead letters as it is, and tries until it is stored; false if ctx ended first.
+// putAside writes a record to the dead letters as it is, and tries until it is stored; false if ctx ended first. A letter that
+// Kafka refuses for what it is, as one that the headers made too large, is shortened: it would hold up its partition for ever.
 func (h *handler) putAside(ctx context.Context, m *kafka.Message, reason string) bool {
 	h.Log.Warn("record not decoded, put aside", logs.Topic, h.Topic, logs.Partition, h.partition, logs.Offset, m.Offset, "reason", reason)
 	letter := kafka.Message{Topic: topic.Dead, Key: m.Key, Value: m.Value, Headers: append(m.Headers[:len(m.Headers):len(m.Headers)],
@@ -91,6 +92,7 @@ func (h *handler) putAside(ctx context.Context, m *kafka.Message, reason string)
 		kafka.Header{Key: topic.HeaderOffset, Value: []byte(strconv.FormatInt(m.Offset, 10))},
 	)}
 	retry := backoff.Backoff{Min: h.RetryMin, Max: h.RetryMax}
+	told, cut := false, false
 	for ctx.Err() == nil {
 		try, cancel := context.WithTimeout(ctx, h.Timeout)
 		err := h.Dead.Produce(try, letter)
@@ -100,9 +102,54 @@ func (h *handler) putAside(ctx context.Context, m *kafka.Message, reason string)
 			return true
 		}
 		h.Meter.DeadFails.Inc()
+		if code, ok := refusal(err); ok {
+			if !told {
+				told = true
+				h.Log.Error("dead letter refused, what lies behind it waits", logs.Topic, h.Topic, logs.Partition, h.partition, logs.Offset, m.Offset, logs.Err, err)
+			}
+			if !cut && unfit(code) {
+				cut = true
+				letter = shorten(letter, m)
+				continue
+			}
+		}
 		if !retry.Wait(ctx, 0) {
 			return false
 		}
+	}
+	return false
+}
+
+// What is kept of a record that Kafka refused whole.
+const (
+	cutKeyBytes   = 256
+	cutValueBytes = 16 << 10
+)
+
+// shorten returns letter with what is needed to find m, and its beginning.
+func shorten(letter kafka.Message, m *kafka.Message) kafka.Message {
+	size := len(m.Key) + len(m.Value)
+	for _, own := range m.Headers {
+		size += len(own.Key) + len(own.Value)
+	}
+	letter.Key = m.Key[:min(len(m.Key), cutKeyBytes)]
+	letter.Value = m.Value[:min(len(m.Value), cutValueBytes)]
+	letter.Headers = append(letter.Headers[len(m.Headers):], kafka.Header{Key: topic.HeaderCut, Value: []byte(strconv.Itoa(size))})
+	return letter
+}
+
+// refusal returns the error that Kafka itself answered with, if another try of the same can't be expected to do better.
+func refusal(err error) (kafka.Error, bool) {
+	var code kafka.Error
+	return code, errors.As(err, &code) && !code.Temporary()
+}
+
+// unfit reports whether a refusal is about the record, so that a shorter one may pass. Others, such as a missing right, are about
+// this job: when they are mended the record is written whole.
+func unfit(code kafka.Error) bool {
+	switch code {
+	case kafka.MessageSizeTooLarge, kafka.RecordListTooLarge, kafka.InvalidRecord, kafka.PolicyViolation:
+		return true
 	}
 	return false
 }
