@@ -24,6 +24,26 @@ const (
 	ChangeBlock = "block"
 )
 
+// Kinds of user changes that the store keeps as they are, with their values in JSON. The object is the conversation unless said otherwise.
+const (
+	// ChangeRead is the user's own read marker, for his other devices: {"seq": n}.
+	ChangeRead = "read"
+	// ChangeMute keeps a conversation from notifying him, ChangePin keeps it at the top, ChangeHide off the list until its next
+	// message: {"on": bool}.
+	ChangeMute = "mute"
+	ChangePin  = "pin"
+	ChangeHide = "hide"
+	// ChangeDraft is what he has typed and not sent: {"text": string}.
+	ChangeDraft = "draft"
+	// ChangeClear hides all entries up to one from him: {"seq": n}.
+	ChangeClear = "clear"
+	// ChangeDelete hides one message from him; the object is CONVERSATION/SEQ: {"on": true}.
+	ChangeDelete = "delete"
+	// ChangeGroupRequest is a request to be added to a group, as its owner, its admins and who asks have it; the object is
+	// CONVERSATION/UID: {"state": asked, accepted or declined, "note": string}.
+	ChangeGroupRequest = "group_request"
+)
+
 // Longest parts of a user change in bytes.
 const (
 	MaxChangeKind   = 32

@@ -72,9 +72,20 @@ func UserChangeOf(rec *halleyv1.ChatRecord) (store.UserChange, error) {
 		if c.GetContactState() < 0 || c.GetContactState() > 255 {
 			return store.UserChange{}, fmt.Errorf("contact state: %w: %d", ErrKind, c.GetContactState())
 		}
-		u.Contact = &store.Contact{Peer: u.Object, State: store.ContactState(c.GetContactState()), Remark: c.GetRemark()}
+		u.Contact = &store.Contact{Peer: u.Object, State: store.ContactState(c.GetContactState()), Remark: c.GetRemark(), Note: c.GetNote()}
 	}
 	return u, nil
+}
+
+// UserChangeRecord is the way back: the record that changes u, under a random id.
+func UserChangeRecord(id string, u *store.UserChange) *halleyv1.ChatRecord {
+	c := &halleyv1.UserChange{Uid: u.UID, Kind: u.Kind, Object: u.Object, Guard: u.Guard, Value: u.Value, Blocked: u.Blocked}
+	if u.Contact != nil {
+		c.ContactState, c.Remark, c.Note = int32(u.Contact.State), u.Contact.Remark, u.Contact.Note
+	}
+	return &halleyv1.ChatRecord{
+		Id: id, Tenant: u.Tenant, Sender: u.UID, AcceptedAtMs: u.AtMs, Content: &halleyv1.ChatRecord_UserChange{UserChange: c},
+	}
 }
 
 // OutcomeKey returns the key in Redis, below the operator's prefix, where job writes the outcome of a record that somebody waits
