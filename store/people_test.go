@@ -92,6 +92,13 @@ func TestUserChangesKeepTheNewestOfEachObject(t *testing.T) {
 		if err != nil || len(of) != 1 || of[0].Object != "b" {
 			t.Fatalf("got %+v, %v", of, err)
 		}
+		one, err := s.UserChangeOf(t.Context(), tenant, "me", "mute", "a")
+		if err != nil || one.Number != 5 || string(one.Value) != "3" {
+			t.Fatalf("got %+v, %v", one, err)
+		}
+		if one, err = s.UserChangeOf(t.Context(), tenant, "me", "mute", "c"); err != nil || one.Number != 0 {
+			t.Fatalf("of nothing: got %+v, %v", one, err)
+		}
 		out, err := s.PutUserChanges(t.Context(), []store.UserChange{
 			{Tenant: tenant, UID: "me", Kind: "draft", Object: "a", Value: []byte(strings.Repeat("x", 70000))}, {Tenant: tenant, UID: "me", Kind: "draft", Object: "b"},
 			{Tenant: tenant, UID: "me", Kind: store.ChangeConversation, Object: "g/x"},
@@ -139,6 +146,9 @@ func TestContactsAndBlocks(t *testing.T) {
 		}
 		if c, err := s.Contact(t.Context(), tenant, "me", "ann"); err != nil || c.State != 0 {
 			t.Fatalf("got %+v, %v", c, err)
+		}
+		if among, err := s.ContactsAmong(t.Context(), tenant, "me", []string{"bob", "ann", "x"}); err != nil || !slices.Equal(among, list) {
+			t.Fatalf("got %+v, %v", among, err)
 		}
 		if b, err := s.Blocks(t.Context(), tenant, "me", "", 10); err != nil || !slices.Equal(b, []string{"eve"}) {
 			t.Fatalf("got %v, %v", b, err)

@@ -334,6 +334,15 @@ func (s *Store) UserChangesOf(ctx context.Context, tenant, uid, kind, after stri
 	return s.userChanges(ctx, " WHERE tenant = ? AND uid = ? AND kind = ? AND object > ? ORDER BY object LIMIT ?", tenant, uid, kind, after, limit)
 }
 
+// UserChangeOf returns uid's newest change of one kind and object; its Number is 0 if there is none.
+func (s *Store) UserChangeOf(ctx context.Context, tenant, uid, kind, object string) (UserChange, error) {
+	list, err := s.userChanges(ctx, " WHERE tenant = ? AND uid = ? AND kind = ? AND object = ?", tenant, uid, kind, object)
+	if err != nil || len(list) == 0 {
+		return UserChange{}, err
+	}
+	return list[0], nil
+}
+
 func (s *Store) userChanges(ctx context.Context, tail string, args ...any) ([]UserChange, error) {
 	ctx, cancel := s.reading(ctx)
 	defer cancel()

@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -135,6 +136,22 @@ func TestWhatIsNoProposalIsRefused(t *testing.T) {
 	}
 	if _, err := wire.UserChangeOf(&halleyv1.ChatRecord{}); err == nil {
 		t.Error("no user change: taken")
+	}
+}
+
+func TestUserChangesComeBackFromTheirRecords(t *testing.T) {
+	for _, u := range []store.UserChange{
+		{Tenant: "t", UID: "ann", Kind: store.ChangeMute, Object: "d/ann/bob", Guard: 7, AtMs: 9, Value: []byte(`{"on":true}`)},
+		{Tenant: "t", UID: "ann", Kind: store.ChangeBlock, Object: "bob", Guard: 7, AtMs: 9, Blocked: true},
+		{Tenant: "t", UID: "ann", Kind: store.ChangeContact, Object: "bob", Contact: &store.Contact{Peer: "bob", State: store.ContactAsked, Remark: "r", Note: "n"}},
+	} {
+		got, err := wire.UserChangeOf(wire.UserChangeRecord("id", &u))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(got, u) {
+			t.Errorf("got %+v, want %+v", got, u)
+		}
 	}
 }
 
