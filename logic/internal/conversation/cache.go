@@ -133,10 +133,3 @@ func (c *cache[V]) evict() {
 		}
 	}
 }
-
-// forget drops what is kept of key.
-func (c *cache[V]) forget(key string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.kept, key)
-}

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/halley-im/halley/logic/internal/limit"
+	"github.com/halley-im/halley/logic/internal/push"
 	"github.com/halley-im/halley/logic/internal/remote"
 	"github.com/halley-im/halley/proto/errcode"
 	"github.com/halley-im/halley/proto/topic"
@@ -55,16 +56,30 @@ type Store interface {
 	SearchUsers(ctx context.Context, tenant, prefix string, limit int) ([]store.User, error)
 	Contact(ctx context.Context, tenant, uid, peer string) (store.Contact, error)
 	Contacts(ctx context.Context, tenant, uid, after string, limit int) ([]store.Contact, error)
+	ContactsAmong(ctx context.Context, tenant, uid string, peers []string) ([]store.Contact, error)
 	Blocks(ctx context.Context, tenant, uid, after string, limit int) ([]string, error)
+	UserChangeOf(ctx context.Context, tenant, uid, kind, object string) (store.UserChange, error)
+	Summaries(ctx context.Context, tenant, uid string, ids []string) ([]store.Summary, error)
+	SyncCursor(ctx context.Context, tenant, uid string) (seqs, change int64, err error)
+	Pinned(ctx context.Context, tenant, id string, limit int) ([]store.Entry, error)
+	Reactors(ctx context.Context, tenant, id string, seq int64, reaction, after string, limit int) ([]string, error)
+	Admins(ctx context.Context, tenant, id string) ([]entry.Membership, error)
+}
+
+// Pusher tells those who are connected of what isn't stored; push.Service is one.
+type Pusher interface {
+	Push(ctx context.Context, r push.Request) (push.Result, error)
 }
 
 // Deps are what a Service works with.
 type Deps struct {
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
-	// Store may be nil: then there are no conversations, every call is answered unavailable.
+	// Store may be nil: then there are no conversations, and every call is answered unknown_method.
 	Store    Store
 	Producer Producer
+	// Push tells of typing and of read markers; nil: nobody is told.
+	Push Pusher
 	// Limiter counts what a uid sends; nil: no limit.
 	Limiter *limit.Limiter
 	// Redis holds outcomes below RedisPrefix; nil: nobody can wait for one.
@@ -109,7 +124,7 @@ func New(cfg Config, d Deps) (*Service, error) {
 // BodyBytes is the largest body of a message.
 func (s *Service) BodyBytes() int64 { return s.cfg.BodyBytes }
 
-// DurableTargets is the most conversations that one call of ProposeMany may write to.
+// DurableTargets is the most users of one durable push.
 func (s *Service) DurableTargets() int { return s.cfg.DurableTargets }
 
 // Origin is who asks.
@@ -118,8 +133,10 @@ type Origin struct {
 	Backend bool
 	// Address is the client's.
 	Address string
-	// Wait is whether the caller will ask Outcome.
+	// Wait is whether the caller will ask Outcomes.
 	Wait bool
+	// AtMs is when it happened, for history that is imported, milliseconds since 1970; 0: now.
+	AtMs int64
 }
 
 // Accepted says that a proposal was written: its outcome will be told.
@@ -130,7 +147,7 @@ type Accepted struct {
 	Conversation string
 }
 
-// Propose checks p and writes it. AcceptedAtMs and Address are set here. Errors carry a code; errcode.Unavailable says that it
+// Propose checks p and writes it. AcceptedAtMs and Address are set here. Errors carry a code; errcode.Unknown says that it
 // may be written all the same, and that the caller repeats it under the same ClientMsgID.
 func (s *Service) Propose(ctx context.Context, o Origin, p entry.Proposal) (Accepted, error) {
 	a, err := s.propose(ctx, o, &p)
@@ -139,18 +156,7 @@ func (s *Service) Propose(ctx context.Context, o Origin, p entry.Proposal) (Acce
 }
 
 func (s *Service) propose(ctx context.Context, o Origin, p *entry.Proposal) (Accepted, error) {
-	if err := s.prepare(o, p); err != nil {
-		return Accepted{}, err
-	}
-	if !o.Backend {
-		if err := s.admit(ctx, p); err != nil {
-			return Accepted{}, err
-		}
-	}
-	if err := s.authorise(ctx, p); err != nil {
-		return Accepted{}, err
-	}
-	msg, a, err := s.record(o, p)
+	msg, a, err := s.check(ctx, o, p)
 	if err != nil {
 		return Accepted{}, err
 	}
@@ -160,30 +166,45 @@ func (s *Service) propose(ctx context.Context, o Origin, p *entry.Proposal) (Acc
 	return a, s.write(ctx, msg)
 }
 
-// ProposeMany writes several proposals of the system, at most Config.DurableTargets, with one wait for Kafka: all are
-// accepted, or the call is repeated.
-func (s *Service) ProposeMany(ctx context.Context, ps []entry.Proposal) error {
-	if len(ps) > s.cfg.DurableTargets {
-		return errcode.TooLarge.Errorf("at most %d users at once", s.cfg.DurableTargets)
+// check refuses what has no place in Kafka, and returns the record of the rest.
+func (s *Service) check(ctx context.Context, o Origin, p *entry.Proposal) (kafka.Message, Accepted, error) {
+	if err := s.prepare(o, p); err != nil {
+		return kafka.Message{}, Accepted{}, err
 	}
-	msgs := make([]kafka.Message, len(ps))
-	for i := range ps {
-		if ps[i].Sender != "" {
-			return fmt.Errorf("propose many: %s is not the system", ps[i].Sender)
+	if !o.Backend {
+		if err := s.admit(ctx, p); err != nil {
+			return kafka.Message{}, Accepted{}, err
 		}
-		if err := s.prepare(Origin{Backend: true}, &ps[i]); err != nil {
-			return err
+	}
+	if err := s.authorise(ctx, p); err != nil {
+		return kafka.Message{}, Accepted{}, err
+	}
+	return s.record(o, p)
+}
+
+// ProposeMany writes several proposals of a backend with one wait for Kafka: all are accepted, or the call is repeated. Those
+// of users are left to the judge: the caller has the right to speak for them.
+func (s *Service) ProposeMany(ctx context.Context, o Origin, ps []entry.Proposal) ([]Accepted, error) {
+	msgs, out := make([]kafka.Message, len(ps)), make([]Accepted, len(ps))
+	for i := range ps {
+		if err := s.prepare(o, &ps[i]); err != nil {
+			return nil, err
 		}
 		var err error
-		if msgs[i], _, err = s.record(Origin{}, &ps[i]); err != nil {
-			return err
+		if msgs[i], out[i], err = s.record(o, &ps[i]); err != nil {
+			return nil, err
+		}
+	}
+	if o.Wait {
+		for _, a := range out {
+			s.clearOutcome(ctx, a.ID)
 		}
 	}
 	err := s.write(ctx, msgs...)
 	for i := range ps {
 		s.metrics.proposal(ps[i].Kind, err)
 	}
-	return err
+	return out, err
 }
 
 // prepare judges p by itself.
@@ -194,7 +215,12 @@ func (s *Service) prepare(o Origin, p *entry.Proposal) error {
 	if s.cfg.KeepAddress && len(o.Address) <= entry.MaxAddress {
 		p.Address = o.Address
 	}
-	p.AcceptedAtMs = s.d.Now().UnixMilli()
+	if p.AcceptedAtMs == 0 {
+		p.AcceptedAtMs = o.AtMs
+	}
+	if p.AcceptedAtMs == 0 {
+		p.AcceptedAtMs = s.d.Now().UnixMilli()
+	}
 	if p.Kind == entry.Message || p.Kind == entry.Edit {
 		switch {
 		case len(p.Body) == 0:
@@ -266,7 +292,7 @@ func (s *Service) write(ctx context.Context, msgs ...kafka.Message) error {
 	}
 	// Kafka being away is the producer's to log, once.
 	s.d.Log.DebugContext(ctx, "proposal not accepted", "err", err)
-	unknown := errcode.Unavailable.Errorf("not known to be accepted: repeat it with the same client_msg_id")
+	unknown := errcode.Unknown.Errorf("not known to be accepted: repeat it with the same client_msg_id")
 	unknown.RetryAfter = remote.RetryAfter
 	return fmt.Errorf("%w: %w", unknown, err)
 }
@@ -278,8 +304,9 @@ type access struct {
 }
 
 var (
-	errNoStore = fmt.Errorf("%w: this server has no conversations", errcode.Unavailable.After(remote.RetryAfter))
-	errPaused  = errors.New("the database has just failed")
+	errNoStore   = errcode.UnknownMethod.Errorf("this server has no conversations")
+	errNotListed = fmt.Errorf("%w: not listed yet", errcode.Unavailable.After(remote.RetryAfter))
+	errPaused    = errors.New("the database has just failed")
 )
 
 // storeError is what a caller is told of an error of the store: the code in it, or that the database can't answer now.
@@ -372,20 +399,4 @@ func (s *Service) unblocked(ctx context.Context, tenant, uid, peer string) error
 		return errcode.Blocked
 	}
 	return nil
-}
-
-// groups is the name space of GroupID.
-var groups = uuid.NewSHA1(uuid.NameSpaceURL, []byte("https://github.com/halley-im/halley/group"))
-
-// GroupID returns the id of the group that sender makes under clientMsgID. It is made of them, and not of the time, so that a
-// repeat makes no second group.
-func GroupID(tenant, sender, clientMsgID string) string {
-	return "g/" + uuid.NewSHA1(groups, topic.Join(tenant, sender, clientMsgID)).String()
-}
-
-// CreateGroup proposes a new group of sender, or of the system.
-func (s *Service) CreateGroup(ctx context.Context, o Origin, tenant, sender, clientMsgID string, d entry.Detail) (Accepted, error) {
-	return s.Propose(ctx, o, entry.Proposal{
-		Tenant: tenant, Conversation: GroupID(tenant, sender, clientMsgID), Kind: entry.Created, Sender: sender, ClientMsgID: clientMsgID, Detail: d,
-	})
 }

@@ -10,6 +10,7 @@ import (
 
 type metrics struct {
 	proposals *prometheus.CounterVec
+	changes   *prometheus.CounterVec
 	lookups   *prometheus.CounterVec
 	outcomes  *prometheus.CounterVec
 	took      prometheus.Histogram
@@ -19,6 +20,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		proposals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "halley_logic_proposals_total", Help: "What was proposed for conversations, by kind and by what came of it here: ok is accepted.",
+		}, []string{"kind", "code"}),
+		changes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "halley_logic_user_changes_total", Help: "What users changed of their own, by kind and by what came of it here: ok is accepted.",
 		}, []string{"kind", "code"}),
 		lookups: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "halley_logic_membership_lookups_total", Help: "Questions whether somebody is a member or blocked, by how they were answered: cached, read, stale (the database is away), failed.",
@@ -35,7 +39,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		m.lookups.WithLabelValues(by)
 	}
 	if r != nil {
-		for _, c := range []prometheus.Collector{m.proposals, m.lookups, m.outcomes, m.took} {
+		for _, c := range []prometheus.Collector{m.proposals, m.changes, m.lookups, m.outcomes, m.took} {
 			if err := r.Register(c); err != nil {
 				return nil, err
 			}
@@ -54,6 +58,14 @@ func (m *metrics) proposal(k entry.Kind, err error) {
 		kind = "marker"
 	}
 	m.proposals.WithLabelValues(kind, code).Inc()
+}
+
+func (m *metrics) change(kind string, err error) {
+	code := "ok"
+	if err != nil {
+		code = errcode.From(err).Code.Name
+	}
+	m.changes.WithLabelValues(kind, code).Inc()
 }
 
 func (m *metrics) lookup(by string) { m.lookups.WithLabelValues(by).Inc() }

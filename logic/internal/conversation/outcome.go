@@ -15,6 +15,10 @@ import (
 
 // Outcome is what became of a proposal.
 type Outcome struct {
+	// Known is whether it was told in time; if not, the proposal is accepted and nothing more.
+	Known bool
+	// Err is the rejection, with its code.
+	Err error
 	// Seq is the entry's place; 0 where it takes none.
 	Seq int64
 	// AtMs is its time.
@@ -44,46 +48,88 @@ func (s *Service) clearOutcome(ctx context.Context, id string) {
 	}
 }
 
-// Outcome waits for what becomes of an accepted proposal whose Origin said Wait: ok is false if it isn't known in time, or at
-// all. The error is the rejection, with its code.
-func (s *Service) Outcome(ctx context.Context, id string) (out Outcome, ok bool, err error) {
-	if s.d.Redis == nil {
-		return Outcome{}, false, nil
+// Outcomes waits for what becomes of accepted proposals whose Origin said Wait, Config.OutcomeWait at most, and returns an outcome
+// for each, in their order.
+func (s *Service) Outcomes(ctx context.Context, ids []string) []Outcome {
+	out := make([]Outcome, len(ids))
+	if s.d.Redis == nil || len(ids) == 0 {
+		return out
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.OutcomeWait)
 	defer cancel()
 	timer := time.NewTimer(firstPoll)
 	defer timer.Stop()
+	missing := len(ids)
+	count := func(result string, n int) { s.metrics.outcomes.WithLabelValues(result).Add(float64(n)) }
 	for wait := firstPoll; ; {
 		select {
 		case <-ctx.Done():
-			s.metrics.outcomes.WithLabelValues("late").Inc()
-			return Outcome{}, false, nil
+			count("late", missing)
+			return out
 		case <-timer.C:
 		}
-		value, err := s.d.Redis.Get(ctx, s.outcomeKey(id)).Bytes()
-		if err == nil {
-			return s.told(value)
+		n, err := s.poll(ctx, ids, out)
+		count("told", n)
+		if missing -= n; missing == 0 {
+			return out
 		}
-		if !errors.Is(err, redis.Nil) && ctx.Err() == nil {
-			s.metrics.outcomes.WithLabelValues(failed).Inc()
-			return Outcome{}, false, nil
+		if err != nil && ctx.Err() == nil {
+			count(failed, missing)
+			return out
 		}
 		wait = min(2*wait, lastPoll)
 		timer.Reset(wait)
 	}
 }
 
-func (s *Service) told(value []byte) (Outcome, bool, error) {
+// poll asks for those that aren't known yet, the last first: when it is there the others are as a rule. It returns how many it got.
+func (s *Service) poll(ctx context.Context, ids []string, out []Outcome) (int, error) {
+	last := len(ids) - 1
+	if !out[last].Known {
+		value, err := s.d.Redis.Get(ctx, s.outcomeKey(ids[last])).Bytes()
+		if errors.Is(err, redis.Nil) {
+			return 0, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		out[last] = told(value)
+		if last == 0 {
+			return 1, nil
+		}
+		n, err := s.poll(ctx, ids, out)
+		return n + 1, err
+	}
+	// Not MGET: in a cluster the keys are in many slots.
+	pipe := s.d.Redis.Pipeline()
+	asked := map[int]*redis.StringCmd{}
+	for i := range ids {
+		if !out[i].Known {
+			asked[i] = pipe.Get(ctx, s.outcomeKey(ids[i]))
+		}
+	}
+	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+		return 0, err
+	}
+	n := 0
+	for i, cmd := range asked {
+		if value, err := cmd.Bytes(); err == nil {
+			out[i] = told(value)
+			n++
+		}
+	}
+	return n, nil
+}
+
+// told reads what job has written.
+func told(value []byte) Outcome {
 	o := &halleyv1.ChatOutcome{}
 	if err := proto.Unmarshal(value, o); err != nil {
-		// Of another version: it can't be told, but it was accepted.
-		s.metrics.outcomes.WithLabelValues(failed).Inc()
-		return Outcome{}, false, nil
+		// Of another version: it was judged, and can't be told.
+		return Outcome{Known: true, Err: errcode.Internal}
 	}
-	s.metrics.outcomes.WithLabelValues("told").Inc()
 	if o.GetError() != nil {
-		return Outcome{}, true, errcode.FromProto(o.GetError())
+		return Outcome{Known: true, Err: errcode.FromProto(o.GetError())}
 	}
-	return Outcome{Seq: o.GetSeq(), AtMs: o.GetAtMs()}, true, nil
+	return Outcome{Known: true, Seq: o.GetSeq(), AtMs: o.GetAtMs()}
 }

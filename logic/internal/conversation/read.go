@@ -197,6 +197,86 @@ func (s *Service) visible(ctx context.Context, tenant, uid, id string) (entry.Co
 	return c, m.VisibleFrom(&c), nil
 }
 
+// Mine returns one of uid's conversations as he sees it.
+func (s *Service) Mine(ctx context.Context, tenant, uid, id string) (*Conversation, error) {
+	if _, first, err := s.visible(ctx, tenant, uid, id); err != nil {
+		return nil, err
+	} else if first == 0 {
+		return nil, errcode.NotFound.Errorf("the conversation has not begun")
+	}
+	list, err := s.d.Store.Summaries(ctx, tenant, uid, []string{id})
+	if err != nil {
+		return nil, storeError(err)
+	}
+	if len(list) == 0 {
+		// He is a member, and his list doesn't know yet.
+		return nil, errNotListed
+	}
+	v := summaryView(&list[0])
+	return &v, nil
+}
+
+// Pinned returns the messages on a conversation's board that uid may see; uid empty: all.
+func (s *Service) Pinned(ctx context.Context, tenant, uid, id string) (*Entries, error) {
+	_, first, err := s.visible(ctx, tenant, uid, id)
+	if err != nil || first == 0 {
+		return &Entries{Entries: entryViews(nil)}, err
+	}
+	list, err := s.d.Store.Pinned(ctx, tenant, id, MostPerPage)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	list = slices.DeleteFunc(list, func(e store.Entry) bool { return e.Seq < first })
+	room := s.cfg.PageBytes
+	return &Entries{Entries: entryViews(list[:fit(list, &room, true)])}, nil
+}
+
+// Reactors returns who gave a reaction to a message, in pages.
+func (s *Service) Reactors(ctx context.Context, tenant, uid, id string, seq int64, reaction, cursor string, limit uint32) (*UIDs, error) {
+	n, err := pageSize(limit, defaultMember)
+	if err != nil {
+		return nil, err
+	}
+	if seq <= 0 || seq > maxSeq || len(reaction) == 0 || len(reaction) > entry.MaxReaction || len(cursor) > entry.MaxID {
+		return nil, errcode.InvalidRequest.Errorf("seq, reaction or cursor: not possible")
+	}
+	_, first, err := s.visible(ctx, tenant, uid, id)
+	if err != nil {
+		return nil, err
+	}
+	if first == 0 || seq < first {
+		return nil, errcode.NotFound
+	}
+	list, err := s.d.Store.Reactors(ctx, tenant, id, seq, reaction, cursor, n+1)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	return pageOf(list, n), nil
+}
+
+func pageOf(list []string, n int) *UIDs {
+	page := &UIDs{UIDs: list}
+	if list == nil {
+		page.UIDs = []string{}
+	}
+	if len(list) > n {
+		page.UIDs, page.Next = list[:n], list[n-1]
+	}
+	return page
+}
+
+// Cursor returns what a device compares with its own to know whether it missed anything.
+func (s *Service) Cursor(ctx context.Context, tenant, uid string) (*Cursor, error) {
+	if s.d.Store == nil {
+		return nil, errNoStore
+	}
+	seqs, change, err := s.d.Store.SyncCursor(ctx, tenant, uid)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	return &Cursor{Seqs: seqs, UserChange: change}, nil
+}
+
 // Get returns a conversation as such.
 func (s *Service) Get(ctx context.Context, tenant, id string) (*Conversation, error) {
 	c, _, err := s.visible(ctx, tenant, "", id)

@@ -63,6 +63,49 @@ type MemberPage struct {
 	Next    string   `json:"next,omitempty" doc:"Cursor of the next page; not there: this is the last."`
 }
 
+// UIDs is a page of users.
+type UIDs struct {
+	UIDs []string `json:"uids" doc:"In order."`
+	Next string   `json:"next,omitempty" doc:"Cursor of the next page; not there: this is the last."`
+}
+
+// Cursor is the cheap answer to whether anything was missed.
+type Cursor struct {
+	Seqs       int64 `json:"seqs" doc:"Sum of the last seqs of the user's conversations."`
+	UserChange int64 `json:"user_change" doc:"Number of his newest user change."`
+}
+
+// User is a profile.
+type User struct {
+	UID     string          `json:"uid"`
+	Name    string          `json:"name,omitempty"`
+	Avatar  string          `json:"avatar,omitempty"`
+	Profile json.RawMessage `json:"profile,omitempty" doc:"Whatever else the host keeps."`
+	// Visibility and Disabled are not for others.
+	Visibility string `json:"visibility,omitempty" doc:"Who may see his presence: contacts, all or nobody."`
+	Disabled   bool   `json:"disabled,omitempty" doc:"Isn't found by a search."`
+}
+
+// Users are profiles.
+type Users struct {
+	Users []User `json:"users"`
+}
+
+// Contact is what a user keeps of another one.
+type Contact struct {
+	UID       string `json:"uid"`
+	State     string `json:"state" doc:"requested (by the user), asked (by the other one) or accepted."`
+	Remark    string `json:"remark,omitempty" doc:"The user's own name for him."`
+	Note      string `json:"note,omitempty" doc:"What was said with the request."`
+	ChangedAt int64  `json:"changed_at,omitempty"`
+}
+
+// ContactPage is a page of contacts.
+type ContactPage struct {
+	Contacts []Contact `json:"contacts" doc:"In the order of their uids."`
+	Next     string    `json:"next,omitempty" doc:"Cursor of the next page; not there: this is the last."`
+}
+
 // Change is a user change.
 type Change struct {
 	Number int64           `json:"number"`
