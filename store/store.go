@@ -18,6 +18,8 @@ import (
 	"log/slog"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/halley-im/halley/store/conversation"
 )
 
 // Deps is what a store is given.
@@ -83,6 +85,9 @@ func (s *Store) Close() error {
 	}
 	return err
 }
+
+// Rules returns what the judge goes by.
+func (s *Store) Rules() conversation.Rules { return s.cfg.Rules }
 
 // Ping reports whether the database answers.
 func (s *Store) Ping(ctx context.Context) error {

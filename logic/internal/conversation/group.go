@@ -72,7 +72,11 @@ func (s *Service) AskGroup(ctx context.Context, o Origin, tenant, uid, id, note 
 	case m.Role != entry.None:
 		return Accepted{}, errcode.AlreadyMember
 	}
-	changes, err := s.requestChanges(ctx, o, tenant, id, uid, requestValue{State: requestAsked, Note: note}, 0)
+	at, err := s.after(ctx, tenant, store.ChangeGroupRequest, uid, requestObject(id, uid))
+	if err != nil {
+		return Accepted{}, err
+	}
+	changes, err := s.requestChanges(ctx, tenant, id, uid, requestValue{State: requestAsked, Note: note}, at)
 	if err != nil {
 		return Accepted{}, err
 	}
@@ -121,7 +125,7 @@ func (s *Service) AnswerGroup(ctx context.Context, o Origin, tenant, by, id, cli
 	} else if err := s.admitUser(ctx, o, tenant, by); err != nil {
 		return Accepted{}, err
 	}
-	changes, err := s.requestChanges(ctx, o, tenant, id, uid, requestValue{State: state}, old.Guard)
+	changes, err := s.requestChanges(ctx, tenant, id, uid, requestValue{State: state}, max(s.d.Now().UnixMilli(), old.Guard+1))
 	if err != nil {
 		return Accepted{}, err
 	}
@@ -138,8 +142,8 @@ func (s *Service) AnswerGroup(ctx context.Context, o Origin, tenant, by, id, cli
 	return accepted, s.write(ctx, msgs...)
 }
 
-// requestChanges are the user changes that tell of a request's state. They come after guard.
-func (s *Service) requestChanges(ctx context.Context, o Origin, tenant, id, uid string, v requestValue, guard int64) ([]store.UserChange, error) {
+// requestChanges are the user changes that tell of a request's state.
+func (s *Service) requestChanges(ctx context.Context, tenant, id, uid string, v requestValue, at int64) ([]store.UserChange, error) {
 	admins, err := s.d.Store.Admins(ctx, tenant, id)
 	if err != nil {
 		return nil, storeError(err)
@@ -148,7 +152,6 @@ func (s *Service) requestChanges(ctx context.Context, o Origin, tenant, id, uid 
 	for _, m := range admins[:min(len(admins), mostAsked)] {
 		told = append(told, m.UID)
 	}
-	at := max(s.d.Now().UnixMilli(), guard+1)
 	changes := make([]store.UserChange, len(told))
 	for i, to := range told {
 		changes[i] = store.UserChange{
@@ -170,7 +173,7 @@ func checkGroup(id string) error {
 	return nil
 }
 
-// Peers returns the other parties of a conversation whose id names them.
+// peersOf returns the other parties of a conversation whose id names them.
 func peersOf(id, uid string) []string {
 	return slices.DeleteFunc(entry.Parties(id), func(p string) bool { return p == uid })
 }

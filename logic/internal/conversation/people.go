@@ -215,7 +215,10 @@ func (s *Service) Block(ctx context.Context, o Origin, tenant, uid, peer string,
 	if err := s.pair(ctx, o, tenant, uid, peer); err != nil {
 		return Accepted{}, err
 	}
-	at := s.d.Now().UnixMilli()
+	at, err := s.after(ctx, tenant, store.ChangeBlock, uid, peer)
+	if err != nil {
+		return Accepted{}, err
+	}
 	return s.change(ctx, "", store.UserChange{
 		Tenant: tenant, UID: uid, Kind: store.ChangeBlock, Object: peer, Guard: at, AtMs: at, Value: jsonOf(onValue{!off}), Blocked: !off,
 	})
@@ -236,6 +239,16 @@ func (s *Service) pair(ctx context.Context, o Origin, tenant, uid, peer string) 
 		return errcode.InvalidRequest.Errorf("uid: somebody else's")
 	}
 	return s.admitUser(ctx, o, tenant, uid)
+}
+
+// after returns a time that is after the newest change of an object: clocks of those who write differ, and what follows from the state
+// as it is must not be taken for older.
+func (s *Service) after(ctx context.Context, tenant, kind, uid, object string) (int64, error) {
+	old, err := s.d.Store.UserChangeOf(ctx, tenant, uid, kind, object)
+	if err != nil {
+		return 0, storeError(err)
+	}
+	return max(s.d.Now().UnixMilli(), old.Guard+1), nil
 }
 
 // ContactAct is what is done to a contact.
@@ -277,8 +290,15 @@ func (s *Service) Contact(ctx context.Context, o Origin, tenant, uid, peer strin
 			return Accepted{}, err
 		}
 	}
-	// Clocks of those who write differ: what follows from the rows as they are comes after them.
-	at := max(s.d.Now().UnixMilli(), mine.ChangedAtMs+1, theirs.ChangedAtMs+1)
+	at, err := s.after(ctx, tenant, store.ChangeContact, uid, peer)
+	if err != nil {
+		return Accepted{}, err
+	}
+	back, err := s.after(ctx, tenant, store.ChangeContact, peer, uid)
+	if err != nil {
+		return Accepted{}, err
+	}
+	at = max(at, back)
 	both, err := act.apply(&mine, &theirs, remark, note)
 	if err != nil {
 		return Accepted{}, err
