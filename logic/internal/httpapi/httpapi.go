@@ -205,6 +205,9 @@ func build(cfg Config, d Deps) (*api, error) {
 	a.registerSessions()
 	a.registerCluster()
 	a.registerDemo()
+	a.registerChat()
+	a.registerConversations()
+	a.registerUsers()
 	return a, nil
 }
 
