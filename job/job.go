@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/halley-im/halley/job/internal/consume"
+	"github.com/halley-im/halley/job/internal/dead"
 	"github.com/halley-im/halley/job/internal/deliver"
 	"github.com/halley-im/halley/job/internal/locate"
 	"github.com/halley-im/halley/job/internal/meter"
@@ -29,7 +30,7 @@ import (
 )
 
 // Producer writes dead letters; kafkaconn's is one.
-type Producer = push.Producer
+type Producer = dead.Producer
 
 // Deps are what job is given.
 type Deps struct {
@@ -78,10 +79,10 @@ func New(cfg Config, deps Deps) (*Job, error) {
 	j := &Job{cfg: cfg, log: log, hub: hub}
 	for _, lane := range lanes {
 		name := topic.ForLane(lane)
-		h := &push.Handlers{
-			Topic: name, Lane: hub.Lane(lane), Meter: m.Lanes[lane], Dead: deps.Producer, Log: log.With(logs.Component, "push"),
+		h := &push.Handlers{Lane: hub.Lane(lane), Dead: &dead.Letters{
+			Topic: name, Meter: m.Lanes[lane], Producer: deps.Producer, Log: log.With(logs.Component, "push"),
 			Timeout: cfg.DeadTimeout, RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax,
-		}
+		}}
 		j.consumers = append(j.consumers, consume.New(consume.Config{
 			BatchRecords: cfg.BatchRecords, BatchBytes: cfg.BatchBytes, InFlight: cfg.InFlight, CommitInterval: cfg.CommitInterval,
 			// No heartbeat is sent while a generation drains: the broker must not take the member for dead.

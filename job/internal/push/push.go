@@ -5,40 +5,23 @@ package push
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"strconv"
-	"time"
 
 	"github.com/segmentio/kafka-go"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/halley-im/halley/job/internal/backoff"
 	"github.com/halley-im/halley/job/internal/consume"
+	"github.com/halley-im/halley/job/internal/dead"
 	"github.com/halley-im/halley/job/internal/deliver"
-	"github.com/halley-im/halley/job/internal/meter"
-	"github.com/halley-im/halley/kit/logs"
 	"github.com/halley-im/halley/proto/errcode"
 	"github.com/halley-im/halley/proto/name"
-	"github.com/halley-im/halley/proto/topic"
 
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 )
 
-// Producer writes dead letters.
-type Producer interface {
-	// Produce returns nil when all messages are stored. ctx has a deadline.
-	Produce(ctx context.Context, msgs ...kafka.Message) error
-}
-
 // Handlers makes the handlers of one topic's partitions.
 type Handlers struct {
-	Topic string
-	Lane  *deliver.Lane
-	Meter *meter.Lane
-	Dead  Producer
-	Log   *slog.Logger
-	// Timeout bounds one write of a dead letter; RetryMin and RetryMax space the next tries.
-	Timeout, RetryMin, RetryMax time.Duration
+	Lane *deliver.Lane
+	Dead *dead.Letters
 }
 
 // New returns the handler of a partition.
@@ -65,7 +48,7 @@ func (h *handler) Handle(ctx context.Context, first uint64, msgs []kafka.Message
 			continue
 		}
 		h.flush(ctx)
-		if !h.putAside(ctx, &msgs[i], reason) {
+		if !h.Dead.Put(ctx, h.partition, &msgs[i], reason) {
 			return
 		}
 		h.owner.Done(first + uint64(i))
@@ -79,32 +62,6 @@ func (h *handler) flush(ctx context.Context) {
 		clear(h.items)
 		h.items = h.items[:0]
 	}
-}
-
-// putAside writes a record to the dead letters as it is, and tries until it is stored; false if ctx ended first.
-func (h *handler) putAside(ctx context.Context, m *kafka.Message, reason string) bool {
-	h.Log.Warn("record not decoded, put aside", logs.Topic, h.Topic, logs.Partition, h.partition, logs.Offset, m.Offset, "reason", reason)
-	letter := kafka.Message{Topic: topic.Dead, Key: m.Key, Value: m.Value, Headers: append(m.Headers[:len(m.Headers):len(m.Headers)],
-		kafka.Header{Key: topic.HeaderReason, Value: []byte(reason)},
-		kafka.Header{Key: topic.HeaderTopic, Value: []byte(h.Topic)},
-		kafka.Header{Key: topic.HeaderPartition, Value: []byte(strconv.Itoa(h.partition))},
-		kafka.Header{Key: topic.HeaderOffset, Value: []byte(strconv.FormatInt(m.Offset, 10))},
-	)}
-	retry := backoff.Backoff{Min: h.RetryMin, Max: h.RetryMax}
-	for ctx.Err() == nil {
-		try, cancel := context.WithTimeout(ctx, h.Timeout)
-		err := h.Dead.Produce(try, letter)
-		cancel()
-		if err == nil {
-			h.Meter.Dead.Inc()
-			return true
-		}
-		h.Meter.DeadFails.Inc()
-		if !retry.Wait(ctx, 0) {
-			return false
-		}
-	}
-	return false
 }
 
 // Reasons why a record is put aside.

@@ -112,7 +112,7 @@ func TestOffsetsNeverPassARecordInFlight(t *testing.T) {
 			case op < 4:
 				// Offsets have gaps: transactions' markers, compaction.
 				offset += 1 + int64(rng.IntN(3))
-				recs = append(recs, rec{seq: o.Add(offset, offset*10), offset: offset})
+				recs = append(recs, rec{seq: o.Add(offset, offset*10, 1), offset: offset})
 			case op < 8 && len(recs) > 0:
 				// Twice is harmless.
 				r := &recs[max(0, len(recs)-1-rng.IntN(30))]
