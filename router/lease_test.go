@@ -3,6 +3,7 @@ package router_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -431,5 +432,34 @@ func TestRedisAwayIsUnavailableSoon(t *testing.T) {
 	}
 	if one.Ready(ctxFor(t)) == nil {
 		t.Error("ready without Redis")
+	}
+}
+
+// TestRedisThatHangsIsUnavailableSoon: it takes connections and never answers. However many ask, nobody waits for the others' time limits.
+func TestRedisThatHangsIsUnavailableSoon(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	cfg := short()
+	cfg.RedisTimeout = 200 * time.Millisecond
+	c := redis.NewClient(&redis.Options{Addr: l.Addr().String(), ContextTimeoutEnabled: true, MaxRetries: 1})
+	defer func() { _ = c.Close() }()
+	w := &world{t: t, cfg: cfg, kafka: &fakeKafka{}, redis: c, prefix: "x"}
+	r, _ := w.router()
+	start := time.Now()
+	var asking sync.WaitGroup
+	for i := range 20 {
+		asking.Go(func() {
+			_, err := r.Locate(ctxFor(t), &halleyv1.LocateRequest{Names: []*halleyv1.Name{uidName("default", fmt.Sprint("u", i))}})
+			if code(err) != "Unavailable" {
+				t.Errorf("got %v, want Unavailable", err)
+			}
+		})
+	}
+	asking.Wait()
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("took %v", took)
 	}
 }

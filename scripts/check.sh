@@ -13,7 +13,7 @@ fi
 go vet work
 
 # Each module must build without the workspace, as whoever requires it will build it.
-for mod in proto kit router comet job logic web halley e2e; do
+for mod in proto kit store router comet job logic web halley e2e; do
   (cd "$mod" && GOWORK=off go build ./... && GOWORK=off go vet ./... && GOWORK=off go mod tidy -diff)
 done
 

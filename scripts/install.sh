@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs what the tests need on a Debian machine and is not there yet. Repeatable; a second run takes a second.
 #
-#   scripts/install.sh [redis] [kafka] [browser] [python]      default: all four
+#   scripts/install.sh [redis] [kafka] [mariadb] [browser] [python]      default: all five
 #
-# redis, browser and python come from apt (root or sudo needed once), Kafka as jars from Maven Central into .cache/kafka.
+# redis, mariadb, browser and python come from apt (root or sudo needed once), Kafka as jars from Maven Central into .cache/kafka.
 # The system's own services are neither used nor touched: scripts/servers.sh starts its own on free ports.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -62,6 +62,11 @@ install_kafka() {
   mv "$dir.part" "$dir"
 }
 
+install_mariadb() {
+  # Not in everybody's PATH.
+  [ -x /usr/sbin/mariadbd ] || need mariadbd mariadb-server
+}
+
 install_browser() {
   need chromium chromium
   need node nodejs
@@ -70,14 +75,14 @@ install_browser() {
 
 install_python() { need python3 python3; }
 
-[ $# -gt 0 ] || set -- redis kafka browser python
+[ $# -gt 0 ] || set -- redis kafka mariadb browser python
 mkdir -p "$cache"
 # Two runs at once would fetch everything twice.
 exec 9>"$cache/install.lock"
 flock 9
 for what in "$@"; do
   case "$what" in
-    redis | kafka | browser | python) "install_$what" ;;
-    *) die "unknown part $what; there are redis, kafka, browser, python" ;;
+    redis | kafka | mariadb | browser | python) "install_$what" ;;
+    *) die "unknown part $what; there are redis, kafka, mariadb, browser, python" ;;
   esac
 done

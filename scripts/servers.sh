@@ -4,11 +4,13 @@
 #   scripts/servers.sh start DIR [redis|kafka]   starts what does not run yet and waits until it answers
 #   scripts/servers.sh stop DIR [redis|kafka]    stops what runs, by pid; the data stays
 #   scripts/servers.sh kill DIR [redis|kafka]    the same with SIGKILL
-#   scripts/servers.sh wipe DIR redis|kafka      removes the data of one that is stopped
+#   scripts/servers.sh wipe DIR redis|kafka|mariadb  removes the data of one that is stopped
 #   scripts/servers.sh env DIR                   prints shell assignments: HALLEY_TEST_KAFKA, HALLEY_TEST_REDIS
 #   scripts/servers.sh env DIR redis-cluster     prints HALLEY_TEST_REDIS and HALLEY_TEST_REDIS_CLUSTER for that one
+#   scripts/servers.sh env DIR mariadb           prints HALLEY_TEST_MYSQL, a DSN without database
 #
-# On demand only: redis-cluster, a Redis Cluster of one node that owns all slots. It refuses whatever touches two.
+# On demand only: redis-cluster, a Redis Cluster of one node that owns all slots (it refuses whatever touches two), and mariadb,
+# whose user root has no password.
 # A server keeps its port over a restart. Redis writes nothing to disk: it comes back empty.
 set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
@@ -45,7 +47,12 @@ running() {
   [ -s "$dir/$1.pid" ] || return 1
   pid="$(cat "$dir/$1.pid")"
   # The number may belong to a stranger after a reboot: ours works in its folder.
-  kill -0 "$pid" 2>/dev/null && [ "$(readlink "/proc/$pid/cwd")" = "$dir/$1" ]
+  kill -0 "$pid" 2>/dev/null || return 1
+  case "$(readlink "/proc/$pid/cwd")" in
+    # MariaDB goes on into its data.
+    "$dir/$1" | "$dir/$1/data") ;;
+    *) return 1 ;;
+  esac
 }
 
 # await NAME SECONDS COMMAND...: until the command succeeds; fails when the process ends or the time is over.
@@ -166,6 +173,28 @@ kafka_answers() {
   [ "${answer:8:8}" = 00000001 ]
 }
 
+start_mariadb() {
+  local port me
+  PATH="$PATH:/usr/sbin"
+  command -v mariadbd >/dev/null || die "no mariadbd; run scripts/install.sh mariadb"
+  port="$(port mariadb)"
+  me="$(id -un)"
+  mkdir -p "$dir/mariadb"
+  cd "$dir/mariadb"
+  if [ ! -e "$dir/mariadb/data/.complete" ]; then
+    rm -rf "$dir/mariadb/data"
+    mariadb-install-db --no-defaults --user="$me" --datadir="$dir/mariadb/data" --auth-root-authentication-method=normal \
+      --skip-test-db >>"$dir/mariadb.log" 2>&1 || return 1
+    touch "$dir/mariadb/data/.complete"
+  fi
+  # The socket's path may have 107 bytes; nobody uses it. Commits are on the disk when they return, as in production.
+  setsid mariadbd --no-defaults --user="$me" --datadir="$dir/mariadb/data" --bind-address=127.0.0.1 --port="$port" \
+    --socket="/tmp/halley-mariadb-$port.sock" --innodb-buffer-pool-size=128M --innodb-flush-log-at-trx-commit=1 \
+    >>"$dir/mariadb.log" 2>&1 </dev/null &
+  echo $! >"$dir/mariadb.pid"
+  await mariadb 60 mariadb-admin --no-defaults -h 127.0.0.1 -P "$port" -u root ping
+}
+
 start() {
   local try
   running "$1" && return
@@ -199,12 +228,12 @@ each() {
   shift
   if [ $# = 0 ]; then
     set -- redis kafka
-    [ "$run" = start ] || set -- redis kafka redis-cluster
+    [ "$run" = start ] || set -- redis kafka redis-cluster mariadb
   fi
   local name
   for name in "$@"; do
     case "$name" in
-      redis | kafka | redis-cluster) ;;
+      redis | kafka | redis-cluster | mariadb) ;;
       *) usage ;;
     esac
     case "$run" in
@@ -228,6 +257,10 @@ case "$command" in
   env)
     if [ "${1:-}" = redis-cluster ]; then
       echo "export HALLEY_TEST_REDIS=127.0.0.1:$(port redis-cluster) HALLEY_TEST_REDIS_CLUSTER=1"
+      exit
+    fi
+    if [ "${1:-}" = mariadb ]; then
+      echo "export HALLEY_TEST_MYSQL='root@tcp(127.0.0.1:$(port mariadb))/'"
       exit
     fi
     echo "export HALLEY_TEST_KAFKA=127.0.0.1:$(port kafka)"

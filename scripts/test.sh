@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All tests, with real Redis, Kafka and Chromium that this script installs and starts itself.
+# All tests, with real Redis, Kafka, MariaDB and Chromium that this script installs and starts itself.
 #
 #   scripts/test.sh                      check, unit, real servers, e2e, browser
 #   scripts/test.sh PART...              only those: check unit real e2e browser
@@ -37,8 +37,10 @@ for part in "$@"; do
       scripts/unit.sh
       ;;
     real)
-      step "the packages that own Kafka and Redis, on real servers"
+      step "the packages that own Kafka, Redis and SQL, on real servers"
       servers
+      scripts/servers.sh start "$dir/servers" mariadb
+      eval "$(scripts/servers.sh env "$dir/servers" mariadb)"
       # Beside it, for they wait more than they work: presence on a Redis Cluster, which refuses a script or command whose
       # keys lie in several slots.
       scripts/servers.sh start "$dir/servers" redis-cluster
@@ -48,7 +50,7 @@ for part in "$@"; do
       ) >"$dir/redis-cluster.out" 2>&1 &
       cluster=$!
       # -p 1: presence on one Redis is the whole cluster's.
-      go test -race -shuffle=on -count=1 -p 1 ./kit/kafkaconn/... ./router/... ./job/... ./logic/... && failed=0 || failed=$?
+      go test -race -shuffle=on -count=1 -p 1 ./kit/kafkaconn/... ./router/... ./job/... ./logic/... ./store/... && failed=0 || failed=$?
       step "the same for presence on a Redis Cluster"
       wait $cluster || failed=$?
       cat "$dir/redis-cluster.out"

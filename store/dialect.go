@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -17,9 +18,11 @@ import (
 // dialect is where the databases differ.
 type dialect struct {
 	name string
-	// many is whether one statement for many rows is faster than many prepared ones: over a network it is, in SQLite a
-	// prepared statement of one row beats it.
+	// many is whether one INSERT of many rows is faster than many prepared ones: over a network it is, in SQLite a prepared
+	// statement of one row beats it.
 	many bool
+	// lookUp returns a statement that runs sel for all keys, which fill the placeholders of match.
+	lookUp func(sel, match string, keys [][]any) (string, []any, error)
 	// forUpdate ends a SELECT whose rows are to be locked. In SQLite the transaction has locked everything.
 	forUpdate string
 	// upsert returns the end of an INSERT that overwrites the columns of a row that has these keys.
@@ -27,7 +30,7 @@ type dialect struct {
 }
 
 var mysqlDialect = dialect{
-	name: MySQL, many: true, forUpdate: " FOR UPDATE",
+	name: MySQL, many: true, forUpdate: " FOR UPDATE", lookUp: mysqlLookUp,
 	upsert: func(keys, set []string) string {
 		if len(set) == 0 {
 			// Nothing to overwrite: a no-op on the key, since IGNORE would hide other faults too.
@@ -43,7 +46,7 @@ var mysqlDialect = dialect{
 }
 
 var sqliteDialect = dialect{
-	name: SQLite,
+	name: SQLite, lookUp: sqliteLookUp,
 	upsert: func(keys, set []string) string {
 		on := " ON CONFLICT (" + strings.Join(keys, ", ") + ") DO "
 		if len(set) == 0 {
@@ -55,6 +58,85 @@ var sqliteDialect = dialect{
 		}
 		return on + "UPDATE SET " + strings.Join(parts, ", ")
 	},
+}
+
+// mysqlLookUp asks by IN where the keys differ in one column alone, which is twice as fast as the join.
+func mysqlLookUp(sel, match string, keys [][]any) (string, []any, error) {
+	if len(keys) == 1 {
+		return sel + " WHERE " + match, keys[0], nil
+	}
+	if text, args := in(match, keys); text != "" {
+		return sel + " WHERE " + text, args, nil
+	}
+	one := "SELECT ? AS c0"
+	for i := 1; i < len(keys[0]); i++ {
+		one += fmt.Sprintf(", ? AS c%d", i)
+	}
+	args := make([]any, 0, len(keys)*len(keys[0]))
+	for _, k := range keys {
+		for _, v := range k {
+			if s, ok := v.(string); ok {
+				// As bytes, which the columns are: a text would have to be converted, and no index is used then.
+				v = []byte(s)
+			}
+			args = append(args, v)
+		}
+	}
+	return joined(sel, one+strings.Repeat(" UNION ALL "+one, len(keys)-1), "STRAIGHT_JOIN", match), args, nil
+}
+
+// in returns the match by IN; empty where that isn't possible.
+func in(match string, keys [][]any) (string, []any) {
+	parts := strings.Split(match, " AND ")
+	if len(parts) != len(keys[0]) {
+		return "", nil
+	}
+	varies := -1
+	for i, part := range parts {
+		if !strings.HasSuffix(part, " = ?") {
+			return "", nil
+		}
+		for _, k := range keys {
+			if k[i] != keys[0][i] {
+				if varies >= 0 {
+					return "", nil
+				}
+				varies = i
+				break
+			}
+		}
+	}
+	if varies < 0 {
+		return match, keys[0]
+	}
+	var args []any
+	for i := range parts {
+		if i != varies {
+			args = append(args, keys[0][i])
+			continue
+		}
+		parts[i] = strings.TrimSuffix(parts[i], "= ?") + "IN (?" + strings.Repeat(", ?", len(keys)-1) + ")"
+		for _, k := range keys {
+			args = append(args, k[i])
+		}
+	}
+	return strings.Join(parts, " AND "), args
+}
+
+// sqliteLookUp gives the keys as one JSON array, so that the text is the same for any number of them and stays prepared.
+func sqliteLookUp(sel, match string, keys [][]any) (string, []any, error) {
+	if len(keys) == 1 {
+		return sel + " WHERE " + match, keys[0], nil
+	}
+	list, err := json.Marshal(keys)
+	if err != nil {
+		return "", nil, err
+	}
+	columns := "value ->> 0 AS c0"
+	for i := 1; i < len(keys[0]); i++ {
+		columns += fmt.Sprintf(", value ->> %d AS c%d", i, i)
+	}
+	return joined(sel, "SELECT "+columns+" FROM json_each(?)", "CROSS JOIN", match), []any{string(list)}, nil
 }
 
 func openMySQL(c Config) (*sql.DB, error) {

@@ -55,6 +55,9 @@ func (s *Store) lockMigrations(ctx context.Context) (unlock func() error, err er
 	}
 	conn, err := db.Conn(ctx)
 	if err != nil {
+		if db != s.write {
+			err = errors.Join(err, db.Close())
+		}
 		return nil, err
 	}
 	end := func(err error) error {

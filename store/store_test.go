@@ -178,13 +178,6 @@ func direct(t testing.TB, s *store.Store, a, b string) *talk {
 	return &talk{t: t, s: s, id: conversation.DirectID(a, b)}
 }
 
-func code(err error) *errcode.Code {
-	if err == nil {
-		return nil
-	}
-	return errcode.From(err).Code
-}
-
 func wantCode(t testing.TB, o store.Outcome, want *errcode.Code) {
 	t.Helper()
 	if o.Code != want {

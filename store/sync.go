@@ -64,7 +64,7 @@ func (s *Store) Conversations(ctx context.Context, tenant, uid string, behind Cu
 		})
 	}
 	page := all[from:min(len(all), from+limit)]
-	if err := summarize(ctx, c, tenant, uid, page); err != nil {
+	if err := fillIn(ctx, c, tenant, uid, page); err != nil {
 		return nil, nil, err
 	}
 	if from+len(page) == len(all) || len(page) == 0 {
@@ -74,7 +74,7 @@ func (s *Store) Conversations(ctx context.Context, tenant, uid string, behind Cu
 	return page, &next, nil
 }
 
-// mine returns all of uid's conversations and his rows in them, the newest first, without what summarize fills in. It asks the
+// mine returns all of uid's conversations and his rows in them, the newest first, without what fillIn fills in. It asks the
 // uid's shard once and then those of the conversations.
 func mine(ctx context.Context, c *conn, tenant, uid string) ([]Summary, error) {
 	ids, err := c.texts(ctx, "SELECT conversation FROM user_conversations WHERE tenant = ? AND uid = ? AND role > 0", tenant, uid)
@@ -109,8 +109,8 @@ func mine(ctx context.Context, c *conn, tenant, uid string) ([]Summary, error) {
 	return out, nil
 }
 
-// summarize fills in last messages and mentions.
-func summarize(ctx context.Context, c *conn, tenant, uid string, page []Summary) error {
+// fillIn fills in last messages and mentions.
+func fillIn(ctx context.Context, c *conn, tenant, uid string, page []Summary) error {
 	var spans []span
 	var unread [][]any
 	at := make(map[string]*Summary, len(page))
@@ -162,7 +162,7 @@ func (s *Store) Summaries(ctx context.Context, tenant, uid string, ids []string)
 		wanted[id] = true
 	}
 	all = slices.DeleteFunc(all, func(v Summary) bool { return !wanted[v.Conversation.ID] })
-	return all, summarize(ctx, c, tenant, uid, all)
+	return all, fillIn(ctx, c, tenant, uid, all)
 }
 
 // UnreadTotal returns how many messages uid has not read in all his conversations, without those in except (the muted ones).
@@ -279,7 +279,7 @@ func (s *Store) Sync(ctx context.Context, tenant, uid string, q SyncQuery) (Sync
 	if err != nil {
 		return page, err
 	}
-	if err := summarize(ctx, c, tenant, uid, news); err != nil {
+	if err := fillIn(ctx, c, tenant, uid, news); err != nil {
 		return page, err
 	}
 	for i, v := range news {

@@ -22,6 +22,7 @@ const (
 	HeaderTopic     = "halley-topic"
 	HeaderPartition = "halley-partition"
 	HeaderOffset    = "halley-offset"
+	HeaderCut       = "halley-cut" // the record's bytes, where Kafka refused it whole: key and value are cut, its own headers left out
 )
 
 // Group returns the consumer group of job for a topic: one group per topic.

@@ -37,6 +37,16 @@ func NewBroadcaster(n, rate int, t *table.Table, f *flush.Flusher, m *meter.Metr
 	return &Broadcaster{queue: make(chan Broadcast, n), rate: rate, table: t, f: f, m: m}
 }
 
+// TryPut queues a push if the queue has room.
+func (c *Broadcaster) TryPut(b Broadcast) bool {
+	select {
+	case c.queue <- b:
+		return true
+	default:
+		return false
+	}
+}
+
 // Put queues a push. While the queue is full it waits, and with it the stream: job's window is the bound.
 func (c *Broadcaster) Put(ctx context.Context, done <-chan struct{}, b Broadcast) error {
 	select {

@@ -113,12 +113,19 @@ type stream struct {
 	b     *flush.Batch
 	found []*session.Session
 
-	reached, unwanted, gone int
+	// resp is what the next answer says so far, begun when the batch came.
+	resp  *halleyv1.DeliverResponse
+	begun int64
+	// What was done since the last hand.
+	pushes, controls, reached, unwanted, gone int
 }
 
 func newStream(sv *Service, ss halleyv1.Comet_DeliverServer, hello *halleyv1.DeliverHello) *stream {
 	lane := strings.ToLower(strings.TrimPrefix(hello.GetLane().String(), "LANE_"))
-	return &stream{sv: sv, ss: ss, epoch: hello.GetEpoch(), lane: lane, rank: rank(hello.GetLane()), b: sv.flusher.Batch()}
+	return &stream{
+		sv: sv, ss: ss, epoch: hello.GetEpoch(), lane: lane, rank: rank(hello.GetLane()), b: sv.flusher.Batch(),
+		resp: &halleyv1.DeliverResponse{},
+	}
 }
 
 func rank(l halleyv1.Lane) outbox.Rank {
@@ -143,14 +150,13 @@ func (st *stream) batch(b *halleyv1.DeliverBatch) error {
 		return nil
 	}
 	st.b.Begin()
-	begun := st.b.Now
-	st.reached, st.unwanted, st.gone = 0, 0, 0
-	resp := &halleyv1.DeliverResponse{}
-	pushes := 0
+	st.begun = st.b.Now
+	// However the batch ends: what is in outboxes is marked as somebody's to write, and that somebody must get to know of it.
+	defer st.hand()
 	for _, d := range b.GetDeliveries() {
 		var notHeld []string
 		if d.GetPush() != nil {
-			pushes++
+			st.pushes++
 			there := st.reached + st.unwanted
 			var err error
 			if notHeld, err = st.push(d); err != nil {
@@ -158,22 +164,28 @@ func (st *stream) batch(b *halleyv1.DeliverBatch) error {
 			}
 			// By name or to a room: only this says that nobody was there.
 			if (len(d.GetConnIds()) == 0 || byName(d)) && !d.GetAll() && st.reached+st.unwanted == there {
-				resp.Nobody = append(resp.Nobody, d.GetNumber())
+				st.resp.Nobody = append(st.resp.Nobody, d.GetNumber())
 			}
 		} else {
+			st.controls++
 			// Controls act at once: what was pushed before them must be in its outbox's hands first.
 			notHeld = st.control(d)
 		}
 		if len(notHeld) > 0 {
-			resp.NotHeld = append(resp.NotHeld, &halleyv1.NotHeld{Number: d.GetNumber(), ConnIds: notHeld})
+			st.resp.NotHeld = append(st.resp.NotHeld, &halleyv1.NotHeld{Number: d.GetNumber(), ConnIds: notHeld})
 		}
-		resp.Acked = d.GetNumber()
+		st.resp.Acked = d.GetNumber()
 	}
+	return st.answer()
+}
+
+// hand gives the sessions that got something to those who write to them, and counts what was done since the last time.
+func (st *stream) hand() {
 	st.b.Done()
-	resp.Reached = uint64(st.reached)
+	st.resp.Reached += uint64(st.reached)
 	m := st.sv.m
-	m.Deliveries.WithLabelValues(st.lane, "push").Add(float64(pushes))
-	m.Deliveries.WithLabelValues(st.lane, "control").Add(float64(len(b.GetDeliveries()) - pushes))
+	m.Deliveries.WithLabelValues(st.lane, "push").Add(float64(st.pushes))
+	m.Deliveries.WithLabelValues(st.lane, "control").Add(float64(st.controls))
 	m.Messages.WithLabelValues(st.lane).Add(float64(st.b.Messages))
 	if st.unwanted > 0 {
 		m.Dropped.WithLabelValues("not_accepted").Add(float64(st.unwanted))
@@ -181,9 +193,32 @@ func (st *stream) batch(b *halleyv1.DeliverBatch) error {
 	if st.gone > 0 {
 		m.Dropped.WithLabelValues("not_held").Add(float64(st.gone))
 	}
+	st.pushes, st.controls, st.reached, st.unwanted, st.gone = 0, 0, 0, 0, 0
+	st.b.Begin()
+}
+
+// answer hands over what was done since the last answer, and acknowledges it.
+func (st *stream) answer() error {
+	st.hand()
+	resp := st.resp
+	st.resp = &halleyv1.DeliverResponse{}
 	err := st.ss.Send(resp)
-	m.LaneLag.WithLabelValues(st.lane).Set(float64(session.Now()-begun) / 1e9)
+	st.sv.m.LaneLag.WithLabelValues(st.lane).Set(float64(session.Now()-st.begun) / 1e9)
 	return err
+}
+
+// toAll queues a push to all. While the queue is full it waits, which may take long: what came before is written and
+// acknowledged first.
+func (st *stream) toAll(b Broadcast) error {
+	if st.sv.casts.TryPut(b) {
+		return nil
+	}
+	if st.resp.GetAcked() > 0 {
+		if err := st.answer(); err != nil {
+			return err
+		}
+	}
+	return st.sv.casts.Put(st.ss.Context(), st.sv.done, b)
 }
 
 // enqueue hands m to a session and reports whether the session is still there.
@@ -218,7 +253,7 @@ func (st *stream) push(d *halleyv1.Delivery) (notHeld []string, err error) {
 	ex := newExcept(d)
 	switch {
 	case d.GetAll():
-		return nil, st.sv.casts.Put(st.ss.Context(), st.sv.done, Broadcast{Tenant: d.GetTenant(), Message: m, Speed: int(d.GetSpeed()), except: ex})
+		return nil, st.toAll(Broadcast{Tenant: d.GetTenant(), Message: m, Speed: int(d.GetSpeed()), except: ex})
 	case d.GetRoom() != "":
 		r := st.sv.table.Room(table.Name(d.GetTenant(), d.GetRoom()))
 		if r == nil {

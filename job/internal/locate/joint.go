@@ -2,90 +2,72 @@ package locate
 
 import (
 	"context"
-	"slices"
-	"sync"
+	"time"
 
+	"github.com/halley-im/halley/kit/joint"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 )
 
-// Joint asks for several callers at once: one question is under way, and what comes meanwhile makes the next one. Partitions work in
-// parallel, and with pushes to single users each of them would ask for one name. Safe for concurrent use.
-//
-// Goroutines: one while there is something to ask, each question with its time limit; Wait waits for it.
+// Joint asks for several callers at once. Partitions work in parallel, and with pushes to single users each of them would ask for one
+// name. Safe for concurrent use.
 type Joint struct {
 	l *Locator
-
-	mu      sync.Mutex
-	rounds  []*round // not asked yet; only the last one takes names
-	asking  bool
-	running sync.WaitGroup
+	j *joint.Joint[*question]
 }
 
-// round is one question.
-type round struct {
+// question is one caller's part of a round.
+type question struct {
 	names  []*halleyv1.Name
 	answer *halleyv1.LocateResponse
 	err    error
-	done   chan struct{}
 }
 
+const (
+	// patience is well above what a router takes that works: a hung one must not hold up all partitions.
+	patience = 50 * time.Millisecond
+	beside   = 4
+	// queueRounds bounds what waits: a partition has one question at a time, so it is never reached.
+	queueRounds = 1000
+)
+
 // Join returns a Joint. Those who ask through one wait for each other's questions.
-func (l *Locator) Join() *Joint { return &Joint{l: l} }
+func (l *Locator) Join() *Joint {
+	c := joint.Config{Most: l.most, Queue: queueRounds * l.most, Timeout: l.timeout, Patience: patience, Beside: beside}
+	return &Joint{l: l, j: joint.New(c, func(q *question) int { return len(q.names) }, l.answer)}
+}
 
 // Wait waits for questions under way, whose callers may have left.
-func (j *Joint) Wait() { j.running.Wait() }
+func (j *Joint) Wait() { j.j.Wait() }
 
 // Locate is Locator.Locate. It also returns, with an UnknownError, when ctx ends.
 func (j *Joint) Locate(ctx context.Context, names []*halleyv1.Name) (*halleyv1.LocateResponse, error) {
 	if len(names) > j.l.most {
 		return j.l.Locate(ctx, names)
 	}
-	r, from := j.add(names)
-	select {
-	case <-r.done:
-	case <-ctx.Done():
-		return nil, &UnknownError{Err: ctx.Err()}
+	q := &question{names: names}
+	if err := j.j.Do(ctx, q); err != nil {
+		return nil, &UnknownError{Err: err}
 	}
-	if r.err != nil {
-		return nil, r.err
-	}
-	return &halleyv1.LocateResponse{Comets: r.answer.GetComets(), Located: r.answer.GetLocated()[from : from+len(names)]}, nil
+	return q.answer, q.err
 }
 
-// add puts names into the next question and returns their place in it.
-func (j *Joint) add(names []*halleyv1.Name) (*round, int) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	var r *round
-	if n := len(j.rounds); n > 0 && len(j.rounds[n-1].names)+len(names) <= j.l.most {
-		r = j.rounds[n-1]
-	} else {
-		r = &round{done: make(chan struct{})}
-		j.rounds = append(j.rounds, r)
+// answer asks once for all questions' names.
+func (l *Locator) answer(ctx context.Context, qs []*question) {
+	if len(qs) == 1 {
+		qs[0].answer, qs[0].err = l.ask(ctx, qs[0].names)
+		return
 	}
-	from := len(r.names)
-	r.names = append(r.names, names...)
-	if !j.asking {
-		j.asking = true
-		j.running.Go(j.ask)
+	var names []*halleyv1.Name
+	for _, q := range qs {
+		names = append(names, q.names...)
 	}
-	return r, from
-}
-
-// ask asks question after question until there is none.
-func (j *Joint) ask() {
-	for {
-		j.mu.Lock()
-		if len(j.rounds) == 0 {
-			j.asking = false
-			j.mu.Unlock()
-			return
+	all, err := l.ask(ctx, names)
+	for _, q := range qs {
+		if err != nil {
+			q.err = err
+			continue
 		}
-		r := j.rounds[0]
-		j.rounds = slices.Delete(j.rounds, 0, 1)
-		j.mu.Unlock()
-		// The Locator's time limit ends it: who waits for it may leave, the others need the answer.
-		r.answer, r.err = j.l.ask(context.Background(), r.names)
-		close(r.done)
+		q.answer = &halleyv1.LocateResponse{Comets: all.GetComets(), Located: all.GetLocated()[:len(q.names)]}
+		all.Located = all.GetLocated()[len(q.names):]
 	}
 }

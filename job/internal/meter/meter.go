@@ -142,7 +142,7 @@ func New(reg prometheus.Registerer, lanes []halleyv1.Lane) (*Meter, error) {
 	stalls := b.counter("stalls_total", "Times that a stream became stalled.", "lane")
 	rebalances := b.counter("rebalances_total", "Generations of the consumer group that this job joined.", "lane")
 	dead := b.counter("dead_letters_total", "Records that could not be decoded and were put aside.", "lane")
-	deadFails := b.counter("dead_letter_failures_total", "Writes of such a record that failed and were repeated.", "lane")
+	deadFails := b.counter("dead_letter_failures_total", "Writes of such a record that failed and were repeated, shortened where Kafka refused it whole.", "lane")
 	commits := b.counter("commits_total", "Commits of offsets.", "lane")
 	commitFail := b.counter("commit_failures_total", "Commits that failed; the records may come again.", "lane")
 	resets := b.counter("offset_resets_total", "Partitions whose offset Kafka did not have any more: read from the oldest record.", "lane")

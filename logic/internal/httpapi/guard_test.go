@@ -164,7 +164,7 @@ func TestIdempotencyKeyAfterFailureTriesAgainWithTheSameID(t *testing.T) {
 	s.kafka.fail(nil)
 	id := s.do("POST", "/v1/push", "push", body, "Idempotency-Key", "k").want(t, 200, "").json(t)["id"]
 
-	// Without Redis it is carried out again, under the same id, so that clients drop it.
+	// Without Redis it is carried out again; the same id tells the backend so, clients see none.
 	bare := newServer(t, func(c *httpapi.Config, _ *httpapi.Deps) { c.APIKeys = nil }, func(c *httpapi.Config, d *httpapi.Deps) {
 		text, line, err := apikey.New("push", apikey.Push, "default")
 		if err != nil {

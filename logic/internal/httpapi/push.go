@@ -39,7 +39,7 @@ type Push struct {
 
 // Pushed is what became of a push.
 type Pushed struct {
-	ID         string `json:"id" doc:"Names the push to clients; a repeat under the same Idempotency-Key has the same."`
+	ID         string `json:"id" doc:"Names the push to backends; clients get none but a room.message's. A repeat under the same Idempotency-Key has the same."`
 	AcceptedAt int64  `json:"accepted_at" doc:"When it was accepted; its ttl counts from here."`
 }
 

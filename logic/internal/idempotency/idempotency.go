@@ -1,8 +1,9 @@
 // Package idempotency makes a repeated write have no repeated effect: the answer to a request that carries an
 // Idempotency-Key is kept in Redis for a day and given again to whoever sends the same request under the same key.
 //
-// Without Redis a request is carried out unchecked. Pushes are safe even then: their id is made of the key (PushID),
-// so clients drop the repeat.
+// Without Redis a request is carried out unchecked, and a repeated push is delivered twice: its id is made of the key
+// (PushID), so that the answers agree, but push ids aren't sent to clients. Only a room's messages carry theirs, as the id
+// of the event room.message, by which a client can drop the repeat.
 //
 // The package starts no goroutines.
 package idempotency

@@ -72,7 +72,8 @@ func (c Config) Validate() error {
 // Request is one push. Targets are UIDs, Keys and Rooms together, or All alone.
 type Request struct {
 	Tenant string
-	// ID names the push to clients, which drop one that they have seen; empty: a random UUID.
+	// ID names the push in the answer and in Kafka; it isn't sent to clients, so it doesn't keep a repeat from them. Empty: a
+	// random UUID.
 	ID string
 	// Lane is LANE_PUSH if unspecified; All is always LANE_BULK.
 	Lane halleyv1.Lane

@@ -253,7 +253,7 @@ func (t *leaseTable) read(ctx context.Context) (*view, error) {
 		script: leasesScript, keys: []string{k.due, k.info, k.dead, k.state, k.enrolled},
 		args: []any{t.s.opt.LookGap.Milliseconds(), t.s.opt.EpochTombstone.Milliseconds()},
 	}
-	if err := runAll(ctx, t.s.redis, t.s.redis, []*call{c}); err != nil {
+	if err := runAll(ctx, t.s.redis, []*call{c}); err != nil {
 		return nil, fmt.Errorf("read leases: %w", err)
 	}
 	res, err := c.cmd.Slice()
@@ -314,7 +314,7 @@ func (t *leaseTable) renew(ctx context.Context, e epoch, info *halleyv1.CometInf
 		script: renewScript, keys: []string{k.due, k.info, k.dead, k.reap, k.state, k.enrolled, k.renewals},
 		args: []any{e.raw(), blob, o.LeaseTTL.Milliseconds(), o.LookGap.Milliseconds(), o.WarmUp.Milliseconds()},
 	}
-	if err := runAll(ctx, t.s.redis, t.s.redis, []*call{c}); err != nil {
+	if err := runAll(ctx, t.s.redis, []*call{c}); err != nil {
 		return renewal{}, fmt.Errorf("renew: %w", err)
 	}
 	res, err := c.cmd.Int64Slice()
@@ -338,7 +338,7 @@ func (t *leaseTable) kill(ctx context.Context, epochs ...epoch) ([]epoch, error)
 	c := &call{
 		script: killScript, keys: []string{k.due, k.info, k.dead, k.reap, k.state, k.enrolled, k.renewals}, args: args,
 	}
-	if err := runAll(ctx, t.s.redis, t.s.redis, []*call{c}); err != nil {
+	if err := runAll(ctx, t.s.redis, []*call{c}); err != nil {
 		return nil, fmt.Errorf("kill: %w", err)
 	}
 	res, err := c.cmd.StringSlice()

@@ -101,8 +101,8 @@ func (s *Store) hmget(ctx context.Context, c clock, reads []*bucketRead) error {
 	}
 	if len(reads) == 1 {
 		r := reads[0]
-		r.cmd = s.joint.HMGet(ctx, s.keys.bucket[r.bucket].main, args(r)...)
-		if err := r.cmd.Err(); err != nil {
+		var err error
+		if r.cmd, err = s.fields(ctx, s.keys.bucket[r.bucket].main, args(r)); err != nil {
 			return fmt.Errorf("read bucket: %w", err)
 		}
 		return nil

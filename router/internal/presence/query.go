@@ -2,7 +2,6 @@ package presence
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 
@@ -140,11 +139,24 @@ func (s *Store) sessionWith(ctx context.Context, c clock, tenant, key string) ([
 }
 
 func (s *Store) field(ctx context.Context, bucket int, field string) (string, error) {
-	v, err := s.joint.HGet(ctx, s.keys.bucket[bucket].main, field).Result()
-	if errors.Is(err, redis.Nil) {
-		return "", nil
+	cmd, err := s.fields(ctx, s.keys.bucket[bucket].main, []string{field})
+	if err != nil {
+		return "", err
 	}
-	return v, err
+	v, _ := cmd.Val()[0].(string)
+	return v, nil
+}
+
+func (s *Store) fields(ctx context.Context, key string, fields []string) (*redis.SliceCmd, error) {
+	if s.trips == nil {
+		cmd := s.redis.HMGet(ctx, key, fields...)
+		return cmd, cmd.Err()
+	}
+	cmd, err := s.trips.run(ctx, func(p redis.Pipeliner) redis.Cmder { return p.HMGet(ctx, key, fields...) })
+	if err != nil {
+		return nil, err
+	}
+	return cmd.(*redis.SliceCmd), nil
 }
 
 // CountRooms answers the sessions in rooms over all live comets, in their order.

@@ -29,6 +29,9 @@ func (s *Store) Run(ctx context.Context) {
 	loop("sweep", max(s.opt.SweepInterval/name.Buckets, time.Millisecond), nil, s.sweep)
 	wg.Go(func() { s.produceEvents(ctx) })
 	wg.Wait()
+	if s.trips != nil {
+		s.trips.j.Wait()
+	}
 }
 
 // loop calls f again and again until ctx ends. An error is logged when it begins and when it is over.
@@ -104,7 +107,7 @@ func (s *Store) claimDead(ctx context.Context) (epoch, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.RedisTimeout)
 	defer cancel()
 	c := &call{script: claimScript, keys: []string{s.keys.lease.reap}, args: []any{s.opt.ClaimTime.Milliseconds(), 1}}
-	if err := runAll(ctx, s.redis, s.redis, []*call{c}); err != nil {
+	if err := runAll(ctx, s.redis, []*call{c}); err != nil {
 		return epoch{}, false, err
 	}
 	res, err := c.cmd.Slice()

@@ -68,14 +68,19 @@ type call struct {
 }
 
 // runAll sends the calls in one trip, and those again, once, that met a server which doesn't know the script.
-// A single one goes by lone. It returns the first error.
-func runAll(ctx context.Context, c redis.UniversalClient, lone redis.Cmdable, calls []*call) error {
+// It returns the first error.
+func runAll(ctx context.Context, c redis.UniversalClient, calls []*call) error {
 	if len(calls) == 0 {
 		return nil
 	}
-	if err := send(ctx, c, lone, calls); err == nil {
+	if err := send(ctx, c, calls); err == nil {
 		return nil
 	}
+	return runAgain(ctx, c, calls)
+}
+
+// runAgain sends those calls again that met a server which doesn't know the script.
+func runAgain(ctx context.Context, c redis.UniversalClient, calls []*call) error {
 	var again []*call
 	for _, k := range calls {
 		err := k.cmd.Err()
@@ -93,13 +98,13 @@ func runAll(ctx context.Context, c redis.UniversalClient, lone redis.Cmdable, ca
 	if err := load(ctx, c); err != nil {
 		return err
 	}
-	return send(ctx, c, lone, again)
+	return send(ctx, c, again)
 }
 
-func send(ctx context.Context, c redis.UniversalClient, lone redis.Cmdable, calls []*call) error {
+func send(ctx context.Context, c redis.UniversalClient, calls []*call) error {
 	if len(calls) == 1 {
 		k := calls[0]
-		k.cmd = lone.EvalSha(ctx, k.script.sha, k.keys, k.args...)
+		k.cmd = c.EvalSha(ctx, k.script.sha, k.keys, k.args...)
 		return k.cmd.Err()
 	}
 	_, err := c.Pipelined(ctx, func(p redis.Pipeliner) error {

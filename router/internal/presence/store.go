@@ -80,7 +80,7 @@ type Producer interface {
 type Store struct {
 	opt      Options
 	redis    redis.UniversalClient
-	joint    redis.Cmdable // for what many callers do at once
+	trips    *trips // for what many callers do at once
 	keys     *keys
 	log      *slog.Logger
 	metrics  *Metrics
@@ -97,24 +97,11 @@ type Store struct {
 // New returns a store. It sends nothing yet.
 func New(c redis.UniversalClient, p Producer, log *slog.Logger, m *Metrics, o Options) *Store {
 	s := &Store{
-		opt: o, redis: c, joint: joint(c), keys: newKeys(o.Prefix), log: log, metrics: m, producer: p,
+		opt: o, redis: c, trips: newTrips(c, o.RedisTimeout), keys: newKeys(o.Prefix), log: log, metrics: m, producer: p,
 		reapNow: make(chan struct{}, 1), events: make(chan kafka.Message, eventQueue), orphans: make(map[epoch]orphan),
 	}
 	s.leases = newLeaseTable(s)
 	return s
-}
-
-// joint returns what sends the single commands of many callers in one trip: while one trip is under way, the next one gathers. The context
-// of such a command ends nothing any more once it is queued, the client's own time limits do. In a Cluster, where one node that is away would
-// hold up the commands to all, each goes by itself.
-func joint(c redis.UniversalClient) redis.Cmdable {
-	if single, ok := c.(*redis.Client); ok {
-		// An error is one of its options, of which none is set here.
-		if p, err := single.AutoPipeline(); err == nil {
-			return p
-		}
-	}
-	return c
 }
 
 // Ready reports whether Redis answers.
@@ -372,7 +359,7 @@ func (s *Store) commit(ctx context.Context, g guard, batches []*batch, t *tally)
 	for i, b := range batches {
 		calls[i] = &call{script: commitScript, keys: b.keys, args: b.args}
 	}
-	if err := runAll(ctx, s.redis, s.joint, calls); err != nil {
+	if err := s.runJointly(ctx, calls); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
 	dead := false

@@ -102,7 +102,7 @@ func (s *Store) claim(ctx context.Context, c clock) ([]claimedWork, error) {
 			args: []any{s.opt.ClaimTime.Milliseconds(), max(claimLimit/len(buckets), 1)},
 		})
 	}
-	if err := runAll(ctx, s.redis, s.redis, calls); err != nil {
+	if err := runAll(ctx, s.redis, calls); err != nil {
 		return nil, err
 	}
 	var out []claimedWork
