@@ -80,7 +80,6 @@ func (l *Lane) NewItem(rec *halleyv1.PushRecord, owner Owner, seq uint64) *Item 
 		t.item, t.to = it, to
 		t.open.Store(1)
 	}
-	l.meter.Records.Inc()
 	l.meter.Targets.Add(float64(n))
 	return it
 }

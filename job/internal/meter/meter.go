@@ -63,6 +63,16 @@ type Meter struct {
 	Behind    *prometheus.GaugeVec // topic, partition
 
 	Streams *prometheus.GaugeVec // lane, state
+
+	Chat Chat
+}
+
+// Chat is what is counted of conversations besides their lane's. What became of each proposal is the store's to count.
+type Chat struct {
+	StoreFails *prometheus.CounterVec // what
+	RedisFails prometheus.Counter
+	Rosters    prometheus.Counter
+	Stored     prometheus.Histogram
 }
 
 // Lane is what is counted for each lane, its labels bound.
@@ -126,6 +136,12 @@ func New(reg prometheus.Registerer, lanes []halleyv1.Lane) (*Meter, error) {
 	m.OldestLag = b.gauge("unacknowledged_seconds", "Age of the oldest record of the partition that has not ended; 0: none.", "topic", "partition")
 	m.Behind = b.gauge("behind_records", "Records of the partition that are not taken yet, when the last one was.", "topic", "partition")
 	m.Streams = b.gauge("streams", "Streams to comets by state.", "lane", "state")
+	m.Chat = Chat{
+		StoreFails: b.counter("store_failures_total", "Calls of the database that failed and were repeated.", "call"),
+		RedisFails: b.counter("outcome_failures_total", "Writes of outcomes and marks to Redis that failed; marks are written again.").WithLabelValues(),
+		Rosters:    b.counter("rosters_total", "Groups whose members were read from the database.").WithLabelValues(),
+		Stored:     b.histogram("stored_seconds", "From a proposal's acceptance to its commit.", coarse).WithLabelValues(),
+	}
 
 	records := b.counter("records_total", "Records taken out of Kafka and decoded.", "lane")
 	targets := b.counter("targets_total", "Targets of these records.", "lane")
