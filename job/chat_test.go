@@ -1,20 +1,18 @@
 package job_test
 
 import (
-	"context"
+	"bytes"
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
+	"github.com/google/uuid"
 	"github.com/segmentio/kafka-go"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/halley-im/halley/job"
+	"github.com/halley-im/halley/kit/cursor"
 	"github.com/halley-im/halley/kit/kittest"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/proto/topic"
@@ -22,248 +20,6 @@ import (
 	"github.com/halley-im/halley/store/conversation"
 	"github.com/halley-im/halley/store/wire"
 )
-
-const tenant = "default"
-
-// chat is a cluster with conversations: the real store on SQLite, and Redis.
-type chat struct {
-	*cluster
-	store  *faultyStore
-	redis  redis.UniversalClient
-	prefix string
-
-	mu sync.Mutex
-	n  int
-}
-
-// faultyStore is a store whose database can be away.
-type faultyStore struct {
-	*store.Store
-	mu    sync.Mutex
-	fault func(call string) error
-	calls map[string]int
-}
-
-func (s *faultyStore) call(name string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.calls[name]++
-	if s.fault == nil {
-		return nil
-	}
-	return s.fault(name)
-}
-
-func (s *faultyStore) set(f func(call string) error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.fault = f
-}
-
-func (s *faultyStore) count(name string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.calls[name]
-}
-
-func (s *faultyStore) Append(ctx context.Context, ps []conversation.Proposal) ([]store.Outcome, error) {
-	if err := s.call("append"); err != nil {
-		return nil, err
-	}
-	out, err := s.Store.Append(ctx, ps)
-	if err == nil {
-		// Stored, but whoever asked doesn't get to know.
-		err = s.call("appended")
-	}
-	return out, err
-}
-
-func (s *faultyStore) PutListings(ctx context.Context, ls []store.Listing) ([]store.ChangeOutcome, error) {
-	if err := s.call("listings"); err != nil {
-		return nil, err
-	}
-	return s.Store.PutListings(ctx, ls)
-}
-
-func (s *faultyStore) PutUserChanges(ctx context.Context, us []store.UserChange) ([]store.ChangeOutcome, error) {
-	if err := s.call("changes"); err != nil {
-		return nil, err
-	}
-	return s.Store.PutUserChanges(ctx, us)
-}
-
-func (s *faultyStore) Rosters(ctx context.Context, ids []store.ID) (map[store.ID]store.Roster, error) {
-	if err := s.call("rosters"); err != nil {
-		return nil, err
-	}
-	return s.Store.Rosters(ctx, ids)
-}
-
-func newChat(t testing.TB) *chat {
-	t.Helper()
-	cfg := store.Default()
-	cfg.DSN = filepath.Join(t.TempDir(), "chat.db")
-	s, err := store.Open(t.Context(), cfg, store.Deps{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	c := &chat{cluster: newCluster(t), store: &faultyStore{Store: s, calls: map[string]int{}}}
-	c.redis, c.prefix = kittest.Redis(t)
-	return c
-}
-
-func (c *chat) start(cfg job.Config, change ...func(*job.Deps)) *running {
-	c.t.Helper()
-	return c.cluster.start(cfg, append([]func(*job.Deps){func(d *job.Deps) { d.Store, d.Redis, d.RedisPrefix = c.store, c.redis, c.prefix }}, change...)...)
-}
-
-// propose makes a proposal with an id of its own.
-func (c *chat) propose(kind conversation.Kind, conv, sender string, change ...func(*conversation.Proposal)) conversation.Proposal {
-	c.mu.Lock()
-	c.n++
-	p := conversation.Proposal{Tenant: tenant, Conversation: conv, Kind: kind, Sender: sender, AcceptedAtMs: time.Now().UnixMilli()}
-	if kind.TakesSeq() {
-		p.ClientMsgID = fmt.Sprintf("m%d", c.n)
-	}
-	c.mu.Unlock()
-	for _, f := range change {
-		f(&p)
-	}
-	return p
-}
-
-func (c *chat) say(conv, sender, text string) conversation.Proposal {
-	return c.propose(conversation.Message, conv, sender, func(p *conversation.Proposal) {
-		p.Body, _ = json.Marshal(map[string]string{"text": text})
-	})
-}
-
-func (c *chat) people(kind conversation.Kind, conv, sender string, uids ...string) conversation.Proposal {
-	return c.propose(kind, conv, sender, func(p *conversation.Proposal) { p.Detail.Members = uids })
-}
-
-func target(seq int64) func(*conversation.Proposal) {
-	return func(p *conversation.Proposal) { p.Target = seq }
-}
-
-// send writes proposals to the topic, in order, and returns the records.
-func (c *chat) send(ps ...conversation.Proposal) []*halleyv1.ChatRecord {
-	c.t.Helper()
-	var recs []*halleyv1.ChatRecord
-	for i := range ps {
-		recs = append(recs, wire.RecordOf(&ps[i], true))
-	}
-	c.sendRecords(recs...)
-	return recs
-}
-
-func (c *chat) sendRecords(recs ...*halleyv1.ChatRecord) {
-	c.t.Helper()
-	var msgs []kafka.Message
-	for _, rec := range recs {
-		value, err := proto.Marshal(rec)
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		key := topic.UserKey(rec.GetTenant(), rec.GetUserChange().GetUid())
-		if p := rec.GetProposal(); p != nil {
-			key = topic.ConversationKey(rec.GetTenant(), p.GetConversation())
-		}
-		msgs = append(msgs, kafka.Message{Topic: topic.Chat, Key: key, Value: value})
-	}
-	c.produce(msgs...)
-}
-
-// event is an event as a client reads it.
-type event struct {
-	Stored   *storedEvent `json:"message.stored"`
-	Entry    *storedEvent `json:"entry"`
-	Rejected *struct {
-		Conversation string `json:"conversation"`
-		ClientMsgID  string `json:"client_msg_id"`
-		Error        struct {
-			Code string `json:"code"`
-		} `json:"error"`
-	} `json:"message.rejected"`
-	UserChange *struct {
-		Number int64           `json:"number"`
-		Kind   string          `json:"kind"`
-		Object string          `json:"object"`
-		Value  json.RawMessage `json:"value"`
-	} `json:"user.change"`
-}
-
-type storedEvent struct {
-	Conversation string         `json:"conversation"`
-	Entry        wire.EntryJSON `json:"entry"`
-}
-
-// line says what an event is in a few words, for comparing.
-func (e *event) line() string {
-	entry := func(s *storedEvent) string {
-		text := struct{ Text string }{}
-		_ = json.Unmarshal(s.Entry.Body, &text)
-		line := fmt.Sprintf("%d %s %s", s.Entry.Seq, s.Entry.Kind, s.Entry.From)
-		for _, w := range append([]string{text.Text}, s.Entry.Members...) {
-			if w != "" {
-				line += " " + w
-			}
-		}
-		if s.Entry.Recalled {
-			line += " (recalled)"
-		}
-		return line
-	}
-	switch {
-	case e.Stored != nil:
-		return entry(e.Stored)
-	case e.Entry != nil:
-		return entry(e.Entry)
-	case e.Rejected != nil:
-		return "rejected " + e.Rejected.ClientMsgID + " " + e.Rejected.Error.Code
-	case e.UserChange != nil:
-		return fmt.Sprintf("change %d %s %s %s", e.UserChange.Number, e.UserChange.Kind, e.UserChange.Object, e.UserChange.Value)
-	}
-	return "nothing"
-}
-
-// lines returns what a connection was told, in order; of changes to lists only if lists is set.
-func (c *chat) lines(at *cometServer, conn string, lists bool) []string {
-	c.t.Helper()
-	var out []string
-	for _, body := range at.bodies(conn) {
-		var e event
-		if err := json.Unmarshal([]byte(body), &e); err != nil {
-			c.t.Fatalf("%s: %v", body, err)
-		}
-		if e.UserChange != nil && e.UserChange.Kind == store.ChangeConversation && !lists {
-			continue
-		}
-		out = append(out, e.line())
-	}
-	return out
-}
-
-// waitLines waits until a connection was told exactly this.
-func (c *chat) waitLines(at *cometServer, conn string, want ...string) {
-	c.t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		got := c.lines(at, conn, false)
-		if slices.Equal(got, want) {
-			return
-		}
-		if len(got) > len(want) || time.Now().After(deadline) {
-			c.t.Fatalf("%s was told\n%q\nwant\n%q", conn, got, want)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-}
 
 func TestMessagesAreStoredThenToldInTheirOrder(t *testing.T) {
 	c := newChat(t)
@@ -297,4 +53,293 @@ func TestMessagesAreStoredThenToldInTheirOrder(t *testing.T) {
 	if calls := c.store.count("append"); calls > n/4 {
 		t.Errorf("%d transactions for %d messages, want one a batch", calls, n)
 	}
+}
+
+// outcome waits for what Redis says of a record.
+func (c *chat) outcome(rec *halleyv1.ChatRecord) *halleyv1.ChatOutcome {
+	c.t.Helper()
+	var value []byte
+	kittest.Eventually(c.t, patience, func() bool {
+		var err error
+		value, err = c.redis.Get(c.t.Context(), wire.OutcomeKey(c.prefix, rec.GetId())).Bytes()
+		return err == nil
+	}, "no outcome")
+	o := &halleyv1.ChatOutcome{}
+	if err := proto.Unmarshal(value, o); err != nil {
+		c.t.Fatal(err)
+	}
+	return o
+}
+
+// marks returns what Redis says of a user and conversations.
+func (c *chat) marks(uid string, convs ...string) cursor.Marks {
+	c.t.Helper()
+	m, err := cursor.Read(c.t.Context(), c.redis, c.prefix, tenant, uid, convs)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return m
+}
+
+func newGroup() string { return "g/" + uuid.Must(uuid.NewV7()).String() }
+
+func TestRejectionsAreToldToTheSenderAlone(t *testing.T) {
+	c := newChat(t)
+	a := startComet(t, c.router, "a")
+	a.login(tenant, "ann", conn(1))
+	a.login(tenant, "eve", conn(2))
+	r := c.start(testConfig())
+	id := newGroup()
+	early := c.say(id, "ann", "too early")
+	intruder := c.say(id, "eve", "let me in")
+	recs := c.send(early, c.people(conversation.Created, id, "ann"), intruder, c.say(id, "ann", "hi"))
+	c.waitLines(a, conn(1), "rejected "+early.ClientMsgID+" not_found", "1 created ann ann", "2 message ann hi")
+	c.waitLines(a, conn(2), "rejected "+intruder.ClientMsgID+" not_member")
+	if o := c.outcome(recs[2]); o.GetError().GetCode() != "not_member" {
+		t.Errorf("got %v, want not_member", o)
+	}
+	if o := c.outcome(recs[3]); o.GetError() != nil || o.GetSeq() != 2 || o.GetAtMs() == 0 {
+		t.Errorf("got %v, want seq 2", o)
+	}
+	// Whoever repeats it hears the same.
+	c.send(intruder)
+	c.waitLines(a, conn(2), "rejected "+intruder.ClientMsgID+" not_member", "rejected "+intruder.ClientMsgID+" not_member")
+	// A marker's failure is nobody's business, and the system has no session.
+	c.send(c.propose(conversation.Marker, id, "eve", func(p *conversation.Proposal) { p.ReadSeq = 1 }), c.say(newGroup(), "", "to nobody"))
+	c.waitCommitted(topic.Chat, 7)
+	balanced(t, r)
+	if got := c.lines(a, conn(2), true); len(got) != 2 {
+		t.Errorf("eve was told %q", got)
+	}
+}
+
+func TestEntriesGoToThoseWhoWereMembersThen(t *testing.T) {
+	for _, cold := range []bool{false, true} {
+		t.Run(fmt.Sprintf("group read from the database %v", cold), func(t *testing.T) {
+			c := newChat(t)
+			a := startComet(t, c.router, "a")
+			for i, uid := range []string{"ann", "bob", "cat", "dan"} {
+				a.login(tenant, uid, conn(i))
+			}
+			id := newGroup()
+			made := c.people(conversation.Created, id, "ann", "bob", "cat")
+			ps := []conversation.Proposal{
+				c.say(id, "ann", "one"), c.people(conversation.Removed, id, "ann", "bob"), c.say(id, "cat", "two"),
+				c.people(conversation.Joined, id, "ann", "dan"), c.say(id, "dan", "three"), c.people(conversation.Left, id, "cat"),
+				c.say(id, "ann", "four"), c.people(conversation.Joined, id, "ann", "bob"), c.say(id, "bob", "five"),
+			}
+			var r *running
+			if cold {
+				// Another job made the group.
+				out, err := c.store.Append(t.Context(), []conversation.Proposal{made})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := c.store.PutListings(t.Context(), out[0].Listings); err != nil {
+					t.Fatal(err)
+				}
+				c.send(ps...)
+			} else {
+				c.send(append([]conversation.Proposal{made}, ps...)...)
+			}
+			r = c.start(testConfig()) // now: all of it is one batch
+			want := []string{
+				"1 created ann ann bob cat", "2 message ann one", "3 removed ann bob", "4 message cat two", "5 joined ann dan",
+				"6 message dan three", "7 left cat cat", "8 message ann four", "9 joined ann bob", "10 message bob five",
+			}
+			if cold {
+				want = want[1:]
+			}
+			n := len(want)
+			c.waitLines(a, conn(0), want...)
+			c.waitLines(a, conn(1), append(slices.Clone(want[:n-7]), want[n-2:]...)...)
+			c.waitLines(a, conn(2), want[:n-3]...)
+			c.waitLines(a, conn(3), want[n-6:]...)
+			c.waitCommitted(topic.Chat, int64(n))
+			balanced(t, r)
+			loads := r.count("rosters_total")
+			if want := map[bool]float64{false: 0, true: 1}[cold]; loads != want {
+				t.Errorf("the group was read %v times, want %v", loads, want)
+			}
+			// From then on it is remembered.
+			c.send(c.say(id, "ann", "six"))
+			c.waitLines(a, conn(3), append(slices.Clone(want[n-6:]), "11 message ann six")...)
+			if now := r.count("rosters_total"); now != loads {
+				t.Errorf("the group was read again")
+			}
+		})
+	}
+}
+
+func TestListsAreToldBeforeTheEntry(t *testing.T) {
+	c := newChat(t)
+	a := startComet(t, c.router, "a")
+	a.login(tenant, "ann", conn(1))
+	a.login(tenant, "bob", conn(2))
+	c.start(testConfig())
+	id := newGroup()
+	c.send(c.people(conversation.Created, id, "ann", "bob"), c.people(conversation.Removed, id, "ann", "bob"))
+	want := []string{
+		fmt.Sprintf(`change 1 conversation %s {"role":"member","joined_seq":1}`, id), "1 created ann ann bob",
+		fmt.Sprintf(`change 2 conversation %s {"role":"none","joined_seq":1}`, id), "2 removed ann bob",
+	}
+	kittest.Eventually(t, patience, func() bool { return slices.Equal(c.lines(a, conn(2), true), want) }, "bob was told something else than", want)
+	c.waitCommitted(topic.Chat, 2)
+	changes, err := c.store.UserChangesSince(t.Context(), tenant, "bob", 0, 10)
+	if err != nil || len(changes) != 1 || changes[0].Number != 2 {
+		t.Errorf("got %v, %v", changes, err)
+	}
+	if got := c.lines(a, conn(1), true); len(got) != 3 || got[0] != fmt.Sprintf(`change 1 conversation %s {"role":"owner","joined_seq":1}`, id) {
+		t.Errorf("ann was told %q", got)
+	}
+}
+
+func TestUserChangesAreToldToTheirUser(t *testing.T) {
+	c := newChat(t)
+	a := startComet(t, c.router, "a")
+	a.login(tenant, "ann", conn(1))
+	a.login(tenant, "ann", conn(2))
+	a.login(tenant, "bob", conn(3))
+	c.start(testConfig())
+	change := func(object string, guard int64, value string) *halleyv1.ChatRecord {
+		return &halleyv1.ChatRecord{Id: uuid.NewString(), Tenant: tenant, Sender: "ann", AcceptedAtMs: time.Now().UnixMilli(), Outcome: true,
+			Content: &halleyv1.ChatRecord_UserChange{UserChange: &halleyv1.UserChange{Uid: "ann", Kind: "mute", Object: object, Guard: guard, Value: []byte(value)}}}
+	}
+	first, late, bad := change("d/ann/bob", 5, `{"on":true}`), change("d/ann/bob", 4, `{"on":false}`), change("d/ann/bob", 9, `{"on":true}`)
+	bad.GetUserChange().Kind = store.ChangeConversation
+	// Twice: the second one may be of a job whose forerunner died before he told of it.
+	c.sendRecords(first, change("d/ann/cat", 1, "1"), first, late, bad)
+	want := []string{`change 1 mute d/ann/bob {"on":true}`, "change 2 mute d/ann/cat 1", `change 1 mute d/ann/bob {"on":true}`}
+	for _, id := range []string{conn(1), conn(2)} {
+		c.waitLines(a, id, want...)
+	}
+	c.waitCommitted(topic.Chat, 5)
+	if got := c.lines(a, conn(3), true); len(got) != 0 {
+		t.Errorf("bob was told %q", got)
+	}
+	if got := c.marks("ann").Changes[cursor.User{Tenant: tenant, UID: "ann"}]; got != 2 {
+		t.Errorf("ann's mark is %d, want 2", got)
+	}
+	if o := c.outcome(bad); o.GetError().GetCode() != "forbidden" {
+		t.Errorf("got %v, want forbidden: the lists are job's to write", o)
+	}
+}
+
+func TestRepeatsAreToldAsTheEntryIsNow(t *testing.T) {
+	c := newChat(t)
+	a := startComet(t, c.router, "a")
+	for i, uid := range []string{"ann", "bob", "cat"} {
+		a.login(tenant, uid, conn(i))
+	}
+	c.start(testConfig())
+	id := newGroup()
+	made := c.people(conversation.Created, id, "ann", "bob")
+	secret, plain := c.say(id, "bob", "secret"), c.say(id, "bob", "plain")
+	edit := c.propose(conversation.Edit, id, "bob", target(2), func(p *conversation.Proposal) { p.Body = []byte(`{"text":"worse"}`) })
+	c.send(made, secret, plain, edit, c.propose(conversation.Recall, id, "bob", target(2)), c.people(conversation.Joined, id, "ann", "cat"), c.people(conversation.Removed, id, "ann", "bob"))
+	all := []string{
+		"1 created ann ann bob", "2 message bob secret", "3 message bob plain", "4 edit bob worse", "5 recall bob", "6 joined ann cat", "7 removed ann bob",
+	}
+	c.waitLines(a, conn(0), all...)
+	c.waitLines(a, conn(1), all...)
+	c.waitLines(a, conn(2), all[5:]...)
+	recs := c.send(secret, plain, edit)
+	again := []string{"2 message bob (recalled)", "3 message bob plain", "4 edit bob (recalled)"}
+	c.waitLines(a, conn(0), append(slices.Clone(all), again...)...)
+	// Who asked is told, though he has left; who came later isn't, for he may not see it.
+	c.waitLines(a, conn(1), append(slices.Clone(all), again...)...)
+	c.waitCommitted(topic.Chat, 10)
+	c.waitLines(a, conn(2), all[5:]...)
+	if o := c.outcome(recs[0]); o.GetSeq() != 2 || o.GetError() != nil {
+		t.Errorf("got %v, want the first outcome", o)
+	}
+	other := secret
+	other.Body = []byte(`"something else"`)
+	c.send(other)
+	c.waitLines(a, conn(1), append(append(slices.Clone(all), again...), "rejected "+secret.ClientMsgID+" conflict")...)
+}
+
+func TestMarksFollowWhatIsStored(t *testing.T) {
+	c := newChat(t)
+	id := conversation.DirectID("ann", "bob")
+	c.start(testConfig())
+	c.send(c.say(id, "ann", "1"), c.say(id, "bob", "2"), c.propose(conversation.Marker, id, "ann", func(p *conversation.Proposal) { p.ReadSeq = 2 }))
+	c.waitCommitted(topic.Chat, 3)
+	m := c.marks("ann", id)
+	seqs, change, err := c.store.SyncCursor(t.Context(), tenant, "ann")
+	if err != nil || m.Seqs[cursor.Conversation{Tenant: tenant, ID: id}] != seqs || m.Changes[cursor.User{Tenant: tenant, UID: "ann"}] != change || seqs != 2 || change != 1 {
+		t.Errorf("got %v, the database says %d and %d, %v", m, seqs, change, err)
+	}
+	_, ann, err := c.store.Membership(t.Context(), tenant, id, "ann")
+	if err != nil || ann.ReadSeq != 2 {
+		t.Errorf("got %+v, %v", ann, err)
+	}
+}
+
+func TestRecordsThatAreNoneArePutAside(t *testing.T) {
+	c := newChat(t)
+	a := startComet(t, c.router, "a")
+	a.login(tenant, "ann", conn(1))
+	r := c.start(testConfig())
+	id := conversation.DirectID("ann", "bob")
+	key := topic.ConversationKey(tenant, id)
+	marshal := func(rec *halleyv1.ChatRecord) []byte {
+		b, err := proto.Marshal(rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	good := func(text string) *halleyv1.ChatRecord {
+		p := c.say(id, "ann", text)
+		return wire.RecordOf(&p, false)
+	}
+	text, kind, noTenant := good("x"), good("x"), good("x")
+	text.GetProposal().Body = []byte("no JSON")
+	kind.GetProposal().Kind = 77
+	noTenant.Tenant = ""
+	var msgs []kafka.Message
+	for _, value := range [][]byte{
+		marshal(good("1")), {0xff, 0xff}, marshal(text), marshal(kind), marshal(noTenant), marshal(&halleyv1.ChatRecord{Id: "x", Tenant: tenant}), marshal(good("2")),
+	} {
+		msgs = append(msgs, kafka.Message{Topic: topic.Chat, Key: key, Value: value})
+	}
+	c.produce(msgs...)
+	c.waitLines(a, conn(1), "1 message ann 1", "2 message ann 2")
+	c.waitCommitted(topic.Chat, 7)
+	if n := r.count("dead_letters_total", "lane=chat"); n != 5 {
+		t.Errorf("%v dead letters, want 5", n)
+	}
+	balanced(t, r)
+}
+
+// TestWhatTheDatabaseRefusesIsRejected has a body in the batch that no column takes.
+func TestWhatTheDatabaseRefusesIsRejected(t *testing.T) {
+	c := newChat(t)
+	a := startComet(t, c.router, "a")
+	a.login(tenant, "ann", conn(1))
+	id := conversation.DirectID("ann", "bob")
+	var ps []conversation.Proposal
+	var want []string
+	for i := range 20 {
+		ps = append(ps, c.say(id, "ann", fmt.Sprint(i)))
+		if i == 7 {
+			ps[i].Body, _ = json.Marshal(string(bytes.Repeat([]byte("x"), 70_000)))
+			want = append(want, "rejected "+ps[i].ClientMsgID+" invalid_request")
+			continue
+		}
+		want = append(want, fmt.Sprintf("%d message ann %d", len(want)+1-boolInt(i > 7), i))
+	}
+	c.send(ps...)
+	r := c.start(testConfig())
+	c.waitLines(a, conn(1), want...)
+	c.waitCommitted(topic.Chat, 20)
+	balanced(t, r)
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
