@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -20,6 +19,7 @@ import (
 	"github.com/halley-im/halley/proto/topic"
 	"github.com/halley-im/halley/store"
 	"github.com/halley-im/halley/store/conversation"
+	"github.com/halley-im/halley/store/storetest"
 	"github.com/halley-im/halley/store/wire"
 )
 
@@ -28,6 +28,7 @@ const tenant = "default"
 // chat is a cluster with conversations: the real store on SQLite, and Redis.
 type chat struct {
 	*cluster
+	cfg    store.Config
 	store  *faultyStore
 	redis  redis.UniversalClient
 	prefix string
@@ -99,20 +100,15 @@ func (s *faultyStore) Rosters(ctx context.Context, ids []store.ID) (map[store.ID
 	return s.Store.Rosters(ctx, ids)
 }
 
+func newStore(t testing.TB, cfg store.Config) *faultyStore {
+	t.Helper()
+	return &faultyStore{Store: storetest.Open(t, cfg), calls: map[string]int{}}
+}
+
 func newChat(t testing.TB) *chat {
 	t.Helper()
-	cfg := store.Default()
-	cfg.DSN = filepath.Join(t.TempDir(), "chat.db")
-	s, err := store.Open(t.Context(), cfg, store.Deps{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	c := &chat{cluster: newCluster(t), store: &faultyStore{Store: s, calls: map[string]int{}}}
+	cfg := storetest.Config(t)
+	c := &chat{cluster: newCluster(t), cfg: cfg, store: newStore(t, cfg)}
 	c.redis, c.prefix = kittest.Redis(t)
 	return c
 }

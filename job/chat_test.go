@@ -194,6 +194,14 @@ func TestListsAreToldBeforeTheEntry(t *testing.T) {
 	}
 }
 
+// mute makes the record of a user change.
+func mute(uid, object string, guard int64, value string) *halleyv1.ChatRecord {
+	return &halleyv1.ChatRecord{
+		Id: uuid.NewString(), Tenant: tenant, Sender: uid, AcceptedAtMs: time.Now().UnixMilli(), Outcome: true,
+		Content: &halleyv1.ChatRecord_UserChange{UserChange: &halleyv1.UserChange{Uid: uid, Kind: "mute", Object: object, Guard: guard, Value: []byte(value)}},
+	}
+}
+
 func TestUserChangesAreToldToTheirUser(t *testing.T) {
 	c := newChat(t)
 	a := startComet(t, c.router, "a")
@@ -201,14 +209,10 @@ func TestUserChangesAreToldToTheirUser(t *testing.T) {
 	a.login(tenant, "ann", conn(2))
 	a.login(tenant, "bob", conn(3))
 	c.start(testConfig())
-	change := func(object string, guard int64, value string) *halleyv1.ChatRecord {
-		return &halleyv1.ChatRecord{Id: uuid.NewString(), Tenant: tenant, Sender: "ann", AcceptedAtMs: time.Now().UnixMilli(), Outcome: true,
-			Content: &halleyv1.ChatRecord_UserChange{UserChange: &halleyv1.UserChange{Uid: "ann", Kind: "mute", Object: object, Guard: guard, Value: []byte(value)}}}
-	}
-	first, late, bad := change("d/ann/bob", 5, `{"on":true}`), change("d/ann/bob", 4, `{"on":false}`), change("d/ann/bob", 9, `{"on":true}`)
+	first, late, bad := mute("ann", "d/ann/bob", 5, `{"on":true}`), mute("ann", "d/ann/bob", 4, `{"on":false}`), mute("ann", "d/ann/bob", 9, `{"on":true}`)
 	bad.GetUserChange().Kind = store.ChangeConversation
 	// Twice: the second one may be of a job whose forerunner died before he told of it.
-	c.sendRecords(first, change("d/ann/cat", 1, "1"), first, late, bad)
+	c.sendRecords(first, mute("ann", "d/ann/cat", 1, "1"), first, late, bad)
 	want := []string{`change 1 mute d/ann/bob {"on":true}`, "change 2 mute d/ann/cat 1", `change 1 mute d/ann/bob {"on":true}`}
 	for _, id := range []string{conn(1), conn(2)} {
 		c.waitLines(a, id, want...)
