@@ -233,6 +233,9 @@ func (c *chat) lines(at *cometServer, conn string, lists bool) []string {
 	c.t.Helper()
 	var out []string
 	for _, body := range at.bodies(conn) {
+		if body == "" {
+			continue // a control delivery
+		}
 		var e event
 		if err := json.Unmarshal([]byte(body), &e); err != nil {
 			c.t.Fatalf("%s: %v", body, err)

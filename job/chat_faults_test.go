@@ -161,8 +161,8 @@ func TestStoringRunsAheadOnlySoFar(t *testing.T) {
 	a.login(tenant, "ann", conn(1))
 	a.with(func() { a.hold = true })
 	cfg := testConfig()
-	// The window is 64 + 64.
-	cfg.ChatInFlight, cfg.BatchRecords, cfg.CondemnAfter = 300, 50, time.Minute
+	// The window is 64, and the comet isn't stalled.
+	cfg.ChatInFlight, cfg.BatchRecords, cfg.CondemnAfter, cfg.StallAfter = 300, 50, time.Minute, time.Minute
 	r := c.start(cfg)
 	id := conversation.DirectID("ann", "bob")
 	var ps []conversation.Proposal
@@ -185,6 +185,101 @@ func TestStoringRunsAheadOnlySoFar(t *testing.T) {
 	kittest.Eventually(t, patience, func() bool { return len(a.bodies(conn(1))) >= 600 }, "not all are told")
 	c.waitCommitted(topic.Chat, 600)
 	balanced(t, r)
+}
+
+// TestStalledCometIsToldToResync has one comet that takes nothing more from the stream of conversations, and one that does.
+func TestStalledCometIsToldToResync(t *testing.T) {
+	c := newChat(t)
+	slow, fast := startComet(t, c.router, "slow"), startComet(t, c.router, "fast")
+	slow.login(tenant, "ann", conn(1))
+	fast.login(tenant, "bob", conn(2))
+	cfg := testConfig()
+	cfg.ChatInFlight, cfg.BatchRecords, cfg.CondemnAfter = 300, 50, time.Minute
+	r := c.start(cfg)
+	id := conversation.DirectID("ann", "bob")
+	var want []string
+	send := func(n int) {
+		var ps []conversation.Proposal
+		for range n {
+			ps = append(ps, c.say(id, "bob", fmt.Sprint(len(want))))
+			want = append(want, fmt.Sprintf("%d message bob %d", len(want)+1, len(want)))
+		}
+		c.send(ps...)
+	}
+	send(1)
+	c.waitLines(slow, conn(1), want...)
+	// The stream that is open hangs; others work.
+	slow.with(func() { slow.stuck = slow.streams })
+	send(600)
+	c.waitLines(fast, conn(2), want...)
+	resynced := func() int {
+		n := 0
+		for _, d := range slow.deliveries() {
+			if d.GetAll() && d.GetControl().GetResync() != nil {
+				n++
+			}
+		}
+		return n
+	}
+	kittest.Eventually(t, patience, func() bool { return resynced() > 0 }, "the stalled comet is not told to resync")
+	// All is stored and passed, though it was not told to ann: she knows that she has to ask.
+	c.waitCommitted(topic.Chat, 601)
+	balanced(t, r)
+	before := resynced()
+	slow.with(func() { slow.stuck = 0 })
+	kittest.Eventually(t, patience, func() bool { return r.count("streams", "lane=chat", "state=stalled") == 0 }, "stalled for ever")
+	send(10)
+	c.waitCommitted(topic.Chat, 611)
+	kittest.Eventually(t, patience, func() bool {
+		got := c.lines(slow, conn(1), false)
+		return len(got) >= 10 && slices.Equal(got[len(got)-10:], want[601:])
+	}, "what came after the stall isn't told")
+	got := c.lines(slow, conn(1), false)
+	seen := map[string]bool{}
+	for _, line := range got {
+		if seen[line] {
+			t.Errorf("told twice: %s", line)
+		}
+		seen[line] = true
+	}
+	if len(got) == len(want) {
+		t.Error("nothing was left out: the comet was not stalled")
+	}
+	if n := resynced(); n != before || float64(n) != r.count("resyncs_total", "lane=chat") {
+		t.Errorf("told to resync %d times, %d before the end", n, before)
+	}
+	balanced(t, r)
+}
+
+// TestWhatAStalledCometOwedGoesToTheNextOne has a comet die that was stalled: what it had no room for goes to where its sessions are now.
+func TestWhatAStalledCometOwedGoesToTheNextOne(t *testing.T) {
+	c := newChat(t)
+	slow, next := startComet(t, c.router, "slow"), startComet(t, c.router, "next")
+	slow.login(tenant, "ann", conn(1))
+	slow.with(func() { slow.hold = true })
+	cfg := testConfig()
+	cfg.ChatInFlight, cfg.BatchRecords = 1000, 50
+	r := c.start(cfg)
+	id := conversation.DirectID("ann", "bob")
+	var ps []conversation.Proposal
+	for i := range 300 {
+		ps = append(ps, c.say(id, "bob", fmt.Sprint(i)))
+	}
+	c.send(ps...)
+	kittest.Eventually(t, patience, func() bool { return r.count("stalls_total", "lane=chat") == 1 }, "not stalled")
+	if n := c.committed(topic.Chat); n != 0 {
+		t.Fatalf("%d records were passed, and nobody was told to resync", n)
+	}
+	next.login(tenant, "ann", conn(2))
+	// It acknowledges nothing, so it is condemned.
+	c.waitCommitted(topic.Chat, 300)
+	balanced(t, r)
+	if got := c.lines(next, conn(2), false); len(got) != 300 {
+		t.Errorf("ann was told %d of 300 at her next comet", len(got))
+	}
+	if len(c.router.condemnedEpochs()) != 1 {
+		t.Errorf("condemned: %v", c.router.condemnedEpochs())
+	}
 }
 
 // TestTwoJobsMayBelieveThatTheyOwnAPartition has the same records in two Kafkas, with a job for each, on one database.

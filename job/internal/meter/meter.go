@@ -91,6 +91,7 @@ type Lane struct {
 	Again      prometheus.Counter
 	Redials    prometheus.Counter
 	Stalls     prometheus.Counter
+	Resyncs    prometheus.Counter
 	Rebalances prometheus.Counter
 	Dead       prometheus.Counter
 	DeadFails  prometheus.Counter
@@ -156,6 +157,7 @@ func New(reg prometheus.Registerer, lanes []halleyv1.Lane) (*Meter, error) {
 	again := b.counter("located_again_total", "Targets looked up a second time.", "lane")
 	redials := b.counter("redials_total", "Streams that broke and were opened again.", "lane")
 	stalls := b.counter("stalls_total", "Times that a stream became stalled.", "lane")
+	resyncs := b.counter("resyncs_total", "Times that a stalled comet was told to resync all its sessions, in the place of stored deliveries that it had no room for.", "lane")
 	rebalances := b.counter("rebalances_total", "Generations of the consumer group that this job joined.", "lane")
 	dead := b.counter("dead_letters_total", "Records that could not be decoded and were put aside.", "lane")
 	deadFails := b.counter("dead_letter_failures_total", "Writes of such a record that failed and were repeated, shortened where Kafka refused it whole.", "lane")
@@ -172,7 +174,7 @@ func New(reg prometheus.Registerer, lanes []halleyv1.Lane) (*Meter, error) {
 			Records: records.WithLabelValues(n), Targets: targets.WithLabelValues(n), Delivered: delivered.WithLabelValues(n),
 			HandOver: handOver.WithLabelValues(n), Deliveries: deliveries.WithLabelValues(n), Acked: acked.WithLabelValues(n),
 			Resent: resent.WithLabelValues(n), Reached: reached.WithLabelValues(n), Again: again.WithLabelValues(n),
-			Redials: redials.WithLabelValues(n), Stalls: stalls.WithLabelValues(n), Rebalances: rebalances.WithLabelValues(n),
+			Redials: redials.WithLabelValues(n), Stalls: stalls.WithLabelValues(n), Resyncs: resyncs.WithLabelValues(n), Rebalances: rebalances.WithLabelValues(n),
 			Dead: dead.WithLabelValues(n), DeadFails: deadFails.WithLabelValues(n),
 			Commits: commits.WithLabelValues(n), CommitFail: commitFail.WithLabelValues(n), Resets: resets.WithLabelValues(n),
 			BatchRecords: batch.WithLabelValues(n), StreamBatch: stream.WithLabelValues(n), Age: age.WithLabelValues(n),
