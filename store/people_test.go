@@ -77,7 +77,7 @@ func TestUserChangesKeepTheNewestOfEachObject(t *testing.T) {
 			want          store.ChangeOutcome
 		}{
 			{5, "a", "1", store.ChangeOutcome{Number: 1, Applied: true}}, {5, "b", "1", store.ChangeOutcome{Number: 2, Applied: true}},
-			{5, "a", "1", store.ChangeOutcome{Number: 1}}, {4, "a", "0", store.ChangeOutcome{Number: 1}}, {6, "a", "2", store.ChangeOutcome{Number: 3, Applied: true}},
+			{5, "a", "1", store.ChangeOutcome{Number: 1, Repeated: true}}, {4, "a", "0", store.ChangeOutcome{Number: 1}}, {6, "a", "2", store.ChangeOutcome{Number: 3, Applied: true}},
 			{6, "a", "3", store.ChangeOutcome{Number: 4, Applied: true}}, {7, "a", "3", store.ChangeOutcome{Number: 5, Applied: true}},
 		} {
 			if got := put(c.guard, c.object, c.value); got != c.want {

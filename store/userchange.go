@@ -82,6 +82,8 @@ type ChangeOutcome struct {
 	Number int64
 	// Applied is whether this one changed something: false for a repeat and for what came too late.
 	Applied bool
+	// Repeated is whether the object's newest change is an equal one: whoever kept it may have died before he told of it.
+	Repeated bool
 }
 
 // Listing is a conversation's place in the list of one uid.
@@ -227,7 +229,7 @@ func writeChanges(ctx context.Context, c *conn, changes []UserChange, out []Chan
 		u := changes[i]
 		k := changeKey{uidKey{u.Tenant, u.UID}, u.Kind, u.Object}
 		if old := newest[k]; old != nil && !u.supersedes(old) {
-			out[i].Number = old.Number
+			out[i].Number, out[i].Repeated = old.Number, u.Guard == old.Guard
 			continue
 		}
 		numbers[k.uidKey]++
