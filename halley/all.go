@@ -222,10 +222,14 @@ func (c *allCmd) Run(ctx context.Context, t *terminal, kctx *kong.Context) error
 	if err != nil {
 		return err
 	}
+	logicNeeds := map[string]func(context.Context) error{"kafka": kafkaNeed}
+	if conversations != nil {
+		logicNeeds["database"] = conversations.Ping
+	}
 	l, err := logic.New(c.Logic, logic.Deps{
 		Log: base.With("role", "logic"), Metrics: p.metrics, Router: routers, Redis: redis, RedisPrefix: redisPrefix, Kafka: producer,
-		KafkaConfig: c.Kafka, HTTP: apiL, Web: web.Files(), TokenKeys: []*token.Key{signing}, APIKeys: []string{own.APISpec()},
-		Secret: demoSecret(secret), Version: version, Needs: map[string]func(context.Context) error{"kafka": kafkaNeed},
+		Store: conversations, KafkaConfig: c.Kafka, HTTP: apiL, Web: web.Files(), TokenKeys: []*token.Key{signing}, APIKeys: []string{own.APISpec()},
+		Secret: demoSecret(secret), Version: version, Needs: logicNeeds,
 	})
 	if err != nil {
 		return err
