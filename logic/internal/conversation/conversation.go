@@ -60,7 +60,7 @@ type Store interface {
 	Blocks(ctx context.Context, tenant, uid, after string, limit int) ([]string, error)
 	UserChangeOf(ctx context.Context, tenant, uid, kind, object string) (store.UserChange, error)
 	Summaries(ctx context.Context, tenant, uid string, ids []string) ([]store.Summary, error)
-	SyncCursor(ctx context.Context, tenant, uid string) (seqs, change int64, err error)
+	Positions(ctx context.Context, tenant, uid string) (seqs map[string]int64, change int64, err error)
 	Pinned(ctx context.Context, tenant, id string, limit int) ([]store.Entry, error)
 	Reactors(ctx context.Context, tenant, id string, seq int64, reaction, after string, limit int) ([]string, error)
 	Admins(ctx context.Context, tenant, id string) ([]entry.Membership, error)
@@ -82,7 +82,8 @@ type Deps struct {
 	Push Pusher
 	// Limiter counts what a uid sends; nil: no limit.
 	Limiter *limit.Limiter
-	// Redis holds outcomes below RedisPrefix; nil: nobody can wait for one.
+	// Redis holds outcomes, and how far conversations have come, below RedisPrefix; nil: nobody can wait for an outcome, and each
+	// cursor is asked of the database.
 	Redis       redis.UniversalClient
 	RedisPrefix string
 	// Rules are the judge's; the zero value: its defaults.

@@ -13,6 +13,7 @@ type metrics struct {
 	changes   *prometheus.CounterVec
 	lookups   *prometheus.CounterVec
 	outcomes  *prometheus.CounterVec
+	cursors   *prometheus.CounterVec
 	took      prometheus.Histogram
 }
 
@@ -30,6 +31,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "halley_logic_outcomes_total", Help: "Calls of the HTTP API that waited for an outcome, by what they got: told, late, failed.",
 		}, []string{"result"}),
+		cursors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "halley_logic_cursors_total", Help: "Questions whether anything was missed, by who answered: cached is Redis, read the database, failed nobody.",
+		}, []string{"by"}),
 		took: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "halley_logic_proposal_write_seconds", Help: "Time until Kafka acknowledged a proposal.",
 			Buckets: []float64{.001, .002, .004, .008, .016, .032, .064, .128, .25, .5, 1, 2, 5},
@@ -39,7 +43,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		m.lookups.WithLabelValues(by)
 	}
 	if r != nil {
-		for _, c := range []prometheus.Collector{m.proposals, m.changes, m.lookups, m.outcomes, m.took} {
+		for _, c := range []prometheus.Collector{m.proposals, m.changes, m.lookups, m.outcomes, m.cursors, m.took} {
 			if err := r.Register(c); err != nil {
 				return nil, err
 			}

@@ -265,18 +265,6 @@ func pageOf(list []string, n int) *UIDs {
 	return page
 }
 
-// Cursor returns what a device compares with its own to know whether it missed anything.
-func (s *Service) Cursor(ctx context.Context, tenant, uid string) (*Cursor, error) {
-	if s.d.Store == nil {
-		return nil, errNoStore
-	}
-	seqs, change, err := s.d.Store.SyncCursor(ctx, tenant, uid)
-	if err != nil {
-		return nil, storeError(err)
-	}
-	return &Cursor{Seqs: seqs, UserChange: change}, nil
-}
-
 // Get returns a conversation as such.
 func (s *Service) Get(ctx context.Context, tenant, id string) (*Conversation, error) {
 	c, _, err := s.visible(ctx, tenant, "", id)

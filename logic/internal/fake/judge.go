@@ -117,6 +117,13 @@ func (j *Judge) Outcome(id string) (code string, o store.Outcome) {
 	return "", o
 }
 
+// Judge judges records that came another way than by Produce.
+func (j *Judge) Judge(msgs ...kafka.Message) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.judge(msgs)
+}
+
 func (j *Judge) judge(msgs []kafka.Message) {
 	j.T.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
