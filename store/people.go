@@ -236,6 +236,27 @@ func (s *Store) Blocked(ctx context.Context, tenant, uid, peer string) (bool, er
 	return len(list) > 0, err
 }
 
+// BlockedBy returns those of uids who block peer, in no order.
+func (s *Store) BlockedBy(ctx context.Context, tenant string, uids []string, peer string) ([]string, error) {
+	ctx, cancel := s.reading(ctx)
+	defer cancel()
+	keys := make([][]any, len(uids))
+	for i, uid := range uids {
+		keys[i] = []any{tenant, uid, peer}
+	}
+	var out []string
+	err := s.reader().each(ctx, "SELECT uid FROM blocks", "tenant = ? AND uid = ? AND peer = ?", "", keys, func(r *sql.Rows) error {
+		var uid string
+		err := r.Scan(&uid)
+		out = append(out, uid)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read blocks: %w", err)
+	}
+	return out, nil
+}
+
 // Blocks returns whom uid blocks: uids above after, in order, at most limit.
 func (s *Store) Blocks(ctx context.Context, tenant, uid, after string, limit int) ([]string, error) {
 	return s.blocks(ctx, "SELECT peer FROM blocks WHERE tenant = ? AND uid = ? AND peer > ? ORDER BY peer LIMIT ?", tenant, uid, after, limit)

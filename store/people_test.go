@@ -153,6 +153,11 @@ func TestContactsAndBlocks(t *testing.T) {
 		if b, err := s.Blocks(t.Context(), tenant, "me", "", 10); err != nil || !slices.Equal(b, []string{"eve"}) {
 			t.Fatalf("got %v, %v", b, err)
 		}
+		for peer, want := range map[string][]string{"eve": {"me"}, "ann": nil} {
+			if got, err := s.BlockedBy(t.Context(), tenant, []string{"me", "you", "eve"}, peer); err != nil || !slices.Equal(got, want) {
+				t.Fatalf("%s: got %v, %v", peer, got, err)
+			}
+		}
 		for peer, want := range map[string]bool{"eve": true, "ann": false} {
 			if got, err := s.Blocked(t.Context(), tenant, "me", peer); err != nil || got != want {
 				t.Fatalf("%s: got %v, %v", peer, got, err)

@@ -45,6 +45,7 @@ type Store interface {
 	Conversation(ctx context.Context, tenant, id string) (entry.Conversation, error)
 	Membership(ctx context.Context, tenant, id, uid string) (entry.Conversation, entry.Membership, error)
 	Blocked(ctx context.Context, tenant, uid, peer string) (bool, error)
+	BlockedBy(ctx context.Context, tenant string, uids []string, peer string) ([]string, error)
 	Conversations(ctx context.Context, tenant, uid string, behind store.Cursor, limit int) ([]store.Summary, *store.Cursor, error)
 	Entries(ctx context.Context, tenant, id string, from, to int64, limit int) ([]store.Entry, error)
 	EntriesBefore(ctx context.Context, tenant, id string, from, before int64, limit int) ([]store.Entry, error)
@@ -333,8 +334,10 @@ func (s *Service) authorise(ctx context.Context, p *entry.Proposal) error {
 	if typ != entry.Group {
 		return s.authoriseParty(ctx, p, typ)
 	}
-	if p.Kind == entry.Created {
-		return nil
+	if p.Kind == entry.Created || p.Kind == entry.Joined {
+		if err := s.invitable(ctx, p); err != nil || p.Kind == entry.Created {
+			return err
+		}
 	}
 	a, err := s.access(ctx, p.Tenant, p.Conversation, p.Sender)
 	switch {
@@ -349,6 +352,22 @@ func (s *Service) authorise(ctx context.Context, p *entry.Proposal) error {
 		return errcode.Forbidden.Errorf("the group isn't open: ask a member to add you")
 	}
 	return errcode.NotMember
+}
+
+// invitable refuses to bring somebody into a group who blocks the one who does.
+func (s *Service) invitable(ctx context.Context, p *entry.Proposal) error {
+	others := slices.DeleteFunc(slices.Clone(p.Detail.Members), func(uid string) bool { return uid == p.Sender })
+	if len(others) == 0 {
+		return nil
+	}
+	blocked, err := s.d.Store.BlockedBy(ctx, p.Tenant, others, p.Sender)
+	if err != nil {
+		return storeError(err)
+	}
+	if len(blocked) > 0 {
+		return errcode.Blocked.Errorf("%s takes no invitations from this user", blocked[0])
+	}
+	return nil
 }
 
 // authoriseParty judges by the id, which names who is in.

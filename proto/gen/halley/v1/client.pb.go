@@ -7103,7 +7103,7 @@ func (x *BlockList) GetLimit() uint32 {
 	return 0
 }
 
-// BlockSet blocks a user, or with off no longer: his direct messages and contact requests are refused.
+// BlockSet blocks a user, or with off no longer: his direct messages, contact requests and invitations to groups are refused.
 type BlockSet struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Uid           string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`

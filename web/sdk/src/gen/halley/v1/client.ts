@@ -770,7 +770,7 @@ export interface BlockList {
   limit?: number;
 }
 
-/** BlockSet blocks a user, or with off no longer: his direct messages and contact requests are refused. */
+/** BlockSet blocks a user, or with off no longer: his direct messages, contact requests and invitations to groups are refused. */
 export interface BlockSet {
   uid?: string;
   off?: boolean;
