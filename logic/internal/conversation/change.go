@@ -27,6 +27,9 @@ type (
 	seqValue struct {
 		Seq int64 `json:"seq"`
 	}
+	readValue struct {
+		ReadSeq int64 `json:"read_seq"`
+	}
 	textValue struct {
 		Text string `json:"text"`
 	}
@@ -175,7 +178,7 @@ func (s *Service) Read(ctx context.Context, o Origin, tenant, uid, id string, re
 	msgs := []kafka.Message{msg}
 	if err == nil && read > 0 {
 		// The guard is the seq: an older marker can't undo a newer one.
-		u := store.UserChange{Tenant: tenant, UID: uid, Kind: store.ChangeRead, Object: id, Guard: read, AtMs: p.AcceptedAtMs, Value: jsonOf(seqValue{read})}
+		u := store.UserChange{Tenant: tenant, UID: uid, Kind: store.ChangeRead, Object: id, Guard: read, AtMs: p.AcceptedAtMs, Value: jsonOf(readValue{read})}
 		msg, err = s.changeRecord(&u)
 		msgs = append(msgs, msg)
 	}

@@ -75,7 +75,7 @@ type markerEvent struct {
 // tellMarker tells the others of a marker. It may fail: they find it when they ask for members.
 func (s *Service) tellMarker(ctx context.Context, o Origin, p *entry.Proposal) {
 	err := s.tell(ctx, o, p.Tenant, p.Sender, p.Conversation, map[string]markerEvent{
-		"conversation.read": {p.Conversation, p.Sender, p.ReadSeq, p.DeliveredSeq},
+		"marker": {p.Conversation, p.Sender, p.ReadSeq, p.DeliveredSeq},
 	})
 	if err != nil {
 		s.d.Log.DebugContext(ctx, "marker not told", "err", errcode.From(err).Code.Name)

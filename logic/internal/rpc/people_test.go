@@ -225,7 +225,7 @@ func TestTypingAndMarkersAreTold(t *testing.T) {
 	r.as("bob", `{"typing":{"conversation":"d/bob/bob"}}`)
 	want := []string{
 		`bob {"typing":{"conversation":"d/ann/bob","uid":"ann"}}`, room + `ann {"typing":{"conversation":"` + g + `","uid":"ann","off":true}}`,
-		`ann {"conversation.read":{"conversation":"d/ann/bob","uid":"bob","read_seq":1}}`,
+		`ann {"marker":{"conversation":"d/ann/bob","uid":"bob","read_seq":1}}`,
 	}
 	if got := r.events(); !slices.Equal(got, want) {
 		t.Errorf("got %q", got)

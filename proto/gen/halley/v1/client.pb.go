@@ -1322,7 +1322,7 @@ func (x *Reply) GetSync() *SyncPage {
 	return nil
 }
 
-func (x *Reply) GetSyncCursor() *Cursor {
+func (x *Reply) GetSyncCursor() *SyncCursorNow {
 	if x != nil {
 		if x, ok := x.Result.(*Reply_SyncCursor); ok {
 			return x.SyncCursor
@@ -1641,7 +1641,7 @@ type Reply_Sync struct {
 }
 
 type Reply_SyncCursor struct {
-	SyncCursor *Cursor `protobuf:"bytes,35,opt,name=sync_cursor,json=sync.cursor,proto3,oneof"`
+	SyncCursor *SyncCursorNow `protobuf:"bytes,35,opt,name=sync_cursor,json=sync.cursor,proto3,oneof"`
 }
 
 type Reply_ConversationGet struct {
@@ -2611,7 +2611,7 @@ type Event struct {
 	//	*Event_MessageRejected
 	//	*Event_UserChange
 	//	*Event_Typing
-	//	*Event_ConversationRead
+	//	*Event_Marker
 	Event         isEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2762,10 +2762,10 @@ func (x *Event) GetTyping() *TypingEvent {
 	return nil
 }
 
-func (x *Event) GetConversationRead() *ReadMarker {
+func (x *Event) GetMarker() *MemberMarker {
 	if x != nil {
-		if x, ok := x.Event.(*Event_ConversationRead); ok {
-			return x.ConversationRead
+		if x, ok := x.Event.(*Event_Marker); ok {
+			return x.Marker
 		}
 	}
 	return nil
@@ -2823,8 +2823,8 @@ type Event_Typing struct {
 	Typing *TypingEvent `protobuf:"bytes,24,opt,name=typing,proto3,oneof"`
 }
 
-type Event_ConversationRead struct {
-	ConversationRead *ReadMarker `protobuf:"bytes,25,opt,name=conversation_read,json=conversation.read,proto3,oneof"`
+type Event_Marker struct {
+	Marker *MemberMarker `protobuf:"bytes,25,opt,name=marker,proto3,oneof"`
 }
 
 func (*Event_RoomMessage) isEvent_Event() {}
@@ -2851,7 +2851,7 @@ func (*Event_UserChange) isEvent_Event() {}
 
 func (*Event_Typing) isEvent_Event() {}
 
-func (*Event_ConversationRead) isEvent_Event() {}
+func (*Event_Marker) isEvent_Event() {}
 
 // RoomMessage is a message of a member of the room.
 type RoomMessage struct {
@@ -5192,165 +5192,6 @@ func (x *TypingEvent) GetOff() bool {
 	return false
 }
 
-// ReadMarker says how far somebody has read. Volatile: conversation.members has it for sure.
-type ReadMarker struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Conversation  string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
-	Uid           string                 `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
-	ReadSeq       float64                `protobuf:"fixed64,3,opt,name=read_seq,proto3" json:"read_seq,omitempty"`
-	DeliveredSeq  float64                `protobuf:"fixed64,4,opt,name=delivered_seq,proto3" json:"delivered_seq,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ReadMarker) Reset() {
-	*x = ReadMarker{}
-	mi := &file_halley_v1_client_proto_msgTypes[55]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ReadMarker) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ReadMarker) ProtoMessage() {}
-
-func (x *ReadMarker) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[55]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ReadMarker.ProtoReflect.Descriptor instead.
-func (*ReadMarker) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{55}
-}
-
-func (x *ReadMarker) GetConversation() string {
-	if x != nil {
-		return x.Conversation
-	}
-	return ""
-}
-
-func (x *ReadMarker) GetUid() string {
-	if x != nil {
-		return x.Uid
-	}
-	return ""
-}
-
-func (x *ReadMarker) GetReadSeq() float64 {
-	if x != nil {
-		return x.ReadSeq
-	}
-	return 0
-}
-
-func (x *ReadMarker) GetDeliveredSeq() float64 {
-	if x != nil {
-		return x.DeliveredSeq
-	}
-	return 0
-}
-
-// SyncCursor asks the cheap question whether anything was missed: if the answer is not what the device has, it syncs.
-type SyncCursor struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SyncCursor) Reset() {
-	*x = SyncCursor{}
-	mi := &file_halley_v1_client_proto_msgTypes[56]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SyncCursor) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SyncCursor) ProtoMessage() {}
-
-func (x *SyncCursor) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[56]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SyncCursor.ProtoReflect.Descriptor instead.
-func (*SyncCursor) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{56}
-}
-
-// Cursor is the sum of the last seqs of the asker's conversations, and the number of his newest user change.
-type Cursor struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Seqs          float64                `protobuf:"fixed64,1,opt,name=seqs,proto3" json:"seqs,omitempty"`
-	UserChange    float64                `protobuf:"fixed64,2,opt,name=user_change,proto3" json:"user_change,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Cursor) Reset() {
-	*x = Cursor{}
-	mi := &file_halley_v1_client_proto_msgTypes[57]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Cursor) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Cursor) ProtoMessage() {}
-
-func (x *Cursor) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[57]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Cursor.ProtoReflect.Descriptor instead.
-func (*Cursor) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{57}
-}
-
-func (x *Cursor) GetSeqs() float64 {
-	if x != nil {
-		return x.Seqs
-	}
-	return 0
-}
-
-func (x *Cursor) GetUserChange() float64 {
-	if x != nil {
-		return x.UserChange
-	}
-	return 0
-}
-
 // Sync asks for all that is newer than what a device has, in pages: ask again with what the page brought while more is true.
 type Sync struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -5363,7 +5204,7 @@ type Sync struct {
 
 func (x *Sync) Reset() {
 	*x = Sync{}
-	mi := &file_halley_v1_client_proto_msgTypes[58]
+	mi := &file_halley_v1_client_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5375,7 +5216,7 @@ func (x *Sync) String() string {
 func (*Sync) ProtoMessage() {}
 
 func (x *Sync) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[58]
+	mi := &file_halley_v1_client_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5388,7 +5229,7 @@ func (x *Sync) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sync.ProtoReflect.Descriptor instead.
 func (*Sync) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{58}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Sync) GetConversations() map[string]float64 {
@@ -5417,7 +5258,7 @@ type SyncPage struct {
 
 func (x *SyncPage) Reset() {
 	*x = SyncPage{}
-	mi := &file_halley_v1_client_proto_msgTypes[59]
+	mi := &file_halley_v1_client_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5429,7 +5270,7 @@ func (x *SyncPage) String() string {
 func (*SyncPage) ProtoMessage() {}
 
 func (x *SyncPage) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[59]
+	mi := &file_halley_v1_client_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5442,7 +5283,7 @@ func (x *SyncPage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncPage.ProtoReflect.Descriptor instead.
 func (*SyncPage) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{59}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *SyncPage) GetConversations() []*SyncConversation {
@@ -5478,7 +5319,7 @@ type SyncConversation struct {
 
 func (x *SyncConversation) Reset() {
 	*x = SyncConversation{}
-	mi := &file_halley_v1_client_proto_msgTypes[60]
+	mi := &file_halley_v1_client_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5490,7 +5331,7 @@ func (x *SyncConversation) String() string {
 func (*SyncConversation) ProtoMessage() {}
 
 func (x *SyncConversation) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[60]
+	mi := &file_halley_v1_client_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5503,7 +5344,7 @@ func (x *SyncConversation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncConversation.ProtoReflect.Descriptor instead.
 func (*SyncConversation) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{60}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *SyncConversation) GetConversation() *Conversation {
@@ -5527,6 +5368,98 @@ func (x *SyncConversation) GetReset_() bool {
 	return false
 }
 
+// SyncCursor asks for where the server stands: cheap, to be asked every few minutes by whoever has heard nothing.
+type SyncCursor struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncCursor) Reset() {
+	*x = SyncCursor{}
+	mi := &file_halley_v1_client_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncCursor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncCursor) ProtoMessage() {}
+
+func (x *SyncCursor) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncCursor.ProtoReflect.Descriptor instead.
+func (*SyncCursor) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{58}
+}
+
+// SyncCursorNow differs from what a device has where it has missed something: then it asks by Sync.
+type SyncCursorNow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sum of last_seq over the asker's conversations.
+	Seqs float64 `protobuf:"fixed64,1,opt,name=seqs,proto3" json:"seqs,omitempty"`
+	// The number of the asker's newest user change.
+	UserChange    float64 `protobuf:"fixed64,2,opt,name=user_change,proto3" json:"user_change,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncCursorNow) Reset() {
+	*x = SyncCursorNow{}
+	mi := &file_halley_v1_client_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncCursorNow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncCursorNow) ProtoMessage() {}
+
+func (x *SyncCursorNow) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncCursorNow.ProtoReflect.Descriptor instead.
+func (*SyncCursorNow) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *SyncCursorNow) GetSeqs() float64 {
+	if x != nil {
+		return x.Seqs
+	}
+	return 0
+}
+
+func (x *SyncCursorNow) GetUserChange() float64 {
+	if x != nil {
+		return x.UserChange
+	}
+	return 0
+}
+
 // UserChanged is a change that concerns the asker alone, by its number.
 type UserChanged struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5540,7 +5473,7 @@ type UserChanged struct {
 
 func (x *UserChanged) Reset() {
 	*x = UserChanged{}
-	mi := &file_halley_v1_client_proto_msgTypes[61]
+	mi := &file_halley_v1_client_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5552,7 +5485,7 @@ func (x *UserChanged) String() string {
 func (*UserChanged) ProtoMessage() {}
 
 func (x *UserChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[61]
+	mi := &file_halley_v1_client_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5565,7 +5498,7 @@ func (x *UserChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserChanged.ProtoReflect.Descriptor instead.
 func (*UserChanged) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{61}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *UserChanged) GetNumber() float64 {
@@ -5607,7 +5540,7 @@ type EntryStored struct {
 
 func (x *EntryStored) Reset() {
 	*x = EntryStored{}
-	mi := &file_halley_v1_client_proto_msgTypes[62]
+	mi := &file_halley_v1_client_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5619,7 +5552,7 @@ func (x *EntryStored) String() string {
 func (*EntryStored) ProtoMessage() {}
 
 func (x *EntryStored) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[62]
+	mi := &file_halley_v1_client_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5632,7 +5565,7 @@ func (x *EntryStored) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryStored.ProtoReflect.Descriptor instead.
 func (*EntryStored) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{62}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *EntryStored) GetConversation() string {
@@ -5647,6 +5580,85 @@ func (x *EntryStored) GetEntry() *Entry {
 		return x.Entry
 	}
 	return nil
+}
+
+// MemberMarker says how far a member has read, and how far his devices have got: one's own markers, moved by another device, and
+// the other side's of a direct conversation. Markers only rise.
+type MemberMarker struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Conversation string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	Uid          string                 `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	ReadSeq      float64                `protobuf:"fixed64,3,opt,name=read_seq,proto3" json:"read_seq,omitempty"`
+	DeliveredSeq float64                `protobuf:"fixed64,4,opt,name=delivered_seq,proto3" json:"delivered_seq,omitempty"`
+	// Messages up to read_seq.
+	ReadMsgNo     float64 `protobuf:"fixed64,5,opt,name=read_msg_no,proto3" json:"read_msg_no,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemberMarker) Reset() {
+	*x = MemberMarker{}
+	mi := &file_halley_v1_client_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberMarker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberMarker) ProtoMessage() {}
+
+func (x *MemberMarker) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberMarker.ProtoReflect.Descriptor instead.
+func (*MemberMarker) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *MemberMarker) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *MemberMarker) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *MemberMarker) GetReadSeq() float64 {
+	if x != nil {
+		return x.ReadSeq
+	}
+	return 0
+}
+
+func (x *MemberMarker) GetDeliveredSeq() float64 {
+	if x != nil {
+		return x.DeliveredSeq
+	}
+	return 0
+}
+
+func (x *MemberMarker) GetReadMsgNo() float64 {
+	if x != nil {
+		return x.ReadMsgNo
+	}
+	return 0
 }
 
 // MessageRejected tells the sender that what was accepted became no entry.
@@ -7243,7 +7255,7 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"block_list\x18D \x01(\v2\x14.halley.v1.BlockListH\x00R\n" +
 	"block.list\x123\n" +
 	"\tblock_set\x18E \x01(\v2\x13.halley.v1.BlockSetH\x00R\tblock.setB\b\n" +
-	"\x06method\"\xfe\x15\n" +
+	"\x06method\"\x85\x16\n" +
 	"\x05Reply\x12(\n" +
 	"\x05error\x18\x0f \x01(\v2\x10.halley.v1.ErrorH\x00R\x05error\x125\n" +
 	"\troom_join\x18\x01 \x01(\v2\x15.halley.v1.RoomJoinedH\x00R\troom.join\x125\n" +
@@ -7266,8 +7278,8 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\x14conversation_history\x18\x1f \x01(\v2\x14.halley.v1.EntryPageH\x00R\x14conversation.history\x12K\n" +
 	"\x14conversation_members\x18  \x01(\v2\x15.halley.v1.MemberPageH\x00R\x14conversation.members\x12C\n" +
 	"\x11conversation_read\x18! \x01(\v2\x13.halley.v1.AcceptedH\x00R\x11conversation.read\x12)\n" +
-	"\x04sync\x18\" \x01(\v2\x13.halley.v1.SyncPageH\x00R\x04sync\x125\n" +
-	"\vsync_cursor\x18# \x01(\v2\x11.halley.v1.CursorH\x00R\vsync.cursor\x12E\n" +
+	"\x04sync\x18\" \x01(\v2\x13.halley.v1.SyncPageH\x00R\x04sync\x12<\n" +
+	"\vsync_cursor\x18# \x01(\v2\x18.halley.v1.SyncCursorNowH\x00R\vsync.cursor\x12E\n" +
 	"\x10conversation_get\x18$ \x01(\v2\x17.halley.v1.ConversationH\x00R\x10conversation.get\x12A\n" +
 	"\x10conversation_set\x18% \x01(\v2\x13.halley.v1.AcceptedH\x00R\x10conversation.set\x12H\n" +
 	"\x13conversation_pinned\x18& \x01(\v2\x14.halley.v1.EntryPageH\x00R\x13conversation.pinned\x12M\n" +
@@ -7344,7 +7356,7 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x16\n" +
 	"\x06online\x18\x02 \x01(\bR\x06online\x12\x1c\n" +
 	"\tplatforms\x18\x03 \x03(\tR\tplatforms\x12\x1c\n" +
-	"\tlast_seen\x18\x04 \x01(\x01R\tlast_seen\"\xe6\x05\n" +
+	"\tlast_seen\x18\x04 \x01(\x01R\tlast_seen\"\xd2\x05\n" +
 	"\x05Event\x12<\n" +
 	"\froom_message\x18\x01 \x01(\v2\x16.halley.v1.RoomMessageH\x00R\froom.message\x129\n" +
 	"\vroom_member\x18\x02 \x01(\v2\x15.halley.v1.RoomMemberH\x00R\vroom.member\x121\n" +
@@ -7357,8 +7369,8 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\x05entry\x18\x15 \x01(\v2\x16.halley.v1.EntryStoredH\x00R\x05entry\x12H\n" +
 	"\x10message_rejected\x18\x16 \x01(\v2\x1a.halley.v1.MessageRejectedH\x00R\x10message.rejected\x12:\n" +
 	"\vuser_change\x18\x17 \x01(\v2\x16.halley.v1.UserChangedH\x00R\vuser.change\x120\n" +
-	"\x06typing\x18\x18 \x01(\v2\x16.halley.v1.TypingEventH\x00R\x06typing\x12E\n" +
-	"\x11conversation_read\x18\x19 \x01(\v2\x15.halley.v1.ReadMarkerH\x00R\x11conversation.readB\a\n" +
+	"\x06typing\x18\x18 \x01(\v2\x16.halley.v1.TypingEventH\x00R\x06typing\x121\n" +
+	"\x06marker\x18\x19 \x01(\v2\x17.halley.v1.MemberMarkerH\x00R\x06markerB\a\n" +
 	"\x05event\"\x93\x01\n" +
 	"\vRoomMessage\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -7536,18 +7548,7 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\vTypingEvent\x12\"\n" +
 	"\fconversation\x18\x01 \x01(\tR\fconversation\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x10\n" +
-	"\x03off\x18\x03 \x01(\bR\x03off\"\x84\x01\n" +
-	"\n" +
-	"ReadMarker\x12\"\n" +
-	"\fconversation\x18\x01 \x01(\tR\fconversation\x12\x10\n" +
-	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x1a\n" +
-	"\bread_seq\x18\x03 \x01(\x01R\bread_seq\x12$\n" +
-	"\rdelivered_seq\x18\x04 \x01(\x01R\rdelivered_seq\"\f\n" +
-	"\n" +
-	"SyncCursor\">\n" +
-	"\x06Cursor\x12\x12\n" +
-	"\x04seqs\x18\x01 \x01(\x01R\x04seqs\x12 \n" +
-	"\vuser_change\x18\x02 \x01(\x01R\vuser_change\"\xb4\x01\n" +
+	"\x03off\x18\x03 \x01(\bR\x03off\"\xb4\x01\n" +
 	"\x04Sync\x12H\n" +
 	"\rconversations\x18\x01 \x03(\v2\".halley.v1.Sync.ConversationsEntryR\rconversations\x12 \n" +
 	"\vuser_change\x18\x02 \x01(\x01R\vuser_change\x1a@\n" +
@@ -7561,7 +7562,12 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\x10SyncConversation\x12;\n" +
 	"\fconversation\x18\x01 \x01(\v2\x17.halley.v1.ConversationR\fconversation\x12*\n" +
 	"\aentries\x18\x02 \x03(\v2\x10.halley.v1.EntryR\aentries\x12\x14\n" +
-	"\x05reset\x18\x03 \x01(\bR\x05reset\"\x7f\n" +
+	"\x05reset\x18\x03 \x01(\bR\x05reset\"\f\n" +
+	"\n" +
+	"SyncCursor\"E\n" +
+	"\rSyncCursorNow\x12\x12\n" +
+	"\x04seqs\x18\x01 \x01(\x01R\x04seqs\x12 \n" +
+	"\vuser_change\x18\x02 \x01(\x01R\vuser_change\"\x7f\n" +
 	"\vUserChanged\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x01R\x06number\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x16\n" +
@@ -7569,7 +7575,13 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\x05value\x18\x04 \x01(\v2\x16.google.protobuf.ValueR\x05value\"Y\n" +
 	"\vEntryStored\x12\"\n" +
 	"\fconversation\x18\x01 \x01(\tR\fconversation\x12&\n" +
-	"\x05entry\x18\x02 \x01(\v2\x10.halley.v1.EntryR\x05entry\"\x83\x01\n" +
+	"\x05entry\x18\x02 \x01(\v2\x10.halley.v1.EntryR\x05entry\"\xa8\x01\n" +
+	"\fMemberMarker\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12\x10\n" +
+	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x1a\n" +
+	"\bread_seq\x18\x03 \x01(\x01R\bread_seq\x12$\n" +
+	"\rdelivered_seq\x18\x04 \x01(\x01R\rdelivered_seq\x12 \n" +
+	"\vread_msg_no\x18\x05 \x01(\x01R\vread_msg_no\"\x83\x01\n" +
 	"\x0fMessageRejected\x12\"\n" +
 	"\fconversation\x18\x01 \x01(\tR\fconversation\x12$\n" +
 	"\rclient_msg_id\x18\x02 \x01(\tR\rclient_msg_id\x12&\n" +
@@ -7756,14 +7768,14 @@ var file_halley_v1_client_proto_goTypes = []any{
 	(*Typing)(nil),              // 52: halley.v1.Typing
 	(*TypingTold)(nil),          // 53: halley.v1.TypingTold
 	(*TypingEvent)(nil),         // 54: halley.v1.TypingEvent
-	(*ReadMarker)(nil),          // 55: halley.v1.ReadMarker
-	(*SyncCursor)(nil),          // 56: halley.v1.SyncCursor
-	(*Cursor)(nil),              // 57: halley.v1.Cursor
-	(*Sync)(nil),                // 58: halley.v1.Sync
-	(*SyncPage)(nil),            // 59: halley.v1.SyncPage
-	(*SyncConversation)(nil),    // 60: halley.v1.SyncConversation
-	(*UserChanged)(nil),         // 61: halley.v1.UserChanged
-	(*EntryStored)(nil),         // 62: halley.v1.EntryStored
+	(*Sync)(nil),                // 55: halley.v1.Sync
+	(*SyncPage)(nil),            // 56: halley.v1.SyncPage
+	(*SyncConversation)(nil),    // 57: halley.v1.SyncConversation
+	(*SyncCursor)(nil),          // 58: halley.v1.SyncCursor
+	(*SyncCursorNow)(nil),       // 59: halley.v1.SyncCursorNow
+	(*UserChanged)(nil),         // 60: halley.v1.UserChanged
+	(*EntryStored)(nil),         // 61: halley.v1.EntryStored
+	(*MemberMarker)(nil),        // 62: halley.v1.MemberMarker
 	(*MessageRejected)(nil),     // 63: halley.v1.MessageRejected
 	(*GroupCreate)(nil),         // 64: halley.v1.GroupCreate
 	(*GroupAdd)(nil),            // 65: halley.v1.GroupAdd
@@ -7814,8 +7826,8 @@ var file_halley_v1_client_proto_depIdxs = []int32{
 	38,  // 17: halley.v1.Request.conversation_history:type_name -> halley.v1.ConversationHistory
 	40,  // 18: halley.v1.Request.conversation_members:type_name -> halley.v1.ConversationMembers
 	43,  // 19: halley.v1.Request.conversation_read:type_name -> halley.v1.ConversationRead
-	58,  // 20: halley.v1.Request.sync:type_name -> halley.v1.Sync
-	56,  // 21: halley.v1.Request.sync_cursor:type_name -> halley.v1.SyncCursor
+	55,  // 20: halley.v1.Request.sync:type_name -> halley.v1.Sync
+	58,  // 21: halley.v1.Request.sync_cursor:type_name -> halley.v1.SyncCursor
 	44,  // 22: halley.v1.Request.conversation_get:type_name -> halley.v1.ConversationGet
 	45,  // 23: halley.v1.Request.conversation_set:type_name -> halley.v1.ConversationSet
 	46,  // 24: halley.v1.Request.conversation_pinned:type_name -> halley.v1.ConversationPinned
@@ -7860,8 +7872,8 @@ var file_halley_v1_client_proto_depIdxs = []int32{
 	39,  // 63: halley.v1.Reply.conversation_history:type_name -> halley.v1.EntryPage
 	41,  // 64: halley.v1.Reply.conversation_members:type_name -> halley.v1.MemberPage
 	28,  // 65: halley.v1.Reply.conversation_read:type_name -> halley.v1.Accepted
-	59,  // 66: halley.v1.Reply.sync:type_name -> halley.v1.SyncPage
-	57,  // 67: halley.v1.Reply.sync_cursor:type_name -> halley.v1.Cursor
+	56,  // 66: halley.v1.Reply.sync:type_name -> halley.v1.SyncPage
+	59,  // 67: halley.v1.Reply.sync_cursor:type_name -> halley.v1.SyncCursorNow
 	35,  // 68: halley.v1.Reply.conversation_get:type_name -> halley.v1.Conversation
 	28,  // 69: halley.v1.Reply.conversation_set:type_name -> halley.v1.Accepted
 	39,  // 70: halley.v1.Reply.conversation_pinned:type_name -> halley.v1.EntryPage
@@ -7896,12 +7908,12 @@ var file_halley_v1_client_proto_depIdxs = []int32{
 	24,  // 99: halley.v1.Event.resync:type_name -> halley.v1.Resync
 	25,  // 100: halley.v1.Event.go_away:type_name -> halley.v1.GoAway
 	26,  // 101: halley.v1.Event.closing:type_name -> halley.v1.Closing
-	62,  // 102: halley.v1.Event.message_stored:type_name -> halley.v1.EntryStored
-	62,  // 103: halley.v1.Event.entry:type_name -> halley.v1.EntryStored
+	61,  // 102: halley.v1.Event.message_stored:type_name -> halley.v1.EntryStored
+	61,  // 103: halley.v1.Event.entry:type_name -> halley.v1.EntryStored
 	63,  // 104: halley.v1.Event.message_rejected:type_name -> halley.v1.MessageRejected
-	61,  // 105: halley.v1.Event.user_change:type_name -> halley.v1.UserChanged
+	60,  // 105: halley.v1.Event.user_change:type_name -> halley.v1.UserChanged
 	54,  // 106: halley.v1.Event.typing:type_name -> halley.v1.TypingEvent
-	55,  // 107: halley.v1.Event.conversation_read:type_name -> halley.v1.ReadMarker
+	62,  // 107: halley.v1.Event.marker:type_name -> halley.v1.MemberMarker
 	90,  // 108: halley.v1.RoomMessage.body:type_name -> google.protobuf.Value
 	89,  // 109: halley.v1.Closing.error:type_name -> halley.v1.Error
 	90,  // 110: halley.v1.MessageSend.body:type_name -> google.protobuf.Value
@@ -7914,8 +7926,8 @@ var file_halley_v1_client_proto_depIdxs = []int32{
 	36,  // 117: halley.v1.EntryPage.entries:type_name -> halley.v1.Entry
 	42,  // 118: halley.v1.MemberPage.members:type_name -> halley.v1.ConversationMember
 	88,  // 119: halley.v1.Sync.conversations:type_name -> halley.v1.Sync.ConversationsEntry
-	60,  // 120: halley.v1.SyncPage.conversations:type_name -> halley.v1.SyncConversation
-	61,  // 121: halley.v1.SyncPage.user_changes:type_name -> halley.v1.UserChanged
+	57,  // 120: halley.v1.SyncPage.conversations:type_name -> halley.v1.SyncConversation
+	60,  // 121: halley.v1.SyncPage.user_changes:type_name -> halley.v1.UserChanged
 	35,  // 122: halley.v1.SyncConversation.conversation:type_name -> halley.v1.Conversation
 	36,  // 123: halley.v1.SyncConversation.entries:type_name -> halley.v1.Entry
 	90,  // 124: halley.v1.UserChanged.value:type_name -> google.protobuf.Value
@@ -8045,7 +8057,7 @@ func file_halley_v1_client_proto_init() {
 		(*Event_MessageRejected)(nil),
 		(*Event_UserChange)(nil),
 		(*Event_Typing)(nil),
-		(*Event_ConversationRead)(nil),
+		(*Event_Marker)(nil),
 	}
 	file_halley_v1_client_proto_msgTypes[45].OneofWrappers = []any{}
 	file_halley_v1_client_proto_msgTypes[70].OneofWrappers = []any{}

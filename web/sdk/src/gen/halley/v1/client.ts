@@ -116,7 +116,7 @@ export interface Reply {
   "conversation.members"?: MemberPage;
   "conversation.read"?: Accepted;
   sync?: SyncPage;
-  "sync.cursor"?: Cursor;
+  "sync.cursor"?: SyncCursorNow;
   "conversation.get"?: Conversation;
   "conversation.set"?: Accepted;
   "conversation.pinned"?: EntryPage;
@@ -245,7 +245,7 @@ export interface Event {
   "message.rejected"?: MessageRejected;
   "user.change"?: UserChanged;
   typing?: TypingEvent;
-  "conversation.read"?: ReadMarker;
+  marker?: MemberMarker;
 }
 
 /** RoomMessage is a message of a member of the room. */
@@ -544,23 +544,6 @@ export interface TypingEvent {
   off?: boolean;
 }
 
-/** ReadMarker says how far somebody has read. Volatile: conversation.members has it for sure. */
-export interface ReadMarker {
-  conversation?: string;
-  uid?: string;
-  read_seq?: number;
-  delivered_seq?: number;
-}
-
-/** SyncCursor asks the cheap question whether anything was missed: if the answer is not what the device has, it syncs. */
-export type SyncCursor = Record<string, never>;
-
-/** Cursor is the sum of the last seqs of the asker's conversations, and the number of his newest user change. */
-export interface Cursor {
-  seqs?: number;
-  user_change?: number;
-}
-
 /** Sync asks for all that is newer than what a device has, in pages: ask again with what the page brought while more is true. */
 export interface Sync {
   /** The last seq of each conversation up to which the device has everything. */
@@ -582,6 +565,17 @@ export interface SyncConversation {
   reset?: boolean;
 }
 
+/** SyncCursor asks for where the server stands: cheap, to be asked every few minutes by whoever has heard nothing. */
+export type SyncCursor = Record<string, never>;
+
+/** SyncCursorNow differs from what a device has where it has missed something: then it asks by Sync. */
+export interface SyncCursorNow {
+  /** The sum of last_seq over the asker's conversations. */
+  seqs?: number;
+  /** The number of the asker's newest user change. */
+  user_change?: number;
+}
+
 /** UserChanged is a change that concerns the asker alone, by its number. */
 export interface UserChanged {
   number?: number;
@@ -594,6 +588,19 @@ export interface UserChanged {
 export interface EntryStored {
   conversation?: string;
   entry?: Entry;
+}
+
+/**
+ * MemberMarker says how far a member has read, and how far his devices have got: one's own markers, moved by another device, and
+ * the other side's of a direct conversation. Markers only rise.
+ */
+export interface MemberMarker {
+  conversation?: string;
+  uid?: string;
+  read_seq?: number;
+  delivered_seq?: number;
+  /** Messages up to read_seq. */
+  read_msg_no?: number;
 }
 
 /** MessageRejected tells the sender that what was accepted became no entry. */
