@@ -20,6 +20,7 @@ import (
 	"github.com/halley-im/halley/logic/internal/fake"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/proto/topic"
+	"github.com/halley-im/halley/store/storetest"
 )
 
 // judges reads halley.chat as job does, a goroutine for each partition, until the test ends.
@@ -97,7 +98,7 @@ func TestConversationsFromClientAndBackendThroughKafka(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	db := fake.Store(t)
+	db := storetest.Open(t, storetest.Config(t))
 	j := &fake.Judge{T: t, Store: db}
 	n := start(t, func(d *logic.Deps) {
 		d.Store, d.APIKeys = db, []string{line}

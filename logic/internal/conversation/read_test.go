@@ -19,6 +19,7 @@ import (
 	"github.com/halley-im/halley/logic/internal/fake"
 	"github.com/halley-im/halley/proto/errcode"
 	entry "github.com/halley-im/halley/store/conversation"
+	"github.com/halley-im/halley/store/storetest"
 )
 
 func TestMain(m *testing.M) { kittest.Main(m) }
@@ -40,7 +41,7 @@ func defaults(t testing.TB) conversation.Config {
 
 func newService(t testing.TB, change func(*conversation.Config, *conversation.Deps)) (*conversation.Service, *fake.Judge) {
 	t.Helper()
-	j := &fake.Judge{Producer: &fake.Producer{}, T: t, Store: fake.Store(t)}
+	j := &fake.Judge{Producer: &fake.Producer{}, T: t, Store: storetest.Open(t, storetest.Config(t))}
 	cfg, d := defaults(t), conversation.Deps{Store: j.Store, Producer: j}
 	if change != nil {
 		change(&cfg, &d)

@@ -2,7 +2,6 @@ package fake
 
 import (
 	"context"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -18,23 +17,6 @@ import (
 	"github.com/halley-im/halley/store/conversation"
 	"github.com/halley-im/halley/store/wire"
 )
-
-// Store opens an empty database of this test's own.
-func Store(t testing.TB) *store.Store {
-	t.Helper()
-	c := store.Default()
-	c.DSN = filepath.Join(t.TempDir(), "halley.db")
-	st, err := store.Open(t.Context(), c, store.Deps{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := st.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return st
-}
 
 // Judge is a Producer that does with records of halley.chat what job does, as far as logic notices: they are judged and stored before
 // Produce returns, or when Release is called.

@@ -16,6 +16,7 @@ import (
 	"github.com/halley-im/halley/logic/internal/httpapi"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	entry "github.com/halley-im/halley/store/conversation"
+	"github.com/halley-im/halley/store/storetest"
 )
 
 const (
@@ -80,7 +81,7 @@ func newChatServer(t testing.TB, opts ...func(*conversation.Config, *conversatio
 	t.Helper()
 	s := &chatServer{}
 	rdb, prefix := redisFor(t)
-	s.judge = &fake.Judge{Producer: &fake.Producer{}, T: t, Store: fake.Store(t), Redis: rdb, Prefix: prefix}
+	s.judge = &fake.Judge{Producer: &fake.Producer{}, T: t, Store: storetest.Open(t, storetest.Config(t)), Redis: rdb, Prefix: prefix}
 	s.server = newServer(t, func(_ *httpapi.Config, d *httpapi.Deps) {
 		cfg := defaults[conversation.Config](t)
 		deps := conversation.Deps{Store: s.judge.Store, Producer: s.judge, Push: d.Push, Redis: rdb, RedisPrefix: prefix, Now: d.Now}

@@ -19,6 +19,7 @@ import (
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/store"
 	entry "github.com/halley-im/halley/store/conversation"
+	"github.com/halley-im/halley/store/storetest"
 )
 
 // breakable is a database that can be away.
@@ -75,7 +76,7 @@ func chatConfig(t testing.TB) conversation.Config {
 
 func newChatRig(t testing.TB, change ...func(*conversation.Config, *conversation.Deps)) *chatRig {
 	t.Helper()
-	r := &chatRig{db: &breakable{Store: fake.Store(t)}, at: now}
+	r := &chatRig{db: &breakable{Store: storetest.Open(t, storetest.Config(t))}, at: now}
 	r.rig = newRig(t, func(_ *rpc.Config, d *rpc.Deps) {
 		r.judge = &fake.Judge{Producer: d.Producer.(*fake.Producer), T: t, Store: r.db.Store}
 		cfg := chatConfig(t)
