@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -54,6 +55,10 @@ type UserChange struct {
 	Value  json.RawMessage `json:"value"`
 }
 
+type settingKey struct{ kind, object string }
+
+func (u *UserChange) key() settingKey { return settingKey{u.Kind, u.Object} }
+
 // talk is what is known of a conversation.
 type talk struct {
 	Conversation
@@ -72,6 +77,8 @@ type Chat struct {
 
 	mu   sync.RWMutex
 	view map[string]Conversation
+	// settings are the newest user changes of each kind and object.
+	settings map[settingKey]UserChange
 
 	// The rest belongs to the loop.
 	uid        string
@@ -86,6 +93,8 @@ type Chat struct {
 	syncAgain bool
 	syncDone  []func(bool)
 	round     int
+	// open is the group that the user looks at.
+	open      string
 	askTimer  *timer
 	sleepers  sleepers
 	pulls     int
@@ -94,6 +103,7 @@ type Chat struct {
 	// What is to be kept and told when the loop runs empty.
 	dirty    bool
 	dirtyIDs map[string]bool
+	dirtySet []UserChange
 	gone     []string
 	changed  map[string]Outgoing
 	doneIDs  []string
@@ -108,7 +118,7 @@ func NewChat(o ChatOptions) (*Chat, error) {
 	orElse(&o.AskEvery, 5*time.Minute)
 	orElse(&o.SyncFirst, 2*time.Second)
 	ch := &Chat{
-		o: o, view: map[string]Conversation{}, talks: map[string]*talk{}, strangers: map[string]bool{}, dirtyIDs: map[string]bool{},
+		o: o, view: map[string]Conversation{}, settings: map[settingKey]UserChange{}, talks: map[string]*talk{}, strangers: map[string]bool{}, dirtyIDs: map[string]bool{},
 		changed: map[string]Outgoing{},
 	}
 	own := o.Options
@@ -157,6 +167,11 @@ func (ch *Chat) load() {
 		ch.show(t)
 		ch.dirtyIDs[t.ID] = true
 	}
+	ch.mu.Lock()
+	for _, u := range saved.Changes {
+		ch.settings[u.key()] = u
+	}
+	ch.mu.Unlock()
 	for _, o := range saved.Outgoing {
 		if ch.o.OnOutgoing != nil {
 			ch.o.OnOutgoing(o)
@@ -278,6 +293,39 @@ func (ch *Chat) Conversations() []Conversation {
 	return out
 }
 
+// Settings returns what is the user's alone, of one kind (mute, pin, draft, contact …), by its object.
+func (ch *Chat) Settings(kind string) map[string]json.RawMessage {
+	ch.mu.RLock()
+	defer ch.mu.RUnlock()
+	out := map[string]json.RawMessage{}
+	for key, u := range ch.settings {
+		if key.kind == kind {
+			out[key.object] = u.Value
+		}
+	}
+	return out
+}
+
+// Open tells which conversation the user looks at, none if empty: markers and typing of a group come to who has it open only.
+func (ch *Chat) Open(conversation string) {
+	if !strings.HasPrefix(conversation, "g/") {
+		conversation = ""
+	}
+	ch.loop.post(func() {
+		if ch.open == conversation {
+			return
+		}
+		ch.open = conversation
+		if ch.online() {
+			ch.tellOpen()
+		}
+	})
+}
+
+func (ch *Chat) tellOpen() {
+	ch.ask("conversation.open", map[string]string{"conversation": ch.open}, frame.OpRequest, func(json.RawMessage, error) {})
+}
+
 // Range asks for entries: from From to To, both included, or the last ones before Before; 0: from the end.
 type Range struct {
 	Conversation string `json:"conversation"`
@@ -301,6 +349,10 @@ func (ch *Chat) History(ctx context.Context, r Range) ([]Entry, error) {
 // ---- what is sent ----
 
 func (ch *Chat) changedOutgoing(o Outgoing) {
+	if o.Method == "group.leave" && o.Err != nil && o.Err.Code == errcode.NotMember.Name {
+		ch.left(o)
+		return
+	}
 	ch.changed[o.ID] = o
 	if ch.o.OnOutgoing != nil {
 		ch.o.OnOutgoing(o)
@@ -334,6 +386,17 @@ func (ch *Chat) outcome(conversation string, e *Entry) {
 	}
 	if t := ch.talks[conversation]; t != nil {
 		ch.progress(t)
+	}
+}
+
+// left: one's own leaving has no other outcome for who has left than that the conversation is off the list.
+func (ch *Chat) left(o Outgoing) {
+	ch.outbox.remove(o.ID)
+	delete(ch.changed, o.ID)
+	ch.doneIDs = append(ch.doneIDs, o.ID)
+	o.Stage, o.Err = Stored, nil
+	if ch.o.OnOutgoing != nil {
+		ch.o.OnOutgoing(o)
 	}
 }
 
@@ -414,7 +477,7 @@ func (ch *Chat) flush() {
 		clear(ch.dirtyIDs)
 		return
 	}
-	c := Changes{UID: ch.uid, UserChange: ch.userChange, Gone: ch.gone, Done: ch.doneIDs}
+	c := Changes{UID: ch.uid, UserChange: ch.userChange, Gone: ch.gone, Changes: ch.dirtySet, Done: ch.doneIDs}
 	for id := range ch.dirtyIDs {
 		if t := ch.talks[id]; t != nil {
 			c.Conversations = append(c.Conversations, SavedConversation{t.Conversation, t.log.have})
@@ -423,7 +486,7 @@ func (ch *Chat) flush() {
 	for _, o := range ch.changed {
 		c.Outgoing = append(c.Outgoing, o)
 	}
-	ch.dirty, ch.gone, ch.doneIDs = false, nil, nil
+	ch.dirty, ch.gone, ch.dirtySet, ch.doneIDs = false, nil, nil, nil
 	clear(ch.dirtyIDs)
 	clear(ch.changed)
 	if err := ch.o.Storage.Save(c); err != nil {
@@ -435,6 +498,11 @@ func (ch *Chat) flush() {
 func (ch *Chat) forget(id string) {
 	t := ch.talks[id]
 	delete(ch.strangers, id)
+	for _, it := range ch.outbox.items {
+		if it.o.Conversation == id && it.o.Method == "group.leave" {
+			ch.left(it.o)
+		}
+	}
 	if t == nil {
 		return
 	}
@@ -447,125 +515,6 @@ func (ch *Chat) forget(id string) {
 	if ch.o.OnGone != nil {
 		ch.o.OnGone(id)
 	}
-}
-
-// ---- markers ----
-
-type markParams struct {
-	Conversation string `json:"conversation"`
-	ReadSeq      int64  `json:"read_seq,omitempty"`
-	DeliveredSeq int64  `json:"delivered_seq,omitempty"`
-}
-
-// mark tells the server how far this user is.
-func (ch *Chat) mark(t *talk) {
-	if t.marking || !ch.online() {
-		return
-	}
-	p := markParams{Conversation: t.ID}
-	if t.WantRead > t.toldRead {
-		p.ReadSeq = t.WantRead
-	}
-	direct := peerOf(t.ID, ch.uid) != "" && ch.o.DeliveredAfter >= 0
-	if direct && !t.markTimer.waiting() && t.log.have > max(t.toldDelivered, t.toldRead, t.WantRead, t.DeliveredSeq) {
-		p.DeliveredSeq = t.log.have
-	}
-	if p.ReadSeq == 0 && p.DeliveredSeq == 0 {
-		return
-	}
-	t.marking = true
-	ch.ask("conversation.read", p, frame.OpRequest, func(_ json.RawMessage, err error) {
-		t.marking = false
-		if ch.talks[t.ID] != t {
-			return
-		}
-		if err != nil {
-			if e := asError(err); e.Retry || e.ofToken() {
-				if !t.markTimer.waiting() {
-					t.markTimer = ch.loop.after(ch.wait(3, e), func() { ch.mark(t) })
-				}
-				return
-			}
-		}
-		t.toldRead = max(t.toldRead, p.ReadSeq)
-		t.toldDelivered = max(t.toldDelivered, p.DeliveredSeq, t.toldRead)
-		if t.WantRead > 0 && t.WantRead <= t.toldRead {
-			t.WantRead = 0
-			ch.update(t)
-		}
-		ch.mark(t)
-	})
-}
-
-type marker struct {
-	Conversation string `json:"conversation"`
-	UID          string `json:"uid"`
-	ReadSeq      int64  `json:"read_seq"`
-	DeliveredSeq int64  `json:"delivered_seq"`
-	ReadMsgNo    *int64 `json:"read_msg_no"`
-}
-
-func (ch *Chat) marker(m marker) {
-	t := ch.talks[m.Conversation]
-	switch {
-	case t == nil:
-	case m.UID == ch.uid:
-		ch.ownRead(t, m.ReadSeq, m.ReadMsgNo)
-	case m.UID == peerOf(t.ID, ch.uid):
-		read := max(t.PeerReadSeq, m.ReadSeq)
-		got := max(t.PeerDeliveredSeq, read, m.DeliveredSeq)
-		if read == t.PeerReadSeq && got == t.PeerDeliveredSeq {
-			return
-		}
-		t.PeerReadSeq, t.PeerDeliveredSeq = read, got
-		ch.update(t)
-		ch.progress(t)
-	}
-}
-
-// ownRead: another device of the user's has read up to seq.
-func (ch *Chat) ownRead(t *talk, seq int64, msgNo *int64) {
-	if seq <= t.ReadSeq {
-		return
-	}
-	t.toldRead = max(t.toldRead, seq)
-	done := func(no int64) {
-		t.read(seq, no)
-		ch.update(t)
-	}
-	switch {
-	case msgNo != nil:
-		done(*msgNo)
-	case seq >= t.LastSeq:
-		done(-1)
-	default:
-		// How many messages there are up to it only the entry tells.
-		ch.history(Range{Conversation: t.ID, From: seq, To: seq, Limit: 1}, func(list []Entry, err error) {
-			no := int64(-1)
-			if err == nil && len(list) > 0 {
-				no = list[0].MsgNo
-			}
-			done(no)
-		})
-	}
-}
-
-// peers asks how far the other side of a direct conversation is.
-func (ch *Chat) peers(id string) {
-	ch.ask("conversation.members", map[string]string{"conversation": id}, frame.OpRequestUnordered, func(raw json.RawMessage, err error) {
-		var page struct {
-			Members []marker `json:"members"`
-		}
-		if err != nil || json.Unmarshal(raw, &page) != nil {
-			return
-		}
-		for _, m := range page.Members {
-			if m.UID != ch.uid {
-				m.Conversation = id
-				ch.marker(m)
-			}
-		}
-	})
 }
 
 func (ch *Chat) history(r Range, done func([]Entry, error)) {

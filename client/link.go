@@ -16,10 +16,12 @@ const ahead = 256
 
 // link is one logged-in connection, from its reply to its end. Its fields belong to the loop.
 type link struct {
-	c       *Client
-	url     string
-	conn    *Conn
-	reply   *halleyv1.AuthReply
+	c     *Client
+	url   string
+	conn  *Conn
+	reply *halleyv1.AuthReply
+	// asked are the rooms that the log-in named.
+	asked   []string
 	pending map[int32]*pending
 	over    bool
 	// closing is what the server's last event said.
@@ -79,23 +81,21 @@ func (l *link) frame(f frame.Frame) {
 		p.timer.stop()
 		p.done(parseReply(p.method, f.Body))
 	case frame.OpEvent:
-		var e map[string]json.RawMessage
-		if err := json.Unmarshal(f.Body, &e); err != nil {
+		name, raw, err := only(f.Body)
+		if err != nil {
 			l.end(errorOf(errcode.InvalidFrame, "the server sent what can't be read"))
 			return
 		}
-		for name, raw := range e {
-			if name == "closing" {
-				// The last event tells more than how the connection ends.
-				var closing struct {
-					Error *wireError `json:"error"`
-				}
-				if json.Unmarshal(raw, &closing) == nil && closing.Error != nil {
-					l.closing = closing.Error.err()
-				}
+		if name == "closing" {
+			// The last event tells more than how the connection ends.
+			var closing struct {
+				Error *wireError `json:"error"`
 			}
-			l.c.incoming(l, held{name: name, raw: raw})
+			if json.Unmarshal(raw, &closing) == nil && closing.Error != nil {
+				l.closing = closing.Error.err()
+			}
 		}
+		l.c.incoming(l, held{name: name, raw: raw})
 	default:
 		if f.Op.Pushable() {
 			l.c.incoming(l, held{op: f.Op, raw: f.Body})

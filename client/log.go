@@ -30,6 +30,7 @@ func (l *log) take(e Entry) []Entry {
 	if old, ok := l.ahead[e.Seq]; !ok || e.ChangedSeq > old.ChangedSeq {
 		l.ahead[e.Seq] = e
 	}
+	out := l.drain()
 	if len(l.ahead) > maxAhead {
 		var last int64
 		for seq := range l.ahead {
@@ -37,7 +38,7 @@ func (l *log) take(e Entry) []Entry {
 		}
 		delete(l.ahead, last)
 	}
-	return l.drain()
+	return out
 }
 
 // hear learns that there are entries up to seq.

@@ -248,10 +248,9 @@ func (b *outbox) failed(l *lane, it *item, err *Error) {
 		if it.o.Stage == Sending {
 			b.change(it, func(o *Outgoing) { o.Err = err })
 		}
-	case it.o.Stage == Accepted:
-		// Its first one was accepted, and has an outcome; that this one is refused (he isn't a member any more) is none.
-		it.due = false
 	default:
+		// Also if it was refused when it was repeated (he isn't a member any more): what became of the first one nobody will tell. If
+		// somebody does, it is found all the same.
 		b.leave(it)
 		b.change(it, func(o *Outgoing) { o.Stage, o.Err = Failed, err })
 	}

@@ -262,6 +262,9 @@ func (r *run) step(step map[string]any) error {
 	case step["read"] != nil:
 		r.chat.MarkRead(text(step["read"]), nil)
 		return nil
+	case step["open"] != nil:
+		r.chat.Open(text(step["open"]))
+		return nil
 	case step["reload"] != nil:
 		r.close()
 		r.start()
@@ -305,6 +308,13 @@ func (r *run) look(step map[string]any) error {
 		})
 		if !ok {
 			return fmt.Errorf("the conversation is %v", got)
+		}
+		return nil
+	case step["settings"] != nil:
+		for kind, want := range object(step["settings"]) {
+			if !r.s.until(limit, func() bool { return r.match(want, plain(r.chat.Settings(kind))) }) {
+				return fmt.Errorf("%s is %s", kind, r.chat.Settings(kind))
+			}
 		}
 		return nil
 	case step["gone"] != nil:

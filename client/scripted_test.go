@@ -25,8 +25,10 @@ type scripted struct {
 	conns []*scriptedConn
 	asked []*asked
 	wake  chan struct{}
-	wg    sync.WaitGroup
-	stop  func()
+	// mute: heartbeats aren't answered.
+	mute bool
+	wg   sync.WaitGroup
+	stop func()
 }
 
 // asked is a request that a client sent and no step has expected yet.
@@ -161,6 +163,9 @@ func (c *scriptedConn) got(f frame.Frame) {
 	case frame.OpAuth:
 		c.auth = &f
 	case frame.OpHeartbeat:
+		if c.s.mute {
+			return
+		}
 		c.write(frame.Append(nil, frame.Frame{Ver: 1, Op: frame.OpHeartbeatReply, Seq: f.Seq}), nil)
 	default:
 		var body any

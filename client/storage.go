@@ -19,6 +19,8 @@ type Saved struct {
 	UID           string
 	UserChange    int64
 	Conversations []SavedConversation
+	// Changes are the newest of each kind and object.
+	Changes []UserChange
 	// Outgoing are in the order in which they were added.
 	Outgoing []Outgoing
 }
@@ -30,6 +32,8 @@ type Changes struct {
 	Conversations []SavedConversation
 	// Gone are conversations that are to be forgotten.
 	Gone []string
+	// Changes take the place of older ones of their kind and object.
+	Changes []UserChange
 	// Outgoing are those of which something changed; one that isn't kept any more is left out.
 	Outgoing []Outgoing
 	// Done are outgoing ones that are to be forgotten.
@@ -52,6 +56,7 @@ type Memory struct {
 	mu    sync.Mutex
 	saved Saved
 	convs map[string]SavedConversation
+	own   map[settingKey]UserChange
 }
 
 // Load returns what there is.
@@ -60,6 +65,7 @@ func (m *Memory) Load() (Saved, error) {
 	defer m.mu.Unlock()
 	s := m.saved
 	s.Conversations = slices.Collect(maps.Values(m.convs))
+	s.Changes = slices.Collect(maps.Values(m.own))
 	s.Outgoing = slices.Clone(m.saved.Outgoing)
 	return s, nil
 }
@@ -79,6 +85,10 @@ func (m *Memory) Save(c Changes) error {
 	m.saved.UID, m.saved.UserChange = c.UID, c.UserChange
 	if m.convs == nil {
 		m.convs = map[string]SavedConversation{}
+		m.own = map[settingKey]UserChange{}
+	}
+	for _, u := range c.Changes {
+		m.own[u.key()] = u
 	}
 	for _, v := range c.Conversations {
 		m.convs[v.Conversation.ID] = v
@@ -106,6 +116,6 @@ func (m *Memory) Save(c Changes) error {
 func (m *Memory) Clear() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.saved, m.convs = Saved{}, nil
+	m.saved, m.convs, m.own = Saved{}, nil, nil
 	return nil
 }

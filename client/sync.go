@@ -22,7 +22,10 @@ func (ch *Chat) session(s Session) {
 		for id := range ch.outbox.items {
 			ch.outbox.remove(id)
 		}
-		ch.sent, ch.userChange, ch.gone = nil, 0, nil
+		ch.sent, ch.userChange, ch.gone, ch.dirtySet, ch.open = nil, 0, nil, nil, ""
+		ch.mu.Lock()
+		clear(ch.settings)
+		ch.mu.Unlock()
 		clear(ch.strangers)
 		clear(ch.changed)
 		if err := ch.o.Storage.Clear(); err != nil {
@@ -36,6 +39,9 @@ func (ch *Chat) session(s Session) {
 	ch.round++
 	ch.sleepers.wake()
 	ch.askLater()
+	if ch.open != "" {
+		ch.tellOpen()
+	}
 	ch.catchUp(func() {
 		asked := map[string]bool{}
 		for _, o := range ch.sent {
@@ -324,6 +330,11 @@ func (ch *Chat) apply(u UserChange) bool {
 		if t := ch.talks[u.Object]; t != nil && json.Unmarshal(u.Value, &v) == nil {
 			ch.ownRead(t, v.ReadSeq, v.ReadMsgNo)
 		}
+	default:
+		ch.mu.Lock()
+		ch.settings[u.key()] = u
+		ch.mu.Unlock()
+		ch.dirtySet = append(ch.dirtySet, u)
 	}
 	if ch.o.OnChange != nil {
 		ch.o.OnChange(u)

@@ -21,10 +21,11 @@ var mayImport = map[string][]string{
 	"web":    {},
 	"client": {"proto"},
 	"comet":  {"proto", "kit"},
-	"logic":  {"proto", "kit"},
+	"store":  {"proto"},
+	"logic":  {"proto", "kit", "store"},
 	"router": {"proto", "kit"},
-	"job":    {"proto", "kit"},
-	"halley": {"proto", "kit", "web", "client", "comet", "logic", "router", "job"},
+	"job":    {"proto", "kit", "store"},
+	"halley": {"proto", "kit", "store", "web", "client", "comet", "logic", "router", "job"},
 	"e2e":    {"proto", "client"},
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/halley-im/halley/kit/kafkaconn"
 	"github.com/halley-im/halley/kit/redisconn"
 	"github.com/halley-im/halley/logic"
+	"github.com/halley-im/halley/store"
 	"github.com/halley-im/halley/web"
 )
 
@@ -18,6 +19,7 @@ type logicCmd struct {
 	Common commonSettings   `embed:""`
 	Kafka  kafkaconn.Config `embed:"" prefix:"kafka-" group:"kafka"`
 	Redis  redisconn.Config `embed:"" prefix:"redis-" group:"redis"`
+	Store  store.Config     `embed:"" prefix:"store-" group:"store"`
 	Router routerTarget     `embed:"" prefix:"router-" group:"router"`
 	Logic  logic.Config     `embed:"" prefix:"logic-" group:"logic"`
 	Addr   logicAddr        `embed:"" prefix:"logic-" group:"logic"`
@@ -34,7 +36,8 @@ type logicAddr struct {
 //	backend ──▶ HTTP ──┐
 //	                   ├──▶ logic ──▶ Kafka
 //	comet ───▶ gRPC ───┘      ├──▶ router
-//	                          └──▶ Redis (limits, idempotency)
+//	                          ├──▶ Redis (limits, idempotency)
+//	                          └──▶ database, where one is set
 func (c *logicCmd) Run(ctx context.Context, t *terminal) error {
 	base, err := newLog(t, c.Common.Log)
 	if err != nil {
@@ -67,6 +70,15 @@ func (c *logicCmd) Run(ctx context.Context, t *terminal) error {
 		return fmt.Errorf("redis: %w", err)
 	}
 	p.later(redis.Close)
+	conversations, err := openStore(ctx, c.Store, c.Common.StartTimeout, p.metrics, log)
+	if err != nil {
+		return err
+	}
+	needs := map[string]func(context.Context) error{"kafka": needKafka(c.Kafka)}
+	if conversations != nil {
+		p.later(conversations.Close)
+		p.health.Needs["database"], needs["database"] = needStore(conversations), conversations.Ping
+	}
 	routers, err := grpcconn.Dial(c.Common.GRPC, c.Router.Target, secret)
 	if err != nil {
 		return fmt.Errorf("router.target: %w", err)
@@ -75,8 +87,7 @@ func (c *logicCmd) Run(ctx context.Context, t *terminal) error {
 
 	l, err := logic.New(c.Logic, logic.Deps{
 		Log: log, Metrics: p.metrics, Router: routers, Redis: redis, RedisPrefix: c.Redis.Prefix, Kafka: producer, KafkaConfig: c.Kafka,
-		HTTP: httpL, Web: web.Files(), Secret: demoSecret(secret), Version: version,
-		Needs: map[string]func(context.Context) error{"kafka": needKafka(c.Kafka)},
+		Store: conversations, HTTP: httpL, Web: web.Files(), Secret: demoSecret(secret), Version: version, Needs: needs,
 	})
 	if err != nil {
 		return err

@@ -1,9 +1,10 @@
-// Package job is the role that brings what is in Kafka to comets: it takes pushes and control deliveries out of their topics,
-// asks router where the addressees are, and streams deliveries to those comets. It keeps nothing of its own: what it had in
+// Package job is the role that brings what is in Kafka to comets: it takes pushes, control deliveries and what is said in
+// conversations out of their topics, stores the last, asks router where the addressees are, and streams deliveries to those comets. It keeps nothing of its own: what it had in
 // hand when it ends is read again by whoever has its partitions next.
 //
 // The way of a record: internal/consume reads it, internal/push decodes it, internal/deliver locates, groups and streams it and
-// counts what became of it; when comets have acknowledged it, internal/consume commits its offset.
+// counts what became of it; when comets have acknowledged it, internal/consume commits its offset. Records of conversations go
+// through internal/sequence instead of internal/push, which has them stored first.
 package job
 
 import (
@@ -15,13 +16,16 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 	"google.golang.org/grpc"
 
 	"github.com/halley-im/halley/job/internal/consume"
+	"github.com/halley-im/halley/job/internal/dead"
 	"github.com/halley-im/halley/job/internal/deliver"
 	"github.com/halley-im/halley/job/internal/locate"
 	"github.com/halley-im/halley/job/internal/meter"
 	"github.com/halley-im/halley/job/internal/push"
+	"github.com/halley-im/halley/job/internal/sequence"
 	"github.com/halley-im/halley/kit/kafkaconn"
 	"github.com/halley-im/halley/kit/logs"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
@@ -29,7 +33,10 @@ import (
 )
 
 // Producer writes dead letters; kafkaconn's is one.
-type Producer = push.Producer
+type Producer = dead.Producer
+
+// Store keeps conversations; store.Store is one.
+type Store = sequence.Store
 
 // Deps are what job is given.
 type Deps struct {
@@ -41,6 +48,11 @@ type Deps struct {
 	Kafka kafkaconn.Config
 	// Producer writes records that can't be decoded to the topic of dead letters.
 	Producer Producer
+	// Store is where conversations are kept. Nil: their topic is left alone.
+	Store Store
+	// Redis takes outcomes that somebody waits for, and marks of how far conversations have come, below RedisPrefix. May be nil.
+	Redis       redis.UniversalClient
+	RedisPrefix string
 	// Dial returns a new connection to a comet by the address in its lease. It does not wait until it stands. Job closes it.
 	Dial func(addr string) (*grpc.ClientConn, error)
 	// Name of this process, told to comets for their logs.
@@ -56,7 +68,7 @@ type Job struct {
 	ended     atomic.Bool
 }
 
-// lanes are those whose topics hold PushRecords.
+// lanes are those whose topics hold PushRecords; that of conversations holds ChatRecords.
 var lanes = []halleyv1.Lane{halleyv1.Lane_LANE_URGENT, halleyv1.Lane_LANE_PUSH, halleyv1.Lane_LANE_BULK}
 
 // New builds a Job. It starts nothing.
@@ -64,7 +76,11 @@ func New(cfg Config, deps Deps) (*Job, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	m, err := meter.New(deps.Metrics, lanes)
+	all := lanes
+	if deps.Store != nil {
+		all = append(all[:len(all):len(all)], halleyv1.Lane_LANE_CHAT)
+	}
+	m, err := meter.New(deps.Metrics, all)
 	if err != nil {
 		return nil, fmt.Errorf("job's metrics: %w", err)
 	}
@@ -74,19 +90,33 @@ func New(cfg Config, deps Deps) (*Job, error) {
 		MessageCount: cfg.MessageCount, MessageBytes: cfg.MessageBytes, StallAfter: cfg.StallAfter, CondemnAfter: cfg.CondemnAfter,
 		CheckInterval: cfg.CheckInterval, RefusedFor: cfg.RefusedFor, ConnectTimeout: cfg.ConnectTimeout,
 		RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, Conns: cfg.DeliveryConns,
-	}, log, m, locate.New(deps.Router, m, cfg.LocateTimeout, cfg.LocateNames), deps.Dial, lanes)
+	}, log, m, locate.New(deps.Router, m, cfg.LocateTimeout, cfg.LocateNames), deps.Dial, all)
 	j := &Job{cfg: cfg, log: log, hub: hub}
-	for _, lane := range lanes {
-		name := topic.ForLane(lane)
-		h := &push.Handlers{
-			Topic: name, Lane: hub.Lane(lane), Meter: m.Lanes[lane], Dead: deps.Producer, Log: log.With(logs.Component, "push"),
+	letters := func(lane halleyv1.Lane, name, component string) *dead.Letters {
+		return &dead.Letters{
+			Topic: name, Meter: m.Lanes[lane], Producer: deps.Producer, Log: log.With(logs.Component, component),
 			Timeout: cfg.DeadTimeout, RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax,
 		}
-		j.consumers = append(j.consumers, consume.New(consume.Config{
-			BatchRecords: cfg.BatchRecords, BatchBytes: cfg.BatchBytes, InFlight: cfg.InFlight, CommitInterval: cfg.CommitInterval,
-			// No heartbeat is sent while a generation drains: the broker must not take the member for dead.
-			DrainTimeout: min(cfg.DrainTimeout, deps.Kafka.SessionTimeout/3),
-		}, deps.Kafka, name, log, m, m.Lanes[lane], h.New))
+	}
+	reading := consume.Config{
+		BatchRecords: cfg.BatchRecords, BatchBytes: cfg.BatchBytes, InFlight: cfg.InFlight, CommitInterval: cfg.CommitInterval,
+		// No heartbeat is sent while a generation drains: the broker must not take the member for dead.
+		DrainTimeout: min(cfg.DrainTimeout, deps.Kafka.SessionTimeout/3),
+	}
+	for _, lane := range lanes {
+		name := topic.ForLane(lane)
+		h := &push.Handlers{Lane: hub.Lane(lane), Meter: m.Lanes[lane], Dead: letters(lane, name, "push")}
+		j.consumers = append(j.consumers, consume.New(reading, deps.Kafka, name, log, m, m.Lanes[lane], h.New))
+	}
+	if deps.Store != nil {
+		const lane = halleyv1.Lane_LANE_CHAT
+		h := &sequence.Handlers{
+			Lane: hub.Lane(lane), Meter: m, Records: m.Lanes[lane], Dead: letters(lane, topic.Chat, "sequence"), Store: deps.Store,
+			Redis: deps.Redis, Prefix: deps.RedisPrefix, RedisTimeout: cfg.OutcomeTimeout, Log: log.With(logs.Component, "sequence"),
+			RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, Members: cfg.ChatMembers,
+		}
+		reading.InFlight, reading.InFlightBytes = cfg.ChatInFlight, cfg.ChatInFlightBytes
+		j.consumers = append(j.consumers, consume.New(reading, deps.Kafka, topic.Chat, log, m, m.Lanes[lane], h.New))
 	}
 	return j, nil
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/halley-im/halley/logic/internal/auth"
+	"github.com/halley-im/halley/logic/internal/conversation"
 	"github.com/halley-im/halley/logic/internal/push"
 	"github.com/halley-im/halley/logic/internal/revoke"
 	"github.com/halley-im/halley/logic/internal/room"
@@ -38,6 +39,8 @@ type Config struct {
 	Room    room.Config   `embed:"" prefix:"room-"`
 	Session rpc.Config    `embed:"" prefix:"session-"`
 	HTTP    HTTPConfig    `embed:"" prefix:"http-"`
+	// Chat is the policy of conversations.
+	Chat conversation.Config `embed:"" prefix:"chat-"`
 }
 
 // tokenLifetime is the longest life of a token; 0: for ever.
@@ -67,7 +70,7 @@ func (c Config) Validate() error {
 	if c.RouterTimeout <= 0 || c.StopTimeout <= 0 {
 		return errors.New("logic: router-timeout and stop-timeout must be more than 0")
 	}
-	for _, part := range []interface{ Validate() error }{c.Token, c.Push, c.Revoke, c.Room, c.Session, c.HTTP, c.GoimCompat, c.Demo} {
+	for _, part := range []interface{ Validate() error }{c.Token, c.Push, c.Revoke, c.Room, c.Session, c.HTTP, c.Chat, c.GoimCompat, c.Demo} {
 		if err := part.Validate(); err != nil {
 			return fmt.Errorf("logic: %w", err)
 		}

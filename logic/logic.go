@@ -23,11 +23,14 @@ import (
 	"github.com/halley-im/halley/kit/kafkaconn"
 	"github.com/halley-im/halley/kit/token"
 	"github.com/halley-im/halley/logic/internal/auth"
+	"github.com/halley-im/halley/logic/internal/conversation"
+	"github.com/halley-im/halley/logic/internal/limit"
 	"github.com/halley-im/halley/logic/internal/push"
 	"github.com/halley-im/halley/logic/internal/revoke"
 	"github.com/halley-im/halley/logic/internal/room"
 	"github.com/halley-im/halley/logic/internal/rpc"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
+	"github.com/halley-im/halley/store"
 )
 
 // Producer writes to Kafka; kafkaconn.Producer is one.
@@ -50,6 +53,8 @@ type Deps struct {
 	Redis       redis.UniversalClient
 	RedisPrefix string
 	Kafka       Producer
+	// Store holds conversations and people; nil: there are none, and their methods and paths answer unknown_method.
+	Store *store.Store
 	// KafkaConfig is for the reader of revocations.
 	KafkaConfig kafkaconn.Config
 	// HTTP is the listener of the HTTP API; nil: no HTTP API.
@@ -82,6 +87,8 @@ type Logic struct {
 	minter   *auth.Minter
 	revoked  *revoke.Registry
 	rooms    *room.Service
+	limiter  *limit.Limiter
+	chat     *conversation.Service
 	rpc      *rpc.Server
 	http     http.Handler
 }
@@ -124,8 +131,12 @@ func New(cfg Config, d Deps) (*Logic, error) {
 	if l.rooms, err = room.New(cfg.Room, l.push, l.router, cfg.RouterTimeout); err != nil {
 		return nil, err
 	}
+	l.limiter = limit.New(d.Redis, d.RedisPrefix, d.Metrics)
+	if l.chat, err = l.conversations(); err != nil {
+		return nil, err
+	}
 	if l.rpc, err = rpc.New(cfg.Session, rpc.Deps{
-		Log: d.Log, Metrics: d.Metrics, Router: l.router, Verifier: l.verifier, Revoked: l.revoked, Rooms: l.rooms, Push: l.push,
+		Log: d.Log, Metrics: d.Metrics, Router: l.router, Verifier: l.verifier, Revoked: l.revoked, Rooms: l.rooms, Push: l.push, Chat: l.chat,
 		Producer: d.Kafka, TrustGoim: cfg.GoimCompat.On(), Upstream: cfg.Upstream, RouterTimeout: cfg.RouterTimeout,
 		ProduceTimeout: cfg.Push.Timeout, Now: d.Clock,
 	}); err != nil {
@@ -135,6 +146,19 @@ func New(cfg Config, d Deps) (*Logic, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// conversations makes the part that takes what concerns conversations and people.
+func (l *Logic) conversations() (*conversation.Service, error) {
+	d := conversation.Deps{
+		Log: l.log, Metrics: l.deps.Metrics, Producer: l.deps.Kafka, Push: l.push, Limiter: l.limiter, Redis: l.deps.Redis,
+		RedisPrefix: l.deps.RedisPrefix, Now: l.deps.Clock,
+	}
+	// Not a nil pointer in an interface that isn't nil.
+	if l.deps.Store != nil {
+		d.Store, d.Rules = l.deps.Store, l.deps.Store.Rules()
+	}
+	return conversation.New(l.cfg.Chat, d)
 }
 
 // Register puts logic's gRPC service on a server that the caller owns.

@@ -178,7 +178,7 @@ type node struct {
 	kafka  kafkaconn.Config
 }
 
-func start(t *testing.T) *node {
+func start(t *testing.T, change ...func(*logic.Deps)) *node {
 	t.Helper()
 	key, err := token.NewHS256("k", []byte(strings.Repeat("k", 32)))
 	if err != nil {
@@ -195,10 +195,14 @@ func start(t *testing.T) *node {
 	}
 	cfg := defaults(t)
 	cfg.GoimCompat = logic.Open
-	n.Logic, err = logic.New(cfg, logic.Deps{
+	deps := logic.Deps{
 		Log: log, Metrics: prometheus.NewRegistry(), Router: n.router.Dial(t), Redis: redis, RedisPrefix: prefix, Kafka: producer, KafkaConfig: n.kafka,
 		HTTP: web, TokenKeys: []*token.Key{key},
-	})
+	}
+	for _, f := range change {
+		f(&deps)
+	}
+	n.Logic, err = logic.New(cfg, deps)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -78,6 +78,50 @@ func (s *Store) MemberUIDs(ctx context.Context, tenant, id string, limit int) ([
 	return out, nil
 }
 
+// ID names a conversation in the cluster.
+type ID struct{ Tenant, Conversation string }
+
+// Roster is who is in a conversation, all as of one entry.
+type Roster struct {
+	// LastSeq is that entry.
+	LastSeq int64
+	// Members are, by uid, the seqs that made them members.
+	Members map[string]int64
+}
+
+// Rosters returns who is in these conversations; one that has no members, or has not begun, is missing.
+func (s *Store) Rosters(ctx context.Context, ids []ID) (map[ID]Roster, error) {
+	ctx, cancel := s.reading(ctx)
+	defer cancel()
+	out := make(map[ID]Roster, len(ids))
+	keys := make([][]any, len(ids))
+	for i, id := range ids {
+		keys[i] = []any{id.Tenant, id.Conversation}
+	}
+	// One statement, which sees one state: by two, an entry could come between them.
+	err := s.reader().each(ctx, "SELECT m.tenant, m.conversation, c.last_seq, m.uid, m.joined_seq FROM members m"+
+		" JOIN conversations c ON c.tenant = m.tenant AND c.conversation = m.conversation",
+		"m.tenant = ? AND m.conversation = ?", " AND m.role > 0", keys, func(r *sql.Rows) error {
+			var id ID
+			var last, joined int64
+			var uid string
+			if err := r.Scan(&id.Tenant, &id.Conversation, &last, &uid, &joined); err != nil {
+				return err
+			}
+			v, ok := out[id]
+			if !ok {
+				v = Roster{LastSeq: last, Members: map[string]int64{}}
+				out[id] = v
+			}
+			v.Members[uid] = joined
+			return nil
+		})
+	if err != nil {
+		return nil, fmt.Errorf("read members: %w", err)
+	}
+	return out, nil
+}
+
 // Reached returns how many members have read up to seq, and to how many it was delivered, the sender's own marks included.
 func (s *Store) Reached(ctx context.Context, tenant, id string, seq int64) (read, delivered int64, err error) {
 	ctx, cancel := s.reading(ctx)

@@ -191,19 +191,39 @@ func (s *Store) Contact(ctx context.Context, tenant, uid, peer string) (Contact,
 	return list[0], nil
 }
 
-func (s *Store) contacts(ctx context.Context, tail string, args ...any) ([]Contact, error) {
+// ContactsAmong returns what uid keeps of those of peers of whom he keeps something, in no order.
+func (s *Store) ContactsAmong(ctx context.Context, tenant, uid string, peers []string) ([]Contact, error) {
 	ctx, cancel := s.reading(ctx)
 	defer cancel()
+	keys := make([][]any, len(peers))
+	for i, peer := range peers {
+		keys[i] = []any{tenant, uid, peer}
+	}
 	var out []Contact
-	err := s.reader().query(ctx, func(r *sql.Rows) error {
+	err := s.reader().each(ctx, contactsTable.selects(), "tenant = ? AND uid = ? AND peer = ?", "", keys, scanContacts(&out))
+	if err != nil {
+		return nil, fmt.Errorf("read contacts: %w", err)
+	}
+	return out, nil
+}
+
+func scanContacts(out *[]Contact) func(*sql.Rows) error {
+	return func(r *sql.Rows) error {
 		var tenant, uid string
 		var c Contact
 		if err := r.Scan(&tenant, &uid, &c.Peer, &c.State, &c.Remark, &c.Note, &c.ChangedAtMs); err != nil {
 			return err
 		}
-		out = append(out, c)
+		*out = append(*out, c)
 		return nil
-	}, contactsTable.selects()+tail, args...)
+	}
+}
+
+func (s *Store) contacts(ctx context.Context, tail string, args ...any) ([]Contact, error) {
+	ctx, cancel := s.reading(ctx)
+	defer cancel()
+	var out []Contact
+	err := s.reader().query(ctx, scanContacts(&out), contactsTable.selects()+tail, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read contacts: %w", err)
 	}
@@ -214,6 +234,27 @@ func (s *Store) contacts(ctx context.Context, tail string, args ...any) ([]Conta
 func (s *Store) Blocked(ctx context.Context, tenant, uid, peer string) (bool, error) {
 	list, err := s.blocks(ctx, "SELECT peer FROM blocks WHERE tenant = ? AND uid = ? AND peer = ?", tenant, uid, peer)
 	return len(list) > 0, err
+}
+
+// BlockedBy returns those of uids who block peer, in no order.
+func (s *Store) BlockedBy(ctx context.Context, tenant string, uids []string, peer string) ([]string, error) {
+	ctx, cancel := s.reading(ctx)
+	defer cancel()
+	keys := make([][]any, len(uids))
+	for i, uid := range uids {
+		keys[i] = []any{tenant, uid, peer}
+	}
+	var out []string
+	err := s.reader().each(ctx, "SELECT uid FROM blocks", "tenant = ? AND uid = ? AND peer = ?", "", keys, func(r *sql.Rows) error {
+		var uid string
+		err := r.Scan(&uid)
+		out = append(out, uid)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read blocks: %w", err)
+	}
+	return out, nil
 }
 
 // Blocks returns whom uid blocks: uids above after, in order, at most limit.

@@ -77,7 +77,7 @@ func TestUserChangesKeepTheNewestOfEachObject(t *testing.T) {
 			want          store.ChangeOutcome
 		}{
 			{5, "a", "1", store.ChangeOutcome{Number: 1, Applied: true}}, {5, "b", "1", store.ChangeOutcome{Number: 2, Applied: true}},
-			{5, "a", "1", store.ChangeOutcome{Number: 1}}, {4, "a", "0", store.ChangeOutcome{Number: 1}}, {6, "a", "2", store.ChangeOutcome{Number: 3, Applied: true}},
+			{5, "a", "1", store.ChangeOutcome{Number: 1, Repeated: true}}, {4, "a", "0", store.ChangeOutcome{Number: 1}}, {6, "a", "2", store.ChangeOutcome{Number: 3, Applied: true}},
 			{6, "a", "3", store.ChangeOutcome{Number: 4, Applied: true}}, {7, "a", "3", store.ChangeOutcome{Number: 5, Applied: true}},
 		} {
 			if got := put(c.guard, c.object, c.value); got != c.want {
@@ -91,6 +91,13 @@ func TestUserChangesKeepTheNewestOfEachObject(t *testing.T) {
 		of, err := s.UserChangesOf(t.Context(), tenant, "me", "mute", "a", 10)
 		if err != nil || len(of) != 1 || of[0].Object != "b" {
 			t.Fatalf("got %+v, %v", of, err)
+		}
+		one, err := s.UserChangeOf(t.Context(), tenant, "me", "mute", "a")
+		if err != nil || one.Number != 5 || string(one.Value) != "3" {
+			t.Fatalf("got %+v, %v", one, err)
+		}
+		if one, err = s.UserChangeOf(t.Context(), tenant, "me", "mute", "c"); err != nil || one.Number != 0 {
+			t.Fatalf("of nothing: got %+v, %v", one, err)
 		}
 		out, err := s.PutUserChanges(t.Context(), []store.UserChange{
 			{Tenant: tenant, UID: "me", Kind: "draft", Object: "a", Value: []byte(strings.Repeat("x", 70000))}, {Tenant: tenant, UID: "me", Kind: "draft", Object: "b"},
@@ -140,8 +147,16 @@ func TestContactsAndBlocks(t *testing.T) {
 		if c, err := s.Contact(t.Context(), tenant, "me", "ann"); err != nil || c.State != 0 {
 			t.Fatalf("got %+v, %v", c, err)
 		}
+		if among, err := s.ContactsAmong(t.Context(), tenant, "me", []string{"bob", "ann", "x"}); err != nil || !slices.Equal(among, list) {
+			t.Fatalf("got %+v, %v", among, err)
+		}
 		if b, err := s.Blocks(t.Context(), tenant, "me", "", 10); err != nil || !slices.Equal(b, []string{"eve"}) {
 			t.Fatalf("got %v, %v", b, err)
+		}
+		for peer, want := range map[string][]string{"eve": {"me"}, "ann": nil} {
+			if got, err := s.BlockedBy(t.Context(), tenant, []string{"me", "you", "eve"}, peer); err != nil || !slices.Equal(got, want) {
+				t.Fatalf("%s: got %v, %v", peer, got, err)
+			}
 		}
 		for peer, want := range map[string]bool{"eve": true, "ann": false} {
 			if got, err := s.Blocked(t.Context(), tenant, "me", peer); err != nil || got != want {

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -314,6 +315,31 @@ func TestMembersInPages(t *testing.T) {
 		}
 		if read, delivered, err := s.Reached(t.Context(), tenant, k.id, 4); err != nil || read != 2 || delivered != 2 {
 			t.Fatalf("got %d, %d, %v", read, delivered, err)
+		}
+	})
+}
+
+func TestRostersAreOfOneEntry(t *testing.T) {
+	both(t, func(t *testing.T, p *place) {
+		s := p.open(t)
+		k, other, none := group(t, s), group(t, s), group(t, s)
+		k.must(k.people(conversation.Created, "ann", "bob", "cat"), k.say("ann", "1"), k.people(conversation.Removed, "ann", "bob"), k.people(conversation.Joined, "ann", "dan"))
+		other.must(other.people(conversation.Created, "eve"))
+		id := func(k *talk) store.ID { return store.ID{Tenant: tenant, Conversation: k.id} }
+		for _, ids := range [][]store.ID{{id(k)}, {id(k), id(other), id(none)}} {
+			got, err := s.Rosters(t.Context(), ids)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := map[store.ID]store.Roster{
+				id(k): {LastSeq: 4, Members: map[string]int64{"ann": 1, "cat": 1, "dan": 4}}, id(other): {LastSeq: 1, Members: map[string]int64{"eve": 1}},
+			}
+			if len(ids) == 1 {
+				delete(want, id(other))
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("got %v, want %v", got, want)
+			}
 		}
 	})
 }

@@ -18,6 +18,8 @@ import (
 	"log/slog"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/halley-im/halley/store/conversation"
 )
 
 // Deps is what a store is given.
@@ -45,16 +47,16 @@ type Store struct {
 // The caller closes the store.
 func Open(ctx context.Context, c Config, d Deps) (*Store, error) {
 	if err := c.Validate(); err != nil {
-		return nil, fmt.Errorf("store: %w", err)
+		return nil, err
+	}
+	if c.DSN == "" {
+		return nil, errors.New("store: dsn: missing")
 	}
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
-	m, err := newMetrics(d.Metrics)
-	if err != nil {
-		return nil, err
-	}
-	s := &Store{cfg: c, log: d.Log, metrics: m}
+	s := &Store{cfg: c, log: d.Log, metrics: newMetrics()}
+	var err error
 	if c.Driver == MySQL {
 		s.dialect = &mysqlDialect
 		s.write, err = openMySQL(c)
@@ -72,6 +74,9 @@ func Open(ctx context.Context, c Config, d Deps) (*Store, error) {
 	if err := s.migrate(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("migrate: %w", err), s.Close())
 	}
+	if err := s.metrics.register(d.Metrics); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	return s, nil
 }
 
@@ -83,6 +88,9 @@ func (s *Store) Close() error {
 	}
 	return err
 }
+
+// Rules returns what the judge goes by.
+func (s *Store) Rules() conversation.Rules { return s.cfg.Rules }
 
 // Ping reports whether the database answers.
 func (s *Store) Ping(ctx context.Context) error {

@@ -179,20 +179,33 @@ func (s *Store) UnreadTotal(ctx context.Context, tenant, uid string, except []st
 	return n, err
 }
 
-// SyncCursor returns the cheap answer to whether uid has missed anything: the sum of the last seqs of his conversations, and the
-// number of his newest user change. Both only grow, unless he leaves a conversation, which is a user change.
-func (s *Store) SyncCursor(ctx context.Context, tenant, uid string) (seqs, change int64, err error) {
+// Positions returns the last seq of each of uid's conversations, and the number of his newest user change: the cheap answer to
+// whether he has missed anything. The number is not newer than the list: a conversation that comes on the list, or leaves it, is a
+// user change too.
+func (s *Store) Positions(ctx context.Context, tenant, uid string) (seqs map[string]int64, change int64, err error) {
 	ctx, cancel := s.reading(ctx)
 	defer cancel()
 	c := s.reader()
+	if change, err = lastNumber(ctx, c, tenant, uid); err != nil {
+		return nil, 0, err
+	}
 	all, err := mine(ctx, c, tenant, uid)
 	if err != nil {
-		return 0, 0, err
+		return nil, 0, err
 	}
+	seqs = make(map[string]int64, len(all))
 	for i := range all {
-		seqs += all[i].Conversation.LastSeq
+		seqs[all[i].Conversation.ID] = all[i].Conversation.LastSeq
 	}
-	change, err = lastNumber(ctx, c, tenant, uid)
+	return seqs, change, nil
+}
+
+// SyncCursor is Positions added up. Both only grow, unless he leaves a conversation, which is a user change.
+func (s *Store) SyncCursor(ctx context.Context, tenant, uid string) (seqs, change int64, err error) {
+	all, change, err := s.Positions(ctx, tenant, uid)
+	for _, seq := range all {
+		seqs += seq
+	}
 	return seqs, change, err
 }
 

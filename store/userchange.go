@@ -24,6 +24,26 @@ const (
 	ChangeBlock = "block"
 )
 
+// Kinds of user changes that the store keeps as they are, with their values in JSON. The object is the conversation unless said otherwise.
+const (
+	// ChangeRead is the user's own read marker, for his other devices: {"read_seq": n}.
+	ChangeRead = "read"
+	// ChangeMute keeps a conversation from notifying him, ChangePin keeps it at the top, ChangeHide off the list until its next
+	// message: {"on": bool}.
+	ChangeMute = "mute"
+	ChangePin  = "pin"
+	ChangeHide = "hide"
+	// ChangeDraft is what he has typed and not sent: {"text": string}.
+	ChangeDraft = "draft"
+	// ChangeClear hides all entries up to one from him: {"seq": n}.
+	ChangeClear = "clear"
+	// ChangeDelete hides one message from him; the object is CONVERSATION/SEQ: {"on": true}.
+	ChangeDelete = "delete"
+	// ChangeGroupRequest is a request to be added to a group, as its owner, its admins and who asks have it; the object is
+	// CONVERSATION/UID: {"state": asked, accepted or declined, "note": string}.
+	ChangeGroupRequest = "group_request"
+)
+
 // Longest parts of a user change in bytes.
 const (
 	MaxChangeKind   = 32
@@ -62,6 +82,8 @@ type ChangeOutcome struct {
 	Number int64
 	// Applied is whether this one changed something: false for a repeat and for what came too late.
 	Applied bool
+	// Repeated is whether the object's newest change is an equal one: whoever kept it may have died before he told of it.
+	Repeated bool
 }
 
 // Listing is a conversation's place in the list of one uid.
@@ -207,7 +229,7 @@ func writeChanges(ctx context.Context, c *conn, changes []UserChange, out []Chan
 		u := changes[i]
 		k := changeKey{uidKey{u.Tenant, u.UID}, u.Kind, u.Object}
 		if old := newest[k]; old != nil && !u.supersedes(old) {
-			out[i].Number = old.Number
+			out[i].Number, out[i].Repeated = old.Number, u.Guard == old.Guard
 			continue
 		}
 		numbers[k.uidKey]++
@@ -312,6 +334,15 @@ func (s *Store) UserChangesSince(ctx context.Context, tenant, uid string, after 
 // UserChangesOf returns uid's changes of one kind with an object above after, in the order of their objects, at most limit.
 func (s *Store) UserChangesOf(ctx context.Context, tenant, uid, kind, after string, limit int) ([]UserChange, error) {
 	return s.userChanges(ctx, " WHERE tenant = ? AND uid = ? AND kind = ? AND object > ? ORDER BY object LIMIT ?", tenant, uid, kind, after, limit)
+}
+
+// UserChangeOf returns uid's newest change of one kind and object; its Number is 0 if there is none.
+func (s *Store) UserChangeOf(ctx context.Context, tenant, uid, kind, object string) (UserChange, error) {
+	list, err := s.userChanges(ctx, " WHERE tenant = ? AND uid = ? AND kind = ? AND object = ?", tenant, uid, kind, object)
+	if err != nil || len(list) == 0 {
+		return UserChange{}, err
+	}
+	return list[0], nil
 }
 
 func (s *Store) userChanges(ctx context.Context, tail string, args ...any) ([]UserChange, error) {

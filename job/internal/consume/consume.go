@@ -5,7 +5,7 @@
 // It uses kafka-go's ConsumerGroup and reads partitions by itself, not by its group reader: that one keeps one queue over
 // rebalances and hands out records of partitions that it lost (kafka-go issue 1398).
 //
-// Goroutines: those of Run (a generation; for each of its partitions a worker; those that read) end before Run returns.
+// Goroutines: those of Run (a generation; for each of its partitions a worker, and a Runner's; those that read) end before Run returns.
 package consume
 
 import (
@@ -32,6 +32,8 @@ type Config struct {
 	BatchBytes   int64
 	// InFlight is how many records may lie between the committed offset and the one read last; then the worker waits.
 	InFlight int
+	// InFlightBytes is the same for their size; 0: any.
+	InFlightBytes int64
 	// CommitInterval is the time between two commits.
 	CommitInterval time.Duration
 	// DrainTimeout is how long the end of a generation waits for records in flight.
@@ -45,6 +47,14 @@ type Handler interface {
 	// ended, the next owner of the partition does the work. It must return soon after ctx ends. The slice is the caller's,
 	// the bytes in it the Handler's.
 	Handle(ctx context.Context, first uint64, msgs []kafka.Message)
+}
+
+// Runner is a Handler with work of its own beside Handle: what it has taken in and not ended yet.
+type Runner interface {
+	Handler
+	// Run works until ctx ends, which goes on after the generation's while the partition waits for what is in flight. The
+	// partition waits for it.
+	Run(ctx context.Context)
 }
 
 // Consumer reads one topic.

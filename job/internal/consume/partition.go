@@ -73,8 +73,15 @@ func (p *Partition) Lost() bool { return p.lost.Load() }
 
 // run handles what is read until ctx ends, then waits for what is in flight.
 func (p *Partition) run(ctx context.Context) {
+	drain, end := context.WithCancel(context.WithoutCancel(ctx))
+	if r, ok := p.handler.(Runner); ok {
+		var beside sync.WaitGroup
+		beside.Go(func() { r.Run(drain) })
+		defer beside.Wait()
+	}
+	defer end()
 	var msgs []kafka.Message
-	for p.below(ctx, p.c.cfg.InFlight) {
+	for p.below(ctx, p.c.cfg.InFlight, p.c.cfg.InFlightBytes) {
 		if msgs = p.inbox.take(ctx, msgs); len(msgs) == 0 {
 			break
 		}
@@ -87,9 +94,9 @@ func (p *Partition) run(ctx context.Context) {
 		p.handler.Handle(ctx, p.add(msgs), msgs)
 	}
 	// The group waits for this one meanwhile: no longer than needed.
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.c.cfg.DrainTimeout)
-	defer cancel()
-	p.below(drain, 1)
+	late := time.AfterFunc(p.c.cfg.DrainTimeout, end)
+	defer late.Stop()
+	p.below(drain, 1, 0)
 }
 
 // add takes records in and returns the first one's sequence number.
@@ -97,7 +104,7 @@ func (p *Partition) add(msgs []kafka.Message) (first uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i := range msgs {
-		seq := p.offsets.Add(msgs[i].Offset, msgs[i].Time.UnixNano())
+		seq := p.offsets.Add(msgs[i].Offset, msgs[i].Time.UnixNano(), size(&msgs[i]))
 		if i == 0 {
 			first = seq
 		}
@@ -105,11 +112,11 @@ func (p *Partition) add(msgs []kafka.Message) (first uint64) {
 	return first
 }
 
-// below waits until fewer than n records are in flight, and reports false if ctx ended first.
-func (p *Partition) below(ctx context.Context, n int) bool {
+// below waits until fewer than n records and bytes are in flight, and reports false if ctx ended first. bytes 0: any number.
+func (p *Partition) below(ctx context.Context, n int, bytes int64) bool {
 	for ctx.Err() == nil {
 		p.mu.Lock()
-		ok := p.offsets.Len() < n
+		ok := p.offsets.Len() < n && (bytes == 0 || p.offsets.Bytes() < bytes)
 		p.wanted = !ok
 		p.mu.Unlock()
 		if ok {

@@ -5,40 +5,25 @@ package push
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"strconv"
-	"time"
 
 	"github.com/segmentio/kafka-go"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/halley-im/halley/job/internal/backoff"
 	"github.com/halley-im/halley/job/internal/consume"
+	"github.com/halley-im/halley/job/internal/dead"
 	"github.com/halley-im/halley/job/internal/deliver"
 	"github.com/halley-im/halley/job/internal/meter"
-	"github.com/halley-im/halley/kit/logs"
 	"github.com/halley-im/halley/proto/errcode"
 	"github.com/halley-im/halley/proto/name"
-	"github.com/halley-im/halley/proto/topic"
 
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 )
 
-// Producer writes dead letters.
-type Producer interface {
-	// Produce returns nil when all messages are stored. ctx has a deadline.
-	Produce(ctx context.Context, msgs ...kafka.Message) error
-}
-
 // Handlers makes the handlers of one topic's partitions.
 type Handlers struct {
-	Topic string
 	Lane  *deliver.Lane
 	Meter *meter.Lane
-	Dead  Producer
-	Log   *slog.Logger
-	// Timeout bounds one write of a dead letter; RetryMin and RetryMax space the next tries.
-	Timeout, RetryMin, RetryMax time.Duration
+	Dead  *dead.Letters
 }
 
 // New returns the handler of a partition.
@@ -61,11 +46,12 @@ func (h *handler) Handle(ctx context.Context, first uint64, msgs []kafka.Message
 	for i := range msgs {
 		rec, reason := Decode(msgs[i].Value)
 		if reason == "" {
+			h.Meter.Records.Inc()
 			h.items = append(h.items, h.Lane.NewItem(rec, h.owner, first+uint64(i)))
 			continue
 		}
 		h.flush(ctx)
-		if !h.putAside(ctx, &msgs[i], reason) {
+		if !h.Dead.Put(ctx, h.partition, &msgs[i], reason) {
 			return
 		}
 		h.owner.Done(first + uint64(i))
@@ -79,79 +65,6 @@ func (h *handler) flush(ctx context.Context) {
 		clear(h.items)
 		h.items = h.items[:0]
 	}
-}
-
-// putAside writes a record to the dead letters as it is, and tries until it is stored; false if ctx ended first. A letter that
-// Kafka refuses for what it is, as one that the headers made too large, is shortened: it would hold up its partition for ever.
-func (h *handler) putAside(ctx context.Context, m *kafka.Message, reason string) bool {
-	h.Log.Warn("record not decoded, put aside", logs.Topic, h.Topic, logs.Partition, h.partition, logs.Offset, m.Offset, "reason", reason)
-	letter := kafka.Message{Topic: topic.Dead, Key: m.Key, Value: m.Value, Headers: append(m.Headers[:len(m.Headers):len(m.Headers)],
-		kafka.Header{Key: topic.HeaderReason, Value: []byte(reason)},
-		kafka.Header{Key: topic.HeaderTopic, Value: []byte(h.Topic)},
-		kafka.Header{Key: topic.HeaderPartition, Value: []byte(strconv.Itoa(h.partition))},
-		kafka.Header{Key: topic.HeaderOffset, Value: []byte(strconv.FormatInt(m.Offset, 10))},
-	)}
-	retry := backoff.Backoff{Min: h.RetryMin, Max: h.RetryMax}
-	told, cut := false, false
-	for ctx.Err() == nil {
-		try, cancel := context.WithTimeout(ctx, h.Timeout)
-		err := h.Dead.Produce(try, letter)
-		cancel()
-		if err == nil {
-			h.Meter.Dead.Inc()
-			return true
-		}
-		h.Meter.DeadFails.Inc()
-		if code, ok := refusal(err); ok {
-			if !told {
-				told = true
-				h.Log.Error("dead letter refused, what lies behind it waits", logs.Topic, h.Topic, logs.Partition, h.partition, logs.Offset, m.Offset, logs.Err, err)
-			}
-			if !cut && unfit(code) {
-				cut = true
-				letter = shorten(letter, m)
-				continue
-			}
-		}
-		if !retry.Wait(ctx, 0) {
-			return false
-		}
-	}
-	return false
-}
-
-// What is kept of a record that Kafka refused whole.
-const (
-	cutKeyBytes   = 256
-	cutValueBytes = 16 << 10
-)
-
-// shorten returns letter with what is needed to find m, and its beginning.
-func shorten(letter kafka.Message, m *kafka.Message) kafka.Message {
-	size := len(m.Key) + len(m.Value)
-	for _, own := range m.Headers {
-		size += len(own.Key) + len(own.Value)
-	}
-	letter.Key = m.Key[:min(len(m.Key), cutKeyBytes)]
-	letter.Value = m.Value[:min(len(m.Value), cutValueBytes)]
-	letter.Headers = append(letter.Headers[len(m.Headers):], kafka.Header{Key: topic.HeaderCut, Value: []byte(strconv.Itoa(size))})
-	return letter
-}
-
-// refusal returns the error that Kafka itself answered with, if another try of the same can't be expected to do better.
-func refusal(err error) (kafka.Error, bool) {
-	var code kafka.Error
-	return code, errors.As(err, &code) && !code.Temporary()
-}
-
-// unfit reports whether a refusal is about the record, so that a shorter one may pass. Others, such as a missing right, are about
-// this job: when they are mended the record is written whole.
-func unfit(code kafka.Error) bool {
-	switch code {
-	case kafka.MessageSizeTooLarge, kafka.RecordListTooLarge, kafka.InvalidRecord, kafka.PolicyViolation:
-		return true
-	}
-	return false
 }
 
 // Reasons why a record is put aside.

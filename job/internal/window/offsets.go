@@ -6,19 +6,22 @@ type Offsets struct {
 	open  ring[record]
 	first uint64 // sequence number of open's front
 	next  int64  // the offset to commit: one behind the last of the ended prefix
+	bytes int64
 	moved bool
 }
 
 type record struct {
 	offset int64
 	at     int64
+	size   int64
 	done   bool
 }
 
 // Add takes a record in and returns the sequence number by which Done knows it. at is the time when it was accepted,
-// in whatever unit the caller likes, for Oldest.
-func (o *Offsets) Add(offset, at int64) uint64 {
-	o.open.push(record{offset: offset, at: at})
+// in whatever unit the caller likes, for Oldest; size is what Bytes counts.
+func (o *Offsets) Add(offset, at, size int64) uint64 {
+	o.open.push(record{offset: offset, at: at, size: size})
+	o.bytes += size
 	return o.first + uint64(o.open.len()) - 1
 }
 
@@ -29,7 +32,9 @@ func (o *Offsets) Done(seq uint64) {
 	}
 	o.open.at(int(seq - o.first)).done = true
 	for o.open.len() > 0 && o.open.at(0).done {
-		o.next = o.open.pop().offset + 1
+		r := o.open.pop()
+		o.next = r.offset + 1
+		o.bytes -= r.size
 		o.first++
 		o.moved = true
 	}
@@ -38,6 +43,9 @@ func (o *Offsets) Done(seq uint64) {
 // Len returns how many records lie between what may be committed and what was added last. Records that have ended behind
 // one that has not are counted.
 func (o *Offsets) Len() int { return o.open.len() }
+
+// Bytes returns the size of the records that Len counts.
+func (o *Offsets) Bytes() int64 { return o.bytes }
 
 // Oldest returns the time of the first record that has not ended.
 func (o *Offsets) Oldest() (at int64, ok bool) {

@@ -7,8 +7,10 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/halley-im/halley/kit/logs"
 	"github.com/halley-im/halley/kit/token"
 	"github.com/halley-im/halley/logic/internal/apikey"
+	"github.com/halley-im/halley/logic/internal/conversation"
 	"github.com/halley-im/halley/logic/internal/limit"
 	"github.com/halley-im/halley/proto/errcode"
 	"github.com/halley-im/halley/proto/name"
@@ -69,6 +71,7 @@ func (a *api) demoLogin(ctx context.Context, in *demoInput) (*demoOutput, error)
 	if err != nil {
 		return nil, err
 	}
+	a.introduce(ctx, uid)
 	out := &demoOutput{}
 	b := &out.Body
 	b.Tenant, b.UID, b.Token, b.ExpiresAt, b.Endpoints = name.DefaultTenant, uid, compact, expires.UnixMilli(), endpoints
@@ -78,4 +81,16 @@ func (a *api) demoLogin(ctx context.Context, in *demoInput) (*demoOutput, error)
 		b.PushKey, b.PushKeyExpiresAt = a.signer.Make(name.DefaultTenant, uid, apikey.Push|apikey.Read, end), end.UnixMilli()
 	}
 	return out, nil
+}
+
+// introduce gives who logs in by name a profile, unless he has one, so that others find him. It may fail: he is let in all the same.
+func (a *api) introduce(ctx context.Context, uid string) {
+	found, err := a.d.Chat.Users(ctx, name.DefaultTenant, "", []string{uid})
+	if err == nil && len(found.Users) == 0 {
+		everybody := "all"
+		_, err = a.d.Chat.UpdateUsers(ctx, name.DefaultTenant, []conversation.UserUpdate{{UID: uid, Name: &uid, Visibility: &everybody}})
+	}
+	if err != nil {
+		a.log.DebugContext(ctx, "no profile made at the demo log-in", logs.Err, err)
+	}
 }

@@ -8,13 +8,14 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/halley-im/halley/proto/errcode"
 )
 
-// The description of the API is made when the server starts, out of the handlers' types, and rendered into one page without
+// The description of the API is made out of the handlers' types, and rendered into one page without
 // scripts: huma's own pages load theirs from a CDN.
 
 //go:embed docs.html docs.css
@@ -22,39 +23,44 @@ var docFiles embed.FS
 
 const docsPolicy = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-func (a *api) registerDocs() error {
-	asJSON, err := a.huma.OpenAPI().MarshalJSON()
-	if err != nil {
-		return fmt.Errorf("http: openapi.json: %w", err)
-	}
-	asYAML, err := a.huma.OpenAPI().YAML()
-	if err != nil {
-		return fmt.Errorf("http: openapi.yaml: %w", err)
-	}
-	page, err := renderDocs(a.huma.OpenAPI())
-	if err != nil {
-		return fmt.Errorf("http: docs: %w", err)
-	}
-	style, err := docFiles.ReadFile("docs.css")
-	if err != nil {
-		return fmt.Errorf("http: docs: %w", err)
-	}
-	for _, f := range []struct {
-		path, contentType string
-		body              []byte
-	}{
-		{"/openapi.json", "application/openapi+json", asJSON}, {"/openapi.yaml", "application/openapi+yaml", asYAML},
-		{"/docs", "text/html; charset=utf-8", page}, {"/docs.css", "text/css; charset=utf-8", style},
-	} {
-		file := newWebFile(f.path, f.body)
-		file.contentType = f.contentType
-		a.get(f.path, func(w http.ResponseWriter, r *http.Request) {
+// registerDocs registers the description's files. They are made when one of them is first asked for: that takes longer than everything
+// else in New.
+func (a *api) registerDocs() {
+	files := sync.OnceValues(a.docs)
+	for _, path := range []string{"/openapi.json", "/openapi.yaml", "/docs", "/docs.css"} {
+		a.get(path, func(w http.ResponseWriter, r *http.Request) {
+			all, err := files()
+			if err != nil {
+				a.fail(w, r, err)
+				return
+			}
 			w.Header().Set("Content-Security-Policy", docsPolicy)
 			w.Header().Set("Referrer-Policy", "no-referrer")
-			file.write(w, r)
+			all[path].write(w, r)
 		})
 	}
-	return nil
+}
+
+// docs makes the description's files, by their paths.
+func (a *api) docs() (map[string]*webFile, error) {
+	all := map[string]*webFile{}
+	for _, f := range []struct {
+		path, contentType string
+		make              func() ([]byte, error)
+	}{
+		{"/openapi.json", "application/openapi+json", a.huma.OpenAPI().MarshalJSON},
+		{"/openapi.yaml", "application/openapi+yaml", a.huma.OpenAPI().YAML},
+		{"/docs", "text/html; charset=utf-8", func() ([]byte, error) { return renderDocs(a.huma.OpenAPI()) }},
+		{"/docs.css", "text/css; charset=utf-8", func() ([]byte, error) { return docFiles.ReadFile("docs.css") }},
+	} {
+		body, err := f.make()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f.path, err)
+		}
+		all[f.path] = newWebFile(f.path, body)
+		all[f.path].contentType = f.contentType
+	}
+	return all, nil
 }
 
 // docOperation is an operation as the page shows it.
@@ -78,7 +84,7 @@ func renderDocs(spec *huma.OpenAPI) ([]byte, error) {
 	}
 	var ops []docOperation
 	for path, item := range spec.Paths {
-		for _, op := range []*huma.Operation{item.Get, item.Post, item.Put, item.Delete} {
+		for _, op := range []*huma.Operation{item.Get, item.Post, item.Put, item.Patch, item.Delete} {
 			if op == nil {
 				continue
 			}

@@ -28,6 +28,7 @@ import (
 	"github.com/halley-im/halley/kit/token"
 	"github.com/halley-im/halley/logic/internal/apikey"
 	"github.com/halley-im/halley/logic/internal/auth"
+	"github.com/halley-im/halley/logic/internal/conversation"
 	"github.com/halley-im/halley/logic/internal/httpapi"
 	"github.com/halley-im/halley/logic/internal/push"
 	"github.com/halley-im/halley/logic/internal/room"
@@ -300,6 +301,11 @@ func newServer(t testing.TB, opts ...option) *server {
 	}
 	for _, o := range opts {
 		o(&cfg, &deps)
+	}
+	if deps.Chat == nil {
+		if deps.Chat, err = conversation.New(defaults[conversation.Config](t), conversation.Deps{Producer: s.kafka, Now: clock}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if s.handler, err = httpapi.New(cfg, deps); err != nil {
 		t.Fatal(err)

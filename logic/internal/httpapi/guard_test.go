@@ -20,11 +20,14 @@ import (
 	"github.com/halley-im/halley/logic/internal/httpapi"
 )
 
-// calls is one good call of each path, with the scopes that may make it.
-var calls = []struct {
+// pathCall is a call of a path, and the scopes that may make it besides admin.
+type pathCall struct {
 	method, path, body string
 	scopes             []string
-}{
+}
+
+// calls is one good call of each path, with the scopes that may make it.
+var calls = []pathCall{
 	{"POST", "/v1/push", `{"uids":["ann"],"text":"x"}`, []string{"push"}},
 	{"POST", "/v1/push/batch", `{"items":[{"uids":["ann"],"text":"x"}]}`, []string{"push"}},
 	{"POST", "/v1/tokens", `{"uid":"ann"}`, []string{"token"}},

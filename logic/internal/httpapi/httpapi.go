@@ -30,6 +30,7 @@ import (
 
 	"github.com/halley-im/halley/kit/token"
 	"github.com/halley-im/halley/logic/internal/apikey"
+	"github.com/halley-im/halley/logic/internal/conversation"
 	"github.com/halley-im/halley/logic/internal/goim"
 	"github.com/halley-im/halley/logic/internal/idempotency"
 	"github.com/halley-im/halley/logic/internal/limit"
@@ -90,6 +91,10 @@ type Deps struct {
 	Router  Router
 	// RouterTimeout bounds a call of router.
 	RouterTimeout time.Duration
+	// Chat takes what concerns conversations and people.
+	Chat *conversation.Service
+	// Limiter counts requests; nil: one of its own.
+	Limiter *limit.Limiter
 	// Redis holds limits and kept answers, below RedisPrefix; nil: none.
 	Redis       redis.UniversalClient
 	RedisPrefix string
@@ -180,7 +185,9 @@ func build(cfg Config, d Deps) (*api, error) {
 	if a.metrics, err = newMetrics(d.Metrics); err != nil {
 		return nil, err
 	}
-	a.limiter = limit.New(d.Redis, d.RedisPrefix, d.Metrics)
+	if a.limiter = d.Limiter; a.limiter == nil {
+		a.limiter = limit.New(d.Redis, d.RedisPrefix, d.Metrics)
+	}
 	if a.idem, err = idempotency.New(d.Redis, d.RedisPrefix, cfg.Idempotency, d.Metrics); err != nil {
 		return nil, err
 	}
@@ -198,6 +205,9 @@ func build(cfg Config, d Deps) (*api, error) {
 	a.registerSessions()
 	a.registerCluster()
 	a.registerDemo()
+	a.registerChat()
+	a.registerConversations()
+	a.registerUsers()
 	return a, nil
 }
 
@@ -256,9 +266,7 @@ Writes take an ` + "`Idempotency-Key`" + `. Times are milliseconds since 1970. E
 
 // handler puts the paths together, outermost first.
 func (a *api) handler() (http.Handler, error) {
-	if err := a.registerDocs(); err != nil {
-		return nil, err
-	}
+	a.registerDocs()
 	a.registerHealth()
 	// What no other pattern below /v1 takes: an unknown path, or a wrong method of a known one.
 	a.mux.HandleFunc("/v1/", a.notFound)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -70,11 +71,11 @@ func TestDocsPageIsComplete(t *testing.T) {
 		t.Fatal(err)
 	}
 	page := string(b)
-	for _, c := range calls {
+	for _, c := range append(slices.Clone(calls), chatCalls...) {
 		path, _, _ := strings.Cut(c.path, "?")
-		// The page has rooms and users of its own.
+		// The page has rooms, users, conversations and messages of its own.
 		for part := range strings.SplitSeq(strings.TrimPrefix(path, "/v1/"), "/") {
-			if part != "chat%3A%2F%2Flobby" && part != "ann" && !strings.Contains(page, part) {
+			if part != "chat%3A%2F%2Flobby" && part != "ann" && part != "bob" && part != "1" && !strings.Contains(part, "%2F") && !strings.Contains(page, part) {
 				t.Errorf("%s isn't there: %s", c.path, part)
 			}
 		}
@@ -82,6 +83,8 @@ func TestDocsPageIsComplete(t *testing.T) {
 	for _, code := range []*errcode.Code{
 		errcode.InvalidRequest, errcode.OpReserved, errcode.Unauthenticated, errcode.Forbidden, errcode.RoomReserved, errcode.UnknownMethod, errcode.NotFound,
 		errcode.MethodNotAllowed, errcode.IdempotencyBusy, errcode.TooLarge, errcode.IdempotencyReuse, errcode.RateLimited, errcode.Internal, errcode.Unavailable,
+		errcode.NotMember, errcode.AlreadyMember, errcode.TooManyMembers, errcode.Muted, errcode.Blocked, errcode.Conflict, errcode.TooLate, errcode.Recalled,
+		errcode.Dissolved, errcode.Unknown,
 	} {
 		retry := map[bool]string{true: "yes", false: "no"}[code.Retry]
 		row := regexp.MustCompile(fmt.Sprintf("(?m)^\\| `%s` \\| %d \\| .* \\| %s \\|$", code.Name, code.HTTP, retry))

@@ -32,6 +32,8 @@ type Push struct {
 	TTL   float64 `json:"ttl,omitempty" minimum:"0" maximum:"86400" doc:"Seconds that the push is worth delivering; left out: 30 in urgent, 60 in push, 600 in bulk."`
 	Speed uint32  `json:"speed,omitempty" doc:"With all: sessions a second over the whole cluster; left out: as fast as is good for the comets."`
 
+	Durable bool `json:"durable,omitempty" doc:"Write it into the users' inboxes, where it stays: with uids, and text or json, alone. Clients get it as message.stored of the conversation i/UID."`
+
 	Text   *string         `json:"text,omitempty" doc:"The body, as text. Of text, json and base64 at most one; none is an empty body."`
 	JSON   json.RawMessage `json:"json,omitempty" doc:"The body, as any JSON value; delivered as written here."`
 	Base64 *string         `json:"base64,omitempty" doc:"The body, as bytes in base64 (RFC 4648 section 4, padded)."`
@@ -92,6 +94,9 @@ func (a *api) registerPush() {
 }
 
 func (a *api) push(ctx context.Context, in *pushInput) (*pushOutput, error) {
+	if in.Body.Durable {
+		return a.durable(ctx, &in.Body)
+	}
 	c := callOf(ctx)
 	q, err := a.pushRequest(&in.Body, c, c.pushID(""))
 	if err != nil {
@@ -118,11 +123,7 @@ func (a *api) pushBatch(ctx context.Context, in *batchInput) (*batchOutput, erro
 	var retry *errcode.Error
 	fail := func(i int, err error) {
 		e := errcode.From(err)
-		text := e.Detail
-		if text == "" {
-			text = e.Code.Text
-		}
-		out.Body.Items[i] = PushOutcome{Error: &ItemError{Code: e.Code.Name, Message: text, Retry: e.Code.Retry, RetryAfterMS: e.RetryAfter.Milliseconds()}}
+		out.Body.Items[i] = PushOutcome{Error: itemError(e)}
 		out.Body.Failed++
 		if e.Code.Retry {
 			retry = e
@@ -164,6 +165,9 @@ func (a *api) pushRequest(p *Push, c *call, id string) (push.Request, error) {
 	q := push.Request{
 		Tenant: c.tenant, ID: id, UIDs: p.UIDs, Keys: p.Keys, Rooms: p.Rooms, All: p.All, ExcludeUIDs: p.ExcludeUIDs, ExcludeKeys: p.ExcludeKeys,
 		Op: int32(frame.OpApplication), TTL: time.Duration(p.TTL * float64(time.Second)), Speed: p.Speed,
+	}
+	if p.Durable {
+		return q, errcode.InvalidRequest.Errorf("durable: not in a batch")
 	}
 	if !p.All && len(p.UIDs)+len(p.Keys)+len(p.Rooms) == 0 {
 		return q, errcode.InvalidRequest.Errorf("targets: uids, keys, rooms or all")

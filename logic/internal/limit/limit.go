@@ -44,6 +44,8 @@ type Rate struct {
 	PerSecond float64
 	// Burst is the size of the bucket, at least 1; 0 means a second's worth.
 	Burst int
+	// Ahead is how many tokens a process takes at once, half the bucket at most; 0 means a hundredth of a second's worth.
+	Ahead int
 }
 
 func (r Rate) size() int {
@@ -115,7 +117,7 @@ func (l *Limiter) Allow(ctx context.Context, caller string, rate Rate) (wait tim
 		l.unchecked.Inc()
 		return 0, true
 	}
-	n := min(max(1, int(rate.PerSecond/100)), max(1, rate.size()/2))
+	n := min(max(1, rate.Ahead, int(rate.PerSecond/100)), max(1, rate.size()/2))
 	got, err := take.Run(ctx, l.rdb, []string{l.prefix + caller}, strconv.FormatFloat(1e6/rate.PerSecond, 'f', 6, 64), rate.size(), n).Int64Slice()
 	if err != nil || len(got) != 2 {
 		l.pausedUntil.Store(now.Add(redisPause).UnixNano())

@@ -30,8 +30,15 @@ func watchPresence(ctx context.Context, c *call, a *uidList) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	visible, err := c.s.d.Chat.Visible(ctx, c.tenant(), c.uid(), uids)
+	if err != nil {
+		return nil, err
+	}
 	var join []string
 	for _, uid := range uids {
+		if !visible[uid] {
+			continue
+		}
 		if r := name.PresenceRoom(uid); !c.in(r) {
 			join = append(join, r)
 		}
@@ -42,6 +49,12 @@ func watchPresence(ctx context.Context, c *call, a *uidList) (any, error) {
 	states, err := c.s.presenceOf(ctx, c.session().GetTenant(), uids)
 	if err != nil {
 		return nil, err
+	}
+	for i := range states.States {
+		if p := &states.States[i]; !visible[p.UID] {
+			// As one who was never there.
+			*p = presence{UID: p.UID}
+		}
 	}
 	if len(join) > 0 {
 		c.change().Join = join

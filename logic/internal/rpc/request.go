@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 
+	"github.com/halley-im/halley/logic/internal/conversation"
 	"github.com/halley-im/halley/proto/errcode"
 	"github.com/halley-im/halley/proto/frame"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
+	entry "github.com/halley-im/halley/store/conversation"
 )
 
 // call is one request of a session under way.
@@ -56,6 +58,48 @@ var methods = map[string]method{
 	"session.refresh":  {run: handle(refreshSession)},
 	"presence.watch":   {run: handle(watchPresence)},
 	"presence.unwatch": {run: handle(unwatchPresence)},
+
+	"message.send":     {run: proposes(entry.Message, send)},
+	"message.edit":     {run: proposes(entry.Edit, sayWhat)},
+	"message.recall":   {run: proposes(entry.Recall, nil)},
+	"message.react":    {run: proposes(entry.Reaction, react)},
+	"message.pin":      {run: proposes(entry.Pin, pin)},
+	"message.reactors": {reads: true, run: asks(reactors)},
+	"message.delete":   {run: handle(deleteMessage)},
+
+	"conversation.list":    {reads: true, run: asks(listConversations)},
+	"conversation.get":     {reads: true, run: asks(getConversation)},
+	"conversation.history": {reads: true, run: asks(history)},
+	"conversation.members": {reads: true, run: asks(conversationMembers)},
+	"conversation.pinned":  {reads: true, run: asks(pinned)},
+	"conversation.read":    {run: handle(readConversation)},
+	"conversation.set":     {run: handle(setConversation)},
+	"conversation.open":    {run: handle(openConversation)},
+	"typing":               {run: handle(typing)},
+	"sync":                 {reads: true, run: asks(sync)},
+	"sync.cursor":          {reads: true, run: asks(syncCursor)},
+
+	"group.create":   {run: handle(createGroup)},
+	"group.add":      {run: changesGroup(entry.Joined, whom)},
+	"group.remove":   {run: changesGroup(entry.Removed, whom)},
+	"group.leave":    {run: changesGroup(entry.Left, nil)},
+	"group.role":     {run: changesGroup(entry.RoleChanged, whichRole)},
+	"group.mute":     {run: changesGroup(entry.Muted, untilWhen)},
+	"group.info":     {run: changesGroup(entry.InfoChanged, whichInfo)},
+	"group.dissolve": {run: changesGroup(entry.Dissolved, nil)},
+	"group.ask":      {run: handle(askGroup)},
+	"group.answer":   {run: handle(answerGroup)},
+
+	"user.get":       {reads: true, run: asks(getUsers)},
+	"user.search":    {reads: true, run: asks(searchUsers)},
+	"user.update":    {run: asks(updateUser)},
+	"contact.list":   {reads: true, run: asks(listContacts)},
+	"contact.ask":    {run: contact(does(conversation.ContactAsk))},
+	"contact.answer": {run: contact(answers)},
+	"contact.remark": {run: contact(does(conversation.ContactRemark))},
+	"contact.remove": {run: contact(does(conversation.ContactRemove))},
+	"block.list":     {reads: true, run: asks(listBlocks)},
+	"block.set":      {run: handle(setBlock)},
 }
 
 func known(name string) bool {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/segmentio/kafka-go"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/halley-im/halley/kit/kittest"
 	"github.com/halley-im/halley/logic/internal/auth"
+	"github.com/halley-im/halley/logic/internal/conversation"
 	"github.com/halley-im/halley/logic/internal/push"
 	"github.com/halley-im/halley/logic/internal/rpc"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
@@ -483,7 +485,7 @@ func TestRequestsWrittenFromTheContractAreUnderstood(t *testing.T) {
 }
 
 func FuzzRequest(f *testing.F) {
-	r := newRig(f)
+	r := newChatRig(f, func(_ *conversation.Config, d *conversation.Deps) { d.Producer = nowhere{} })
 	r.router.OnMembers = func(*halleyv1.ListMembersRequest) (*halleyv1.ListMembersResponse, error) {
 		return &halleyv1.ListMembersResponse{}, nil
 	}
@@ -496,6 +498,9 @@ func FuzzRequest(f *testing.F) {
 	} {
 		f.Add(int32(100), []byte(s))
 		f.Add(int32(12), []byte(s))
+	}
+	for _, m := range everyMethod() {
+		f.Add(int32(100), []byte(contract(f, m)))
 	}
 	f.Fuzz(func(t *testing.T, op int32, b []byte) {
 		q := member("ann", "public://a")
@@ -515,6 +520,11 @@ func FuzzRequest(f *testing.F) {
 		}
 	})
 }
+
+// nowhere takes every record.
+type nowhere struct{}
+
+func (nowhere) Produce(context.Context, ...kafka.Message) error { return nil }
 
 func BenchmarkRoomSend(b *testing.B) {
 	r := newRig(b, func(_ *rpc.Config, d *rpc.Deps) { d.Push = nobody{} })

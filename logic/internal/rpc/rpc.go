@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/halley-im/halley/logic/internal/auth"
+	"github.com/halley-im/halley/logic/internal/conversation"
 	"github.com/halley-im/halley/logic/internal/push"
 	"github.com/halley-im/halley/logic/internal/room"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
@@ -109,6 +110,8 @@ type Deps struct {
 	Revoked  Revocations
 	Rooms    *room.Service
 	Push     Pusher
+	// Chat takes what concerns conversations and people.
+	Chat *conversation.Service
 	// Producer writes clients' frames to the topic for the host's backend.
 	Producer Producer
 	// TrustGoim lets goim's unsigned tokens in.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/halley-im/halley/kit/token"
 	"github.com/halley-im/halley/logic/internal/auth"
+	"github.com/halley-im/halley/logic/internal/conversation"
 	"github.com/halley-im/halley/logic/internal/fake"
 	"github.com/halley-im/halley/logic/internal/push"
 	"github.com/halley-im/halley/logic/internal/room"
@@ -63,7 +64,7 @@ func newRig(t testing.TB, change ...func(*rpc.Config, *rpc.Deps)) *rig {
 		t.Fatal(err)
 	}
 	pusher, err := push.New(push.Config{
-		UrgentTTL: time.Second, NormalTTL: time.Second, BulkTTL: time.Second, MaxTTL: time.Second, MaxBodyBytes: 1 << 20, MaxTargets: 100, RecordTargets: 100,
+		UrgentTTL: time.Second, NormalTTL: time.Second, BulkTTL: time.Second, MaxTTL: 10 * time.Second, MaxBodyBytes: 1 << 20, MaxTargets: 100, RecordTargets: 100,
 		Timeout: time.Second, RetryAfter: time.Second,
 	}, push.Deps{Producer: r.kafka, Now: clock})
 	if err != nil {
@@ -81,6 +82,11 @@ func newRig(t testing.TB, change ...func(*rpc.Config, *rpc.Deps)) *rig {
 	}
 	for _, c := range change {
 		c(&cfg, &deps)
+	}
+	if deps.Chat == nil {
+		if deps.Chat, err = conversation.New(chatConfig(t), conversation.Deps{Producer: r.kafka}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if r.Server, err = rpc.New(cfg, deps); err != nil {
 		t.Fatal(err)

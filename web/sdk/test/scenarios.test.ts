@@ -21,7 +21,7 @@ const files = readdirSync(folder).filter((name) => name.endsWith(".json"));
 describe("scenario", () => {
   for (const file of files) {
     const scenario = JSON.parse(readFileSync(new URL(file, folder), "utf8")) as Scenario;
-    it(`${file}: ${scenario.name}`, async () => {
+    it.concurrent(`${file}: ${scenario.name}`, async () => {
       const run = new Run(scenario);
       try {
         await run.all();
@@ -128,6 +128,7 @@ class Run {
     else if ("edit" in step) this.#vars.set(step.as, this.#chat.edit(step.edit.conversation, step.edit.seq, step.edit.body).id);
     else if ("change" in step) this.#vars.set(step.as, this.#chat.change(step.change.method, step.change.params).id);
     else if ("read" in step) this.#chat.read(step.read);
+    else if ("open" in step) this.#chat.open(step.open);
     else if ("reload" in step) {
       await this.#chat.close();
       this.#start();
@@ -147,6 +148,14 @@ class Run {
         () => (this.#match(step.conversation, now()) ? true : undefined),
         () => `the conversation is ${JSON.stringify(now())}`,
       );
+    } else if ("settings" in step) {
+      for (const [kind, want] of Object.entries(step.settings)) {
+        const now = () => Object.fromEntries(this.#chat.changes(kind)) as Json;
+        await this.#server.until(
+          () => (this.#match(want as Json, now()) ? true : undefined),
+          () => `${kind} is ${JSON.stringify(now())}`,
+        );
+      }
     } else if ("gone" in step) {
       await this.#server.until(
         () => (this.#chat.conversation(step.gone) ? undefined : true),

@@ -341,6 +341,8 @@ describe("the page for operators", () => {
     await admin.getByRole("heading", { name: "Operated on" }).waitFor();
     await admin.getByText("owner").waitFor();
     await picture(admin, "admin-group");
+    await admin.getByRole("button", { name: "‹ Groups" }).click();
+    await admin.locator(".item-head").filter({ hasText: "Operated on" }).click();
     await admin.getByRole("button", { name: "Dissolve" }).click();
     await admin.getByRole("button", { name: "Yes, do it" }).click();
     await lea.getByText("This group was dissolved.").waitFor();

@@ -295,12 +295,18 @@ type Request struct {
 	//	*Request_MessageRecall
 	//	*Request_MessageReact
 	//	*Request_MessagePin
+	//	*Request_MessageReactors
+	//	*Request_MessageDelete
 	//	*Request_ConversationList
 	//	*Request_ConversationHistory
 	//	*Request_ConversationMembers
 	//	*Request_ConversationRead
 	//	*Request_Sync
 	//	*Request_SyncCursor
+	//	*Request_ConversationGet
+	//	*Request_ConversationSet
+	//	*Request_ConversationPinned
+	//	*Request_ConversationOpen
 	//	*Request_GroupCreate
 	//	*Request_GroupAdd
 	//	*Request_GroupRemove
@@ -309,6 +315,19 @@ type Request struct {
 	//	*Request_GroupMute
 	//	*Request_GroupInfo
 	//	*Request_GroupDissolve
+	//	*Request_GroupAsk
+	//	*Request_GroupAnswer
+	//	*Request_Typing
+	//	*Request_UserGet
+	//	*Request_UserSearch
+	//	*Request_UserUpdate
+	//	*Request_ContactList
+	//	*Request_ContactAsk
+	//	*Request_ContactAnswer
+	//	*Request_ContactRemark
+	//	*Request_ContactRemove
+	//	*Request_BlockList
+	//	*Request_BlockSet
 	Method        isRequest_Method `protobuf_oneof:"method"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -459,6 +478,24 @@ func (x *Request) GetMessagePin() *MessagePin {
 	return nil
 }
 
+func (x *Request) GetMessageReactors() *MessageReactors {
+	if x != nil {
+		if x, ok := x.Method.(*Request_MessageReactors); ok {
+			return x.MessageReactors
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetMessageDelete() *MessageDelete {
+	if x != nil {
+		if x, ok := x.Method.(*Request_MessageDelete); ok {
+			return x.MessageDelete
+		}
+	}
+	return nil
+}
+
 func (x *Request) GetConversationList() *ConversationList {
 	if x != nil {
 		if x, ok := x.Method.(*Request_ConversationList); ok {
@@ -508,6 +545,42 @@ func (x *Request) GetSyncCursor() *SyncCursor {
 	if x != nil {
 		if x, ok := x.Method.(*Request_SyncCursor); ok {
 			return x.SyncCursor
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetConversationGet() *ConversationGet {
+	if x != nil {
+		if x, ok := x.Method.(*Request_ConversationGet); ok {
+			return x.ConversationGet
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetConversationSet() *ConversationSet {
+	if x != nil {
+		if x, ok := x.Method.(*Request_ConversationSet); ok {
+			return x.ConversationSet
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetConversationPinned() *ConversationPinned {
+	if x != nil {
+		if x, ok := x.Method.(*Request_ConversationPinned); ok {
+			return x.ConversationPinned
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetConversationOpen() *ConversationOpen {
+	if x != nil {
+		if x, ok := x.Method.(*Request_ConversationOpen); ok {
+			return x.ConversationOpen
 		}
 	}
 	return nil
@@ -585,6 +658,123 @@ func (x *Request) GetGroupDissolve() *GroupDissolve {
 	return nil
 }
 
+func (x *Request) GetGroupAsk() *GroupAsk {
+	if x != nil {
+		if x, ok := x.Method.(*Request_GroupAsk); ok {
+			return x.GroupAsk
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetGroupAnswer() *GroupAnswer {
+	if x != nil {
+		if x, ok := x.Method.(*Request_GroupAnswer); ok {
+			return x.GroupAnswer
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetTyping() *Typing {
+	if x != nil {
+		if x, ok := x.Method.(*Request_Typing); ok {
+			return x.Typing
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetUserGet() *UserGet {
+	if x != nil {
+		if x, ok := x.Method.(*Request_UserGet); ok {
+			return x.UserGet
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetUserSearch() *UserSearch {
+	if x != nil {
+		if x, ok := x.Method.(*Request_UserSearch); ok {
+			return x.UserSearch
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetUserUpdate() *UserUpdate {
+	if x != nil {
+		if x, ok := x.Method.(*Request_UserUpdate); ok {
+			return x.UserUpdate
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetContactList() *ContactList {
+	if x != nil {
+		if x, ok := x.Method.(*Request_ContactList); ok {
+			return x.ContactList
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetContactAsk() *ContactAsk {
+	if x != nil {
+		if x, ok := x.Method.(*Request_ContactAsk); ok {
+			return x.ContactAsk
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetContactAnswer() *ContactAnswer {
+	if x != nil {
+		if x, ok := x.Method.(*Request_ContactAnswer); ok {
+			return x.ContactAnswer
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetContactRemark() *ContactRemark {
+	if x != nil {
+		if x, ok := x.Method.(*Request_ContactRemark); ok {
+			return x.ContactRemark
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetContactRemove() *ContactRemove {
+	if x != nil {
+		if x, ok := x.Method.(*Request_ContactRemove); ok {
+			return x.ContactRemove
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetBlockList() *BlockList {
+	if x != nil {
+		if x, ok := x.Method.(*Request_BlockList); ok {
+			return x.BlockList
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetBlockSet() *BlockSet {
+	if x != nil {
+		if x, ok := x.Method.(*Request_BlockSet); ok {
+			return x.BlockSet
+		}
+	}
+	return nil
+}
+
 type isRequest_Method interface {
 	isRequest_Method()
 }
@@ -637,6 +827,14 @@ type Request_MessagePin struct {
 	MessagePin *MessagePin `protobuf:"bytes,24,opt,name=message_pin,json=message.pin,proto3,oneof"`
 }
 
+type Request_MessageReactors struct {
+	MessageReactors *MessageReactors `protobuf:"bytes,25,opt,name=message_reactors,json=message.reactors,proto3,oneof"`
+}
+
+type Request_MessageDelete struct {
+	MessageDelete *MessageDelete `protobuf:"bytes,26,opt,name=message_delete,json=message.delete,proto3,oneof"`
+}
+
 type Request_ConversationList struct {
 	ConversationList *ConversationList `protobuf:"bytes,30,opt,name=conversation_list,json=conversation.list,proto3,oneof"`
 }
@@ -659,6 +857,22 @@ type Request_Sync struct {
 
 type Request_SyncCursor struct {
 	SyncCursor *SyncCursor `protobuf:"bytes,35,opt,name=sync_cursor,json=sync.cursor,proto3,oneof"`
+}
+
+type Request_ConversationGet struct {
+	ConversationGet *ConversationGet `protobuf:"bytes,36,opt,name=conversation_get,json=conversation.get,proto3,oneof"`
+}
+
+type Request_ConversationSet struct {
+	ConversationSet *ConversationSet `protobuf:"bytes,37,opt,name=conversation_set,json=conversation.set,proto3,oneof"`
+}
+
+type Request_ConversationPinned struct {
+	ConversationPinned *ConversationPinned `protobuf:"bytes,38,opt,name=conversation_pinned,json=conversation.pinned,proto3,oneof"`
+}
+
+type Request_ConversationOpen struct {
+	ConversationOpen *ConversationOpen `protobuf:"bytes,39,opt,name=conversation_open,json=conversation.open,proto3,oneof"`
 }
 
 type Request_GroupCreate struct {
@@ -693,6 +907,58 @@ type Request_GroupDissolve struct {
 	GroupDissolve *GroupDissolve `protobuf:"bytes,47,opt,name=group_dissolve,json=group.dissolve,proto3,oneof"`
 }
 
+type Request_GroupAsk struct {
+	GroupAsk *GroupAsk `protobuf:"bytes,48,opt,name=group_ask,json=group.ask,proto3,oneof"`
+}
+
+type Request_GroupAnswer struct {
+	GroupAnswer *GroupAnswer `protobuf:"bytes,49,opt,name=group_answer,json=group.answer,proto3,oneof"`
+}
+
+type Request_Typing struct {
+	Typing *Typing `protobuf:"bytes,50,opt,name=typing,proto3,oneof"`
+}
+
+type Request_UserGet struct {
+	UserGet *UserGet `protobuf:"bytes,60,opt,name=user_get,json=user.get,proto3,oneof"`
+}
+
+type Request_UserSearch struct {
+	UserSearch *UserSearch `protobuf:"bytes,61,opt,name=user_search,json=user.search,proto3,oneof"`
+}
+
+type Request_UserUpdate struct {
+	UserUpdate *UserUpdate `protobuf:"bytes,62,opt,name=user_update,json=user.update,proto3,oneof"`
+}
+
+type Request_ContactList struct {
+	ContactList *ContactList `protobuf:"bytes,63,opt,name=contact_list,json=contact.list,proto3,oneof"`
+}
+
+type Request_ContactAsk struct {
+	ContactAsk *ContactAsk `protobuf:"bytes,64,opt,name=contact_ask,json=contact.ask,proto3,oneof"`
+}
+
+type Request_ContactAnswer struct {
+	ContactAnswer *ContactAnswer `protobuf:"bytes,65,opt,name=contact_answer,json=contact.answer,proto3,oneof"`
+}
+
+type Request_ContactRemark struct {
+	ContactRemark *ContactRemark `protobuf:"bytes,66,opt,name=contact_remark,json=contact.remark,proto3,oneof"`
+}
+
+type Request_ContactRemove struct {
+	ContactRemove *ContactRemove `protobuf:"bytes,67,opt,name=contact_remove,json=contact.remove,proto3,oneof"`
+}
+
+type Request_BlockList struct {
+	BlockList *BlockList `protobuf:"bytes,68,opt,name=block_list,json=block.list,proto3,oneof"`
+}
+
+type Request_BlockSet struct {
+	BlockSet *BlockSet `protobuf:"bytes,69,opt,name=block_set,json=block.set,proto3,oneof"`
+}
+
 func (*Request_RoomJoin) isRequest_Method() {}
 
 func (*Request_RoomLeave) isRequest_Method() {}
@@ -717,6 +983,10 @@ func (*Request_MessageReact) isRequest_Method() {}
 
 func (*Request_MessagePin) isRequest_Method() {}
 
+func (*Request_MessageReactors) isRequest_Method() {}
+
+func (*Request_MessageDelete) isRequest_Method() {}
+
 func (*Request_ConversationList) isRequest_Method() {}
 
 func (*Request_ConversationHistory) isRequest_Method() {}
@@ -728,6 +998,14 @@ func (*Request_ConversationRead) isRequest_Method() {}
 func (*Request_Sync) isRequest_Method() {}
 
 func (*Request_SyncCursor) isRequest_Method() {}
+
+func (*Request_ConversationGet) isRequest_Method() {}
+
+func (*Request_ConversationSet) isRequest_Method() {}
+
+func (*Request_ConversationPinned) isRequest_Method() {}
+
+func (*Request_ConversationOpen) isRequest_Method() {}
 
 func (*Request_GroupCreate) isRequest_Method() {}
 
@@ -744,6 +1022,32 @@ func (*Request_GroupMute) isRequest_Method() {}
 func (*Request_GroupInfo) isRequest_Method() {}
 
 func (*Request_GroupDissolve) isRequest_Method() {}
+
+func (*Request_GroupAsk) isRequest_Method() {}
+
+func (*Request_GroupAnswer) isRequest_Method() {}
+
+func (*Request_Typing) isRequest_Method() {}
+
+func (*Request_UserGet) isRequest_Method() {}
+
+func (*Request_UserSearch) isRequest_Method() {}
+
+func (*Request_UserUpdate) isRequest_Method() {}
+
+func (*Request_ContactList) isRequest_Method() {}
+
+func (*Request_ContactAsk) isRequest_Method() {}
+
+func (*Request_ContactAnswer) isRequest_Method() {}
+
+func (*Request_ContactRemark) isRequest_Method() {}
+
+func (*Request_ContactRemove) isRequest_Method() {}
+
+func (*Request_BlockList) isRequest_Method() {}
+
+func (*Request_BlockSet) isRequest_Method() {}
 
 // Reply is the body of op 101; its frame carries its request's seq.
 type Reply struct {
@@ -763,12 +1067,18 @@ type Reply struct {
 	//	*Reply_MessageRecall
 	//	*Reply_MessageReact
 	//	*Reply_MessagePin
+	//	*Reply_MessageReactors
+	//	*Reply_MessageDelete
 	//	*Reply_ConversationList
 	//	*Reply_ConversationHistory
 	//	*Reply_ConversationMembers
 	//	*Reply_ConversationRead
 	//	*Reply_Sync
 	//	*Reply_SyncCursor
+	//	*Reply_ConversationGet
+	//	*Reply_ConversationSet
+	//	*Reply_ConversationPinned
+	//	*Reply_ConversationOpen
 	//	*Reply_GroupCreate
 	//	*Reply_GroupAdd
 	//	*Reply_GroupRemove
@@ -777,6 +1087,19 @@ type Reply struct {
 	//	*Reply_GroupMute
 	//	*Reply_GroupInfo
 	//	*Reply_GroupDissolve
+	//	*Reply_GroupAsk
+	//	*Reply_GroupAnswer
+	//	*Reply_Typing
+	//	*Reply_UserGet
+	//	*Reply_UserSearch
+	//	*Reply_UserUpdate
+	//	*Reply_ContactList
+	//	*Reply_ContactAsk
+	//	*Reply_ContactAnswer
+	//	*Reply_ContactRemark
+	//	*Reply_ContactRemove
+	//	*Reply_BlockList
+	//	*Reply_BlockSet
 	Result        isReply_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -936,6 +1259,24 @@ func (x *Reply) GetMessagePin() *Accepted {
 	return nil
 }
 
+func (x *Reply) GetMessageReactors() *UidPage {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_MessageReactors); ok {
+			return x.MessageReactors
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetMessageDelete() *Accepted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_MessageDelete); ok {
+			return x.MessageDelete
+		}
+	}
+	return nil
+}
+
 func (x *Reply) GetConversationList() *ConversationPage {
 	if x != nil {
 		if x, ok := x.Result.(*Reply_ConversationList); ok {
@@ -985,6 +1326,42 @@ func (x *Reply) GetSyncCursor() *SyncCursorNow {
 	if x != nil {
 		if x, ok := x.Result.(*Reply_SyncCursor); ok {
 			return x.SyncCursor
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetConversationGet() *Conversation {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_ConversationGet); ok {
+			return x.ConversationGet
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetConversationSet() *Accepted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_ConversationSet); ok {
+			return x.ConversationSet
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetConversationPinned() *EntryPage {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_ConversationPinned); ok {
+			return x.ConversationPinned
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetConversationOpen() *ConversationOpened {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_ConversationOpen); ok {
+			return x.ConversationOpen
 		}
 	}
 	return nil
@@ -1062,6 +1439,123 @@ func (x *Reply) GetGroupDissolve() *Accepted {
 	return nil
 }
 
+func (x *Reply) GetGroupAsk() *Accepted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_GroupAsk); ok {
+			return x.GroupAsk
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetGroupAnswer() *Accepted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_GroupAnswer); ok {
+			return x.GroupAnswer
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetTyping() *TypingTold {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_Typing); ok {
+			return x.Typing
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetUserGet() *UserList {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_UserGet); ok {
+			return x.UserGet
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetUserSearch() *UserList {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_UserSearch); ok {
+			return x.UserSearch
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetUserUpdate() *User {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_UserUpdate); ok {
+			return x.UserUpdate
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetContactList() *ContactPage {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_ContactList); ok {
+			return x.ContactList
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetContactAsk() *Accepted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_ContactAsk); ok {
+			return x.ContactAsk
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetContactAnswer() *Accepted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_ContactAnswer); ok {
+			return x.ContactAnswer
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetContactRemark() *Accepted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_ContactRemark); ok {
+			return x.ContactRemark
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetContactRemove() *Accepted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_ContactRemove); ok {
+			return x.ContactRemove
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetBlockList() *UidPage {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_BlockList); ok {
+			return x.BlockList
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetBlockSet() *Accepted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_BlockSet); ok {
+			return x.BlockSet
+		}
+	}
+	return nil
+}
+
 type isReply_Result interface {
 	isReply_Result()
 }
@@ -1118,6 +1612,14 @@ type Reply_MessagePin struct {
 	MessagePin *Accepted `protobuf:"bytes,24,opt,name=message_pin,json=message.pin,proto3,oneof"`
 }
 
+type Reply_MessageReactors struct {
+	MessageReactors *UidPage `protobuf:"bytes,25,opt,name=message_reactors,json=message.reactors,proto3,oneof"`
+}
+
+type Reply_MessageDelete struct {
+	MessageDelete *Accepted `protobuf:"bytes,26,opt,name=message_delete,json=message.delete,proto3,oneof"`
+}
+
 type Reply_ConversationList struct {
 	ConversationList *ConversationPage `protobuf:"bytes,30,opt,name=conversation_list,json=conversation.list,proto3,oneof"`
 }
@@ -1140,6 +1642,22 @@ type Reply_Sync struct {
 
 type Reply_SyncCursor struct {
 	SyncCursor *SyncCursorNow `protobuf:"bytes,35,opt,name=sync_cursor,json=sync.cursor,proto3,oneof"`
+}
+
+type Reply_ConversationGet struct {
+	ConversationGet *Conversation `protobuf:"bytes,36,opt,name=conversation_get,json=conversation.get,proto3,oneof"`
+}
+
+type Reply_ConversationSet struct {
+	ConversationSet *Accepted `protobuf:"bytes,37,opt,name=conversation_set,json=conversation.set,proto3,oneof"`
+}
+
+type Reply_ConversationPinned struct {
+	ConversationPinned *EntryPage `protobuf:"bytes,38,opt,name=conversation_pinned,json=conversation.pinned,proto3,oneof"`
+}
+
+type Reply_ConversationOpen struct {
+	ConversationOpen *ConversationOpened `protobuf:"bytes,39,opt,name=conversation_open,json=conversation.open,proto3,oneof"`
 }
 
 type Reply_GroupCreate struct {
@@ -1174,6 +1692,58 @@ type Reply_GroupDissolve struct {
 	GroupDissolve *Accepted `protobuf:"bytes,47,opt,name=group_dissolve,json=group.dissolve,proto3,oneof"`
 }
 
+type Reply_GroupAsk struct {
+	GroupAsk *Accepted `protobuf:"bytes,48,opt,name=group_ask,json=group.ask,proto3,oneof"`
+}
+
+type Reply_GroupAnswer struct {
+	GroupAnswer *Accepted `protobuf:"bytes,49,opt,name=group_answer,json=group.answer,proto3,oneof"`
+}
+
+type Reply_Typing struct {
+	Typing *TypingTold `protobuf:"bytes,50,opt,name=typing,proto3,oneof"`
+}
+
+type Reply_UserGet struct {
+	UserGet *UserList `protobuf:"bytes,60,opt,name=user_get,json=user.get,proto3,oneof"`
+}
+
+type Reply_UserSearch struct {
+	UserSearch *UserList `protobuf:"bytes,61,opt,name=user_search,json=user.search,proto3,oneof"`
+}
+
+type Reply_UserUpdate struct {
+	UserUpdate *User `protobuf:"bytes,62,opt,name=user_update,json=user.update,proto3,oneof"`
+}
+
+type Reply_ContactList struct {
+	ContactList *ContactPage `protobuf:"bytes,63,opt,name=contact_list,json=contact.list,proto3,oneof"`
+}
+
+type Reply_ContactAsk struct {
+	ContactAsk *Accepted `protobuf:"bytes,64,opt,name=contact_ask,json=contact.ask,proto3,oneof"`
+}
+
+type Reply_ContactAnswer struct {
+	ContactAnswer *Accepted `protobuf:"bytes,65,opt,name=contact_answer,json=contact.answer,proto3,oneof"`
+}
+
+type Reply_ContactRemark struct {
+	ContactRemark *Accepted `protobuf:"bytes,66,opt,name=contact_remark,json=contact.remark,proto3,oneof"`
+}
+
+type Reply_ContactRemove struct {
+	ContactRemove *Accepted `protobuf:"bytes,67,opt,name=contact_remove,json=contact.remove,proto3,oneof"`
+}
+
+type Reply_BlockList struct {
+	BlockList *UidPage `protobuf:"bytes,68,opt,name=block_list,json=block.list,proto3,oneof"`
+}
+
+type Reply_BlockSet struct {
+	BlockSet *Accepted `protobuf:"bytes,69,opt,name=block_set,json=block.set,proto3,oneof"`
+}
+
 func (*Reply_Error) isReply_Result() {}
 
 func (*Reply_RoomJoin) isReply_Result() {}
@@ -1200,6 +1770,10 @@ func (*Reply_MessageReact) isReply_Result() {}
 
 func (*Reply_MessagePin) isReply_Result() {}
 
+func (*Reply_MessageReactors) isReply_Result() {}
+
+func (*Reply_MessageDelete) isReply_Result() {}
+
 func (*Reply_ConversationList) isReply_Result() {}
 
 func (*Reply_ConversationHistory) isReply_Result() {}
@@ -1211,6 +1785,14 @@ func (*Reply_ConversationRead) isReply_Result() {}
 func (*Reply_Sync) isReply_Result() {}
 
 func (*Reply_SyncCursor) isReply_Result() {}
+
+func (*Reply_ConversationGet) isReply_Result() {}
+
+func (*Reply_ConversationSet) isReply_Result() {}
+
+func (*Reply_ConversationPinned) isReply_Result() {}
+
+func (*Reply_ConversationOpen) isReply_Result() {}
 
 func (*Reply_GroupCreate) isReply_Result() {}
 
@@ -1227,6 +1809,32 @@ func (*Reply_GroupMute) isReply_Result() {}
 func (*Reply_GroupInfo) isReply_Result() {}
 
 func (*Reply_GroupDissolve) isReply_Result() {}
+
+func (*Reply_GroupAsk) isReply_Result() {}
+
+func (*Reply_GroupAnswer) isReply_Result() {}
+
+func (*Reply_Typing) isReply_Result() {}
+
+func (*Reply_UserGet) isReply_Result() {}
+
+func (*Reply_UserSearch) isReply_Result() {}
+
+func (*Reply_UserUpdate) isReply_Result() {}
+
+func (*Reply_ContactList) isReply_Result() {}
+
+func (*Reply_ContactAsk) isReply_Result() {}
+
+func (*Reply_ContactAnswer) isReply_Result() {}
+
+func (*Reply_ContactRemark) isReply_Result() {}
+
+func (*Reply_ContactRemove) isReply_Result() {}
+
+func (*Reply_BlockList) isReply_Result() {}
+
+func (*Reply_BlockSet) isReply_Result() {}
 
 // RoomJoin puts the session into a room. Joining twice is harmless.
 type RoomJoin struct {
@@ -2002,6 +2610,7 @@ type Event struct {
 	//	*Event_Entry
 	//	*Event_MessageRejected
 	//	*Event_UserChange
+	//	*Event_Typing
 	//	*Event_Marker
 	Event         isEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
@@ -2144,6 +2753,15 @@ func (x *Event) GetUserChange() *UserChanged {
 	return nil
 }
 
+func (x *Event) GetTyping() *TypingEvent {
+	if x != nil {
+		if x, ok := x.Event.(*Event_Typing); ok {
+			return x.Typing
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetMarker() *MemberMarker {
 	if x != nil {
 		if x, ok := x.Event.(*Event_Marker); ok {
@@ -2201,6 +2819,10 @@ type Event_UserChange struct {
 	UserChange *UserChanged `protobuf:"bytes,23,opt,name=user_change,json=user.change,proto3,oneof"`
 }
 
+type Event_Typing struct {
+	Typing *TypingEvent `protobuf:"bytes,24,opt,name=typing,proto3,oneof"`
+}
+
 type Event_Marker struct {
 	Marker *MemberMarker `protobuf:"bytes,25,opt,name=marker,proto3,oneof"`
 }
@@ -2226,6 +2848,8 @@ func (*Event_Entry) isEvent_Event() {}
 func (*Event_MessageRejected) isEvent_Event() {}
 
 func (*Event_UserChange) isEvent_Event() {}
+
+func (*Event_Typing) isEvent_Event() {}
 
 func (*Event_Marker) isEvent_Event() {}
 
@@ -3974,6 +4598,600 @@ func (x *ConversationRead) GetDeliveredSeq() float64 {
 	return 0
 }
 
+// ConversationGet asks for one of the asker's conversations.
+type ConversationGet struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conversation  string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConversationGet) Reset() {
+	*x = ConversationGet{}
+	mi := &file_halley_v1_client_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConversationGet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConversationGet) ProtoMessage() {}
+
+func (x *ConversationGet) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConversationGet.ProtoReflect.Descriptor instead.
+func (*ConversationGet) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *ConversationGet) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+// ConversationSet changes what concerns the asker alone; each field that is given becomes a user change of that kind: mute
+// {"on": bool}, pin {"on": bool}, hide {"on": bool}, draft {"text": string}, clear {"seq": number}.
+type ConversationSet struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Conversation string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	Mute         *bool                  `protobuf:"varint,2,opt,name=mute,proto3,oneof" json:"mute,omitempty"`
+	Pin          *bool                  `protobuf:"varint,3,opt,name=pin,proto3,oneof" json:"pin,omitempty"`
+	// Off the list until its next message; what hides it is the client.
+	Hide *bool `protobuf:"varint,4,opt,name=hide,proto3,oneof" json:"hide,omitempty"`
+	// At most 4,096 bytes; empty: none.
+	Draft *string `protobuf:"bytes,5,opt,name=draft,proto3,oneof" json:"draft,omitempty"`
+	// The asker wants to see nothing up to this seq any more, on all his devices.
+	Clear         *float64 `protobuf:"fixed64,6,opt,name=clear,proto3,oneof" json:"clear,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConversationSet) Reset() {
+	*x = ConversationSet{}
+	mi := &file_halley_v1_client_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConversationSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConversationSet) ProtoMessage() {}
+
+func (x *ConversationSet) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConversationSet.ProtoReflect.Descriptor instead.
+func (*ConversationSet) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *ConversationSet) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *ConversationSet) GetMute() bool {
+	if x != nil && x.Mute != nil {
+		return *x.Mute
+	}
+	return false
+}
+
+func (x *ConversationSet) GetPin() bool {
+	if x != nil && x.Pin != nil {
+		return *x.Pin
+	}
+	return false
+}
+
+func (x *ConversationSet) GetHide() bool {
+	if x != nil && x.Hide != nil {
+		return *x.Hide
+	}
+	return false
+}
+
+func (x *ConversationSet) GetDraft() string {
+	if x != nil && x.Draft != nil {
+		return *x.Draft
+	}
+	return ""
+}
+
+func (x *ConversationSet) GetClear() float64 {
+	if x != nil && x.Clear != nil {
+		return *x.Clear
+	}
+	return 0
+}
+
+// ConversationPinned asks for the messages on the board, at most 200, in the order of seq.
+type ConversationPinned struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conversation  string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConversationPinned) Reset() {
+	*x = ConversationPinned{}
+	mi := &file_halley_v1_client_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConversationPinned) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConversationPinned) ProtoMessage() {}
+
+func (x *ConversationPinned) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConversationPinned.ProtoReflect.Descriptor instead.
+func (*ConversationPinned) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *ConversationPinned) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+// ConversationOpen says which group this session has open, and no other: typing events and read markers of a group go to those who
+// have it open. Empty: none. Those of direct conversations come by themselves.
+type ConversationOpen struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conversation  string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConversationOpen) Reset() {
+	*x = ConversationOpen{}
+	mi := &file_halley_v1_client_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConversationOpen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConversationOpen) ProtoMessage() {}
+
+func (x *ConversationOpen) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConversationOpen.ProtoReflect.Descriptor instead.
+func (*ConversationOpen) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *ConversationOpen) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+type ConversationOpened struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConversationOpened) Reset() {
+	*x = ConversationOpened{}
+	mi := &file_halley_v1_client_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConversationOpened) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConversationOpened) ProtoMessage() {}
+
+func (x *ConversationOpened) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConversationOpened.ProtoReflect.Descriptor instead.
+func (*ConversationOpened) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{48}
+}
+
+// MessageDelete hides a message from the asker alone, on all his devices: user change delete, object CONVERSATION/SEQ.
+type MessageDelete struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conversation  string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	Seq           float64                `protobuf:"fixed64,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MessageDelete) Reset() {
+	*x = MessageDelete{}
+	mi := &file_halley_v1_client_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MessageDelete) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MessageDelete) ProtoMessage() {}
+
+func (x *MessageDelete) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MessageDelete.ProtoReflect.Descriptor instead.
+func (*MessageDelete) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *MessageDelete) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *MessageDelete) GetSeq() float64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+// MessageReactors lists who gave a reaction, in the order of their uids, in pages.
+type MessageReactors struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Conversation string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	Seq          float64                `protobuf:"fixed64,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	Reaction     string                 `protobuf:"bytes,3,opt,name=reaction,proto3" json:"reaction,omitempty"`
+	Cursor       string                 `protobuf:"bytes,4,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// 1 to 200; 0 means 100.
+	Limit         uint32 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MessageReactors) Reset() {
+	*x = MessageReactors{}
+	mi := &file_halley_v1_client_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MessageReactors) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MessageReactors) ProtoMessage() {}
+
+func (x *MessageReactors) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MessageReactors.ProtoReflect.Descriptor instead.
+func (*MessageReactors) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *MessageReactors) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *MessageReactors) GetSeq() float64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *MessageReactors) GetReaction() string {
+	if x != nil {
+		return x.Reaction
+	}
+	return ""
+}
+
+func (x *MessageReactors) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *MessageReactors) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type UidPage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uids          []string               `protobuf:"bytes,1,rep,name=uids,proto3" json:"uids,omitempty"`
+	Next          string                 `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UidPage) Reset() {
+	*x = UidPage{}
+	mi := &file_halley_v1_client_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UidPage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UidPage) ProtoMessage() {}
+
+func (x *UidPage) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UidPage.ProtoReflect.Descriptor instead.
+func (*UidPage) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *UidPage) GetUids() []string {
+	if x != nil {
+		return x.Uids
+	}
+	return nil
+}
+
+func (x *UidPage) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+// Typing tells the others that the asker is typing now, or with off no longer. Volatile: tell it again every few seconds.
+type Typing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conversation  string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	Off           bool                   `protobuf:"varint,2,opt,name=off,proto3" json:"off,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Typing) Reset() {
+	*x = Typing{}
+	mi := &file_halley_v1_client_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Typing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Typing) ProtoMessage() {}
+
+func (x *Typing) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Typing.ProtoReflect.Descriptor instead.
+func (*Typing) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *Typing) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *Typing) GetOff() bool {
+	if x != nil {
+		return x.Off
+	}
+	return false
+}
+
+type TypingTold struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TypingTold) Reset() {
+	*x = TypingTold{}
+	mi := &file_halley_v1_client_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TypingTold) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TypingTold) ProtoMessage() {}
+
+func (x *TypingTold) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TypingTold.ProtoReflect.Descriptor instead.
+func (*TypingTold) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{53}
+}
+
+// TypingEvent says that somebody is typing; it is over after some seconds without another one.
+type TypingEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conversation  string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	Uid           string                 `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	Off           bool                   `protobuf:"varint,3,opt,name=off,proto3" json:"off,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TypingEvent) Reset() {
+	*x = TypingEvent{}
+	mi := &file_halley_v1_client_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TypingEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TypingEvent) ProtoMessage() {}
+
+func (x *TypingEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TypingEvent.ProtoReflect.Descriptor instead.
+func (*TypingEvent) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *TypingEvent) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *TypingEvent) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *TypingEvent) GetOff() bool {
+	if x != nil {
+		return x.Off
+	}
+	return false
+}
+
 // Sync asks for all that is newer than what a device has, in pages: ask again with what the page brought while more is true.
 type Sync struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3986,7 +5204,7 @@ type Sync struct {
 
 func (x *Sync) Reset() {
 	*x = Sync{}
-	mi := &file_halley_v1_client_proto_msgTypes[44]
+	mi := &file_halley_v1_client_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3998,7 +5216,7 @@ func (x *Sync) String() string {
 func (*Sync) ProtoMessage() {}
 
 func (x *Sync) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[44]
+	mi := &file_halley_v1_client_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4011,7 +5229,7 @@ func (x *Sync) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sync.ProtoReflect.Descriptor instead.
 func (*Sync) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{44}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Sync) GetConversations() map[string]float64 {
@@ -4040,7 +5258,7 @@ type SyncPage struct {
 
 func (x *SyncPage) Reset() {
 	*x = SyncPage{}
-	mi := &file_halley_v1_client_proto_msgTypes[45]
+	mi := &file_halley_v1_client_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4052,7 +5270,7 @@ func (x *SyncPage) String() string {
 func (*SyncPage) ProtoMessage() {}
 
 func (x *SyncPage) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[45]
+	mi := &file_halley_v1_client_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4065,7 +5283,7 @@ func (x *SyncPage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncPage.ProtoReflect.Descriptor instead.
 func (*SyncPage) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{45}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *SyncPage) GetConversations() []*SyncConversation {
@@ -4101,7 +5319,7 @@ type SyncConversation struct {
 
 func (x *SyncConversation) Reset() {
 	*x = SyncConversation{}
-	mi := &file_halley_v1_client_proto_msgTypes[46]
+	mi := &file_halley_v1_client_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4113,7 +5331,7 @@ func (x *SyncConversation) String() string {
 func (*SyncConversation) ProtoMessage() {}
 
 func (x *SyncConversation) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[46]
+	mi := &file_halley_v1_client_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4126,7 +5344,7 @@ func (x *SyncConversation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncConversation.ProtoReflect.Descriptor instead.
 func (*SyncConversation) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{46}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *SyncConversation) GetConversation() *Conversation {
@@ -4159,7 +5377,7 @@ type SyncCursor struct {
 
 func (x *SyncCursor) Reset() {
 	*x = SyncCursor{}
-	mi := &file_halley_v1_client_proto_msgTypes[47]
+	mi := &file_halley_v1_client_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4171,7 +5389,7 @@ func (x *SyncCursor) String() string {
 func (*SyncCursor) ProtoMessage() {}
 
 func (x *SyncCursor) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[47]
+	mi := &file_halley_v1_client_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4184,7 +5402,7 @@ func (x *SyncCursor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncCursor.ProtoReflect.Descriptor instead.
 func (*SyncCursor) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{47}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{58}
 }
 
 // SyncCursorNow differs from what a device has where it has missed something: then it asks by Sync.
@@ -4200,7 +5418,7 @@ type SyncCursorNow struct {
 
 func (x *SyncCursorNow) Reset() {
 	*x = SyncCursorNow{}
-	mi := &file_halley_v1_client_proto_msgTypes[48]
+	mi := &file_halley_v1_client_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4212,7 +5430,7 @@ func (x *SyncCursorNow) String() string {
 func (*SyncCursorNow) ProtoMessage() {}
 
 func (x *SyncCursorNow) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[48]
+	mi := &file_halley_v1_client_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4225,7 +5443,7 @@ func (x *SyncCursorNow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncCursorNow.ProtoReflect.Descriptor instead.
 func (*SyncCursorNow) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{48}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *SyncCursorNow) GetSeqs() float64 {
@@ -4255,7 +5473,7 @@ type UserChanged struct {
 
 func (x *UserChanged) Reset() {
 	*x = UserChanged{}
-	mi := &file_halley_v1_client_proto_msgTypes[49]
+	mi := &file_halley_v1_client_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4267,7 +5485,7 @@ func (x *UserChanged) String() string {
 func (*UserChanged) ProtoMessage() {}
 
 func (x *UserChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[49]
+	mi := &file_halley_v1_client_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4280,7 +5498,7 @@ func (x *UserChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserChanged.ProtoReflect.Descriptor instead.
 func (*UserChanged) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{49}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *UserChanged) GetNumber() float64 {
@@ -4322,7 +5540,7 @@ type EntryStored struct {
 
 func (x *EntryStored) Reset() {
 	*x = EntryStored{}
-	mi := &file_halley_v1_client_proto_msgTypes[50]
+	mi := &file_halley_v1_client_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4334,7 +5552,7 @@ func (x *EntryStored) String() string {
 func (*EntryStored) ProtoMessage() {}
 
 func (x *EntryStored) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[50]
+	mi := &file_halley_v1_client_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4347,7 +5565,7 @@ func (x *EntryStored) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryStored.ProtoReflect.Descriptor instead.
 func (*EntryStored) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{50}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *EntryStored) GetConversation() string {
@@ -4380,7 +5598,7 @@ type MemberMarker struct {
 
 func (x *MemberMarker) Reset() {
 	*x = MemberMarker{}
-	mi := &file_halley_v1_client_proto_msgTypes[51]
+	mi := &file_halley_v1_client_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4392,7 +5610,7 @@ func (x *MemberMarker) String() string {
 func (*MemberMarker) ProtoMessage() {}
 
 func (x *MemberMarker) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[51]
+	mi := &file_halley_v1_client_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4405,7 +5623,7 @@ func (x *MemberMarker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberMarker.ProtoReflect.Descriptor instead.
 func (*MemberMarker) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{51}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *MemberMarker) GetConversation() string {
@@ -4455,7 +5673,7 @@ type MessageRejected struct {
 
 func (x *MessageRejected) Reset() {
 	*x = MessageRejected{}
-	mi := &file_halley_v1_client_proto_msgTypes[52]
+	mi := &file_halley_v1_client_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4467,7 +5685,7 @@ func (x *MessageRejected) String() string {
 func (*MessageRejected) ProtoMessage() {}
 
 func (x *MessageRejected) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[52]
+	mi := &file_halley_v1_client_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4480,7 +5698,7 @@ func (x *MessageRejected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessageRejected.ProtoReflect.Descriptor instead.
 func (*MessageRejected) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{52}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *MessageRejected) GetConversation() string {
@@ -4516,7 +5734,7 @@ type GroupCreate struct {
 
 func (x *GroupCreate) Reset() {
 	*x = GroupCreate{}
-	mi := &file_halley_v1_client_proto_msgTypes[53]
+	mi := &file_halley_v1_client_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4528,7 +5746,7 @@ func (x *GroupCreate) String() string {
 func (*GroupCreate) ProtoMessage() {}
 
 func (x *GroupCreate) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[53]
+	mi := &file_halley_v1_client_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4541,7 +5759,7 @@ func (x *GroupCreate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupCreate.ProtoReflect.Descriptor instead.
 func (*GroupCreate) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{53}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *GroupCreate) GetClientMsgId() string {
@@ -4577,7 +5795,7 @@ type GroupAdd struct {
 
 func (x *GroupAdd) Reset() {
 	*x = GroupAdd{}
-	mi := &file_halley_v1_client_proto_msgTypes[54]
+	mi := &file_halley_v1_client_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4589,7 +5807,7 @@ func (x *GroupAdd) String() string {
 func (*GroupAdd) ProtoMessage() {}
 
 func (x *GroupAdd) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[54]
+	mi := &file_halley_v1_client_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4602,7 +5820,7 @@ func (x *GroupAdd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupAdd.ProtoReflect.Descriptor instead.
 func (*GroupAdd) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{54}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *GroupAdd) GetConversation() string {
@@ -4637,7 +5855,7 @@ type GroupRemove struct {
 
 func (x *GroupRemove) Reset() {
 	*x = GroupRemove{}
-	mi := &file_halley_v1_client_proto_msgTypes[55]
+	mi := &file_halley_v1_client_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4649,7 +5867,7 @@ func (x *GroupRemove) String() string {
 func (*GroupRemove) ProtoMessage() {}
 
 func (x *GroupRemove) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[55]
+	mi := &file_halley_v1_client_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4662,7 +5880,7 @@ func (x *GroupRemove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupRemove.ProtoReflect.Descriptor instead.
 func (*GroupRemove) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{55}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *GroupRemove) GetConversation() string {
@@ -4696,7 +5914,7 @@ type GroupLeave struct {
 
 func (x *GroupLeave) Reset() {
 	*x = GroupLeave{}
-	mi := &file_halley_v1_client_proto_msgTypes[56]
+	mi := &file_halley_v1_client_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4708,7 +5926,7 @@ func (x *GroupLeave) String() string {
 func (*GroupLeave) ProtoMessage() {}
 
 func (x *GroupLeave) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[56]
+	mi := &file_halley_v1_client_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4721,7 +5939,7 @@ func (x *GroupLeave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupLeave.ProtoReflect.Descriptor instead.
 func (*GroupLeave) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{56}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *GroupLeave) GetConversation() string {
@@ -4751,7 +5969,7 @@ type GroupRole struct {
 
 func (x *GroupRole) Reset() {
 	*x = GroupRole{}
-	mi := &file_halley_v1_client_proto_msgTypes[57]
+	mi := &file_halley_v1_client_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4763,7 +5981,7 @@ func (x *GroupRole) String() string {
 func (*GroupRole) ProtoMessage() {}
 
 func (x *GroupRole) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[57]
+	mi := &file_halley_v1_client_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4776,7 +5994,7 @@ func (x *GroupRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupRole.ProtoReflect.Descriptor instead.
 func (*GroupRole) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{57}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *GroupRole) GetConversation() string {
@@ -4820,7 +6038,7 @@ type GroupMute struct {
 
 func (x *GroupMute) Reset() {
 	*x = GroupMute{}
-	mi := &file_halley_v1_client_proto_msgTypes[58]
+	mi := &file_halley_v1_client_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4832,7 +6050,7 @@ func (x *GroupMute) String() string {
 func (*GroupMute) ProtoMessage() {}
 
 func (x *GroupMute) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[58]
+	mi := &file_halley_v1_client_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4845,7 +6063,7 @@ func (x *GroupMute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupMute.ProtoReflect.Descriptor instead.
 func (*GroupMute) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{58}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *GroupMute) GetConversation() string {
@@ -4894,7 +6112,7 @@ type GroupInfo struct {
 
 func (x *GroupInfo) Reset() {
 	*x = GroupInfo{}
-	mi := &file_halley_v1_client_proto_msgTypes[59]
+	mi := &file_halley_v1_client_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4906,7 +6124,7 @@ func (x *GroupInfo) String() string {
 func (*GroupInfo) ProtoMessage() {}
 
 func (x *GroupInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[59]
+	mi := &file_halley_v1_client_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4919,7 +6137,7 @@ func (x *GroupInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupInfo.ProtoReflect.Descriptor instead.
 func (*GroupInfo) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{59}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *GroupInfo) GetConversation() string {
@@ -4988,7 +6206,7 @@ type GroupDissolve struct {
 
 func (x *GroupDissolve) Reset() {
 	*x = GroupDissolve{}
-	mi := &file_halley_v1_client_proto_msgTypes[60]
+	mi := &file_halley_v1_client_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5000,7 +6218,7 @@ func (x *GroupDissolve) String() string {
 func (*GroupDissolve) ProtoMessage() {}
 
 func (x *GroupDissolve) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_client_proto_msgTypes[60]
+	mi := &file_halley_v1_client_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5013,7 +6231,7 @@ func (x *GroupDissolve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupDissolve.ProtoReflect.Descriptor instead.
 func (*GroupDissolve) Descriptor() ([]byte, []int) {
-	return file_halley_v1_client_proto_rawDescGZIP(), []int{60}
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *GroupDissolve) GetConversation() string {
@@ -5028,6 +6246,926 @@ func (x *GroupDissolve) GetClientMsgId() string {
 		return x.ClientMsgId
 	}
 	return ""
+}
+
+// GroupAsk asks owner and admins of a group to be added: a user change of kind group_request for each of them and for the asker,
+// object CONVERSATION/UID, value {"state": "asked", "note": string}.
+type GroupAsk struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Conversation string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	// At most 1,024 bytes.
+	Note          string `protobuf:"bytes,2,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupAsk) Reset() {
+	*x = GroupAsk{}
+	mi := &file_halley_v1_client_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupAsk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupAsk) ProtoMessage() {}
+
+func (x *GroupAsk) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupAsk.ProtoReflect.Descriptor instead.
+func (*GroupAsk) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *GroupAsk) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *GroupAsk) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+// GroupAnswer answers such a request, for owner and admins: state becomes accepted, and he is added, or declined.
+type GroupAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conversation  string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	ClientMsgId   string                 `protobuf:"bytes,2,opt,name=client_msg_id,proto3" json:"client_msg_id,omitempty"`
+	Uid           string                 `protobuf:"bytes,3,opt,name=uid,proto3" json:"uid,omitempty"`
+	Accept        bool                   `protobuf:"varint,4,opt,name=accept,proto3" json:"accept,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupAnswer) Reset() {
+	*x = GroupAnswer{}
+	mi := &file_halley_v1_client_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupAnswer) ProtoMessage() {}
+
+func (x *GroupAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupAnswer.ProtoReflect.Descriptor instead.
+func (*GroupAnswer) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *GroupAnswer) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *GroupAnswer) GetClientMsgId() string {
+	if x != nil {
+		return x.ClientMsgId
+	}
+	return ""
+}
+
+func (x *GroupAnswer) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *GroupAnswer) GetAccept() bool {
+	if x != nil {
+		return x.Accept
+	}
+	return false
+}
+
+// UserGet asks for profiles; users without one are left out.
+type UserGet struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 200.
+	Uids          []string `protobuf:"bytes,1,rep,name=uids,proto3" json:"uids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserGet) Reset() {
+	*x = UserGet{}
+	mi := &file_halley_v1_client_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserGet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserGet) ProtoMessage() {}
+
+func (x *UserGet) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserGet.ProtoReflect.Descriptor instead.
+func (*UserGet) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *UserGet) GetUids() []string {
+	if x != nil {
+		return x.Uids
+	}
+	return nil
+}
+
+type UserList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Users         []*User                `protobuf:"bytes,1,rep,name=users,proto3" json:"users,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserList) Reset() {
+	*x = UserList{}
+	mi := &file_halley_v1_client_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserList) ProtoMessage() {}
+
+func (x *UserList) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserList.ProtoReflect.Descriptor instead.
+func (*UserList) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *UserList) GetUsers() []*User {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+type User struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Uid    string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	Name   string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Avatar string                 `protobuf:"bytes,3,opt,name=avatar,proto3" json:"avatar,omitempty"`
+	// Whatever else the host keeps.
+	Profile *structpb.Value `protobuf:"bytes,4,opt,name=profile,proto3" json:"profile,omitempty"`
+	// Of the asker's own profile only: contacts, all or nobody may see his presence.
+	Visibility    string `protobuf:"bytes,5,opt,name=visibility,proto3" json:"visibility,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *User) Reset() {
+	*x = User{}
+	mi := &file_halley_v1_client_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *User) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*User) ProtoMessage() {}
+
+func (x *User) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use User.ProtoReflect.Descriptor instead.
+func (*User) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *User) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *User) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *User) GetAvatar() string {
+	if x != nil {
+		return x.Avatar
+	}
+	return ""
+}
+
+func (x *User) GetProfile() *structpb.Value {
+	if x != nil {
+		return x.Profile
+	}
+	return nil
+}
+
+func (x *User) GetVisibility() string {
+	if x != nil {
+		return x.Visibility
+	}
+	return ""
+}
+
+// UserSearch finds users whose uid or name begins with the query; case counts in uids only.
+type UserSearch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Query string                 `protobuf:"bytes,1,opt,name=query,proto3" json:"query,omitempty"`
+	// 1 to 50; 0 means 20.
+	Limit         uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserSearch) Reset() {
+	*x = UserSearch{}
+	mi := &file_halley_v1_client_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserSearch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserSearch) ProtoMessage() {}
+
+func (x *UserSearch) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserSearch.ProtoReflect.Descriptor instead.
+func (*UserSearch) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *UserSearch) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
+}
+
+func (x *UserSearch) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// UserUpdate sets what is given of the asker's own profile.
+type UserUpdate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          *string                `protobuf:"bytes,1,opt,name=name,proto3,oneof" json:"name,omitempty"`
+	Avatar        *string                `protobuf:"bytes,2,opt,name=avatar,proto3,oneof" json:"avatar,omitempty"`
+	Visibility    *string                `protobuf:"bytes,3,opt,name=visibility,proto3,oneof" json:"visibility,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserUpdate) Reset() {
+	*x = UserUpdate{}
+	mi := &file_halley_v1_client_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserUpdate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserUpdate) ProtoMessage() {}
+
+func (x *UserUpdate) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserUpdate.ProtoReflect.Descriptor instead.
+func (*UserUpdate) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *UserUpdate) GetName() string {
+	if x != nil && x.Name != nil {
+		return *x.Name
+	}
+	return ""
+}
+
+func (x *UserUpdate) GetAvatar() string {
+	if x != nil && x.Avatar != nil {
+		return *x.Avatar
+	}
+	return ""
+}
+
+func (x *UserUpdate) GetVisibility() string {
+	if x != nil && x.Visibility != nil {
+		return *x.Visibility
+	}
+	return ""
+}
+
+// ContactList lists the asker's contacts in the order of their uids, in pages.
+type ContactList struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Cursor string                 `protobuf:"bytes,1,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// 1 to 200; 0 means 100.
+	Limit         uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContactList) Reset() {
+	*x = ContactList{}
+	mi := &file_halley_v1_client_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContactList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContactList) ProtoMessage() {}
+
+func (x *ContactList) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContactList.ProtoReflect.Descriptor instead.
+func (*ContactList) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *ContactList) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *ContactList) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ContactPage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Contacts      []*Contact             `protobuf:"bytes,1,rep,name=contacts,proto3" json:"contacts,omitempty"`
+	Next          string                 `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContactPage) Reset() {
+	*x = ContactPage{}
+	mi := &file_halley_v1_client_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContactPage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContactPage) ProtoMessage() {}
+
+func (x *ContactPage) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContactPage.ProtoReflect.Descriptor instead.
+func (*ContactPage) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *ContactPage) GetContacts() []*Contact {
+	if x != nil {
+		return x.Contacts
+	}
+	return nil
+}
+
+func (x *ContactPage) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+// Contact is what the asker keeps of another user. As a user change of kind contact its value is {"state", "remark", "note"}.
+type Contact struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Uid   string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	// requested (by the asker), asked (by the other one), accepted; in a user change none, too.
+	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	// The asker's own name for him.
+	Remark string `protobuf:"bytes,3,opt,name=remark,proto3" json:"remark,omitempty"`
+	// What was said with the request.
+	Note          string  `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
+	ChangedAt     float64 `protobuf:"fixed64,5,opt,name=changed_at,proto3" json:"changed_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Contact) Reset() {
+	*x = Contact{}
+	mi := &file_halley_v1_client_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Contact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Contact) ProtoMessage() {}
+
+func (x *Contact) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Contact.ProtoReflect.Descriptor instead.
+func (*Contact) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *Contact) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *Contact) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Contact) GetRemark() string {
+	if x != nil {
+		return x.Remark
+	}
+	return ""
+}
+
+func (x *Contact) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *Contact) GetChangedAt() float64 {
+	if x != nil {
+		return x.ChangedAt
+	}
+	return 0
+}
+
+// ContactAsk asks a user to be a contact; if he has asked before, it accepts.
+type ContactAsk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Uid   string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	// At most 1,024 bytes.
+	Note string `protobuf:"bytes,2,opt,name=note,proto3" json:"note,omitempty"`
+	// At most 255 bytes.
+	Remark        string `protobuf:"bytes,3,opt,name=remark,proto3" json:"remark,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContactAsk) Reset() {
+	*x = ContactAsk{}
+	mi := &file_halley_v1_client_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContactAsk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContactAsk) ProtoMessage() {}
+
+func (x *ContactAsk) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContactAsk.ProtoReflect.Descriptor instead.
+func (*ContactAsk) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *ContactAsk) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *ContactAsk) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *ContactAsk) GetRemark() string {
+	if x != nil {
+		return x.Remark
+	}
+	return ""
+}
+
+// ContactAnswer answers his request.
+type ContactAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uid           string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	Accept        bool                   `protobuf:"varint,2,opt,name=accept,proto3" json:"accept,omitempty"`
+	Remark        string                 `protobuf:"bytes,3,opt,name=remark,proto3" json:"remark,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContactAnswer) Reset() {
+	*x = ContactAnswer{}
+	mi := &file_halley_v1_client_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContactAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContactAnswer) ProtoMessage() {}
+
+func (x *ContactAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContactAnswer.ProtoReflect.Descriptor instead.
+func (*ContactAnswer) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *ContactAnswer) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *ContactAnswer) GetAccept() bool {
+	if x != nil {
+		return x.Accept
+	}
+	return false
+}
+
+func (x *ContactAnswer) GetRemark() string {
+	if x != nil {
+		return x.Remark
+	}
+	return ""
+}
+
+type ContactRemark struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uid           string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	Remark        string                 `protobuf:"bytes,2,opt,name=remark,proto3" json:"remark,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContactRemark) Reset() {
+	*x = ContactRemark{}
+	mi := &file_halley_v1_client_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContactRemark) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContactRemark) ProtoMessage() {}
+
+func (x *ContactRemark) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContactRemark.ProtoReflect.Descriptor instead.
+func (*ContactRemark) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *ContactRemark) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *ContactRemark) GetRemark() string {
+	if x != nil {
+		return x.Remark
+	}
+	return ""
+}
+
+// ContactRemove ends it for both, or takes a request back.
+type ContactRemove struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uid           string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContactRemove) Reset() {
+	*x = ContactRemove{}
+	mi := &file_halley_v1_client_proto_msgTypes[85]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContactRemove) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContactRemove) ProtoMessage() {}
+
+func (x *ContactRemove) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[85]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContactRemove.ProtoReflect.Descriptor instead.
+func (*ContactRemove) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{85}
+}
+
+func (x *ContactRemove) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+// BlockList lists whom the asker blocks, in the order of their uids, in pages.
+type BlockList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cursor        string                 `protobuf:"bytes,1,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	Limit         uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BlockList) Reset() {
+	*x = BlockList{}
+	mi := &file_halley_v1_client_proto_msgTypes[86]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BlockList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BlockList) ProtoMessage() {}
+
+func (x *BlockList) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[86]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BlockList.ProtoReflect.Descriptor instead.
+func (*BlockList) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{86}
+}
+
+func (x *BlockList) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *BlockList) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// BlockSet blocks a user, or with off no longer: his direct messages, contact requests and invitations to groups are refused.
+type BlockSet struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uid           string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	Off           bool                   `protobuf:"varint,2,opt,name=off,proto3" json:"off,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BlockSet) Reset() {
+	*x = BlockSet{}
+	mi := &file_halley_v1_client_proto_msgTypes[87]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BlockSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BlockSet) ProtoMessage() {}
+
+func (x *BlockSet) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[87]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BlockSet.ProtoReflect.Descriptor instead.
+func (*BlockSet) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{87}
+}
+
+func (x *BlockSet) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *BlockSet) GetOff() bool {
+	if x != nil {
+		return x.Off
+	}
+	return false
 }
 
 var File_halley_v1_client_proto protoreflect.FileDescriptor
@@ -5060,7 +7198,7 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	" \x03(\tR\x05rooms\x12\x1e\n" +
 	"\n" +
 	"room_limit\x18\v \x01(\rR\n" +
-	"room_limit\"\x84\r\n" +
+	"room_limit\"\xc0\x16\n" +
 	"\aRequest\x123\n" +
 	"\troom_join\x18\x01 \x01(\v2\x13.halley.v1.RoomJoinH\x00R\troom.join\x126\n" +
 	"\n" +
@@ -5075,13 +7213,19 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\fmessage_edit\x18\x15 \x01(\v2\x16.halley.v1.MessageEditH\x00R\fmessage.edit\x12B\n" +
 	"\x0emessage_recall\x18\x16 \x01(\v2\x18.halley.v1.MessageRecallH\x00R\x0emessage.recall\x12?\n" +
 	"\rmessage_react\x18\x17 \x01(\v2\x17.halley.v1.MessageReactH\x00R\rmessage.react\x129\n" +
-	"\vmessage_pin\x18\x18 \x01(\v2\x15.halley.v1.MessagePinH\x00R\vmessage.pin\x12K\n" +
+	"\vmessage_pin\x18\x18 \x01(\v2\x15.halley.v1.MessagePinH\x00R\vmessage.pin\x12H\n" +
+	"\x10message_reactors\x18\x19 \x01(\v2\x1a.halley.v1.MessageReactorsH\x00R\x10message.reactors\x12B\n" +
+	"\x0emessage_delete\x18\x1a \x01(\v2\x18.halley.v1.MessageDeleteH\x00R\x0emessage.delete\x12K\n" +
 	"\x11conversation_list\x18\x1e \x01(\v2\x1b.halley.v1.ConversationListH\x00R\x11conversation.list\x12T\n" +
 	"\x14conversation_history\x18\x1f \x01(\v2\x1e.halley.v1.ConversationHistoryH\x00R\x14conversation.history\x12T\n" +
 	"\x14conversation_members\x18  \x01(\v2\x1e.halley.v1.ConversationMembersH\x00R\x14conversation.members\x12K\n" +
 	"\x11conversation_read\x18! \x01(\v2\x1b.halley.v1.ConversationReadH\x00R\x11conversation.read\x12%\n" +
 	"\x04sync\x18\" \x01(\v2\x0f.halley.v1.SyncH\x00R\x04sync\x129\n" +
-	"\vsync_cursor\x18# \x01(\v2\x15.halley.v1.SyncCursorH\x00R\vsync.cursor\x12<\n" +
+	"\vsync_cursor\x18# \x01(\v2\x15.halley.v1.SyncCursorH\x00R\vsync.cursor\x12H\n" +
+	"\x10conversation_get\x18$ \x01(\v2\x1a.halley.v1.ConversationGetH\x00R\x10conversation.get\x12H\n" +
+	"\x10conversation_set\x18% \x01(\v2\x1a.halley.v1.ConversationSetH\x00R\x10conversation.set\x12Q\n" +
+	"\x13conversation_pinned\x18& \x01(\v2\x1d.halley.v1.ConversationPinnedH\x00R\x13conversation.pinned\x12K\n" +
+	"\x11conversation_open\x18' \x01(\v2\x1b.halley.v1.ConversationOpenH\x00R\x11conversation.open\x12<\n" +
 	"\fgroup_create\x18( \x01(\v2\x16.halley.v1.GroupCreateH\x00R\fgroup.create\x123\n" +
 	"\tgroup_add\x18) \x01(\v2\x13.halley.v1.GroupAddH\x00R\tgroup.add\x12<\n" +
 	"\fgroup_remove\x18* \x01(\v2\x16.halley.v1.GroupRemoveH\x00R\fgroup.remove\x129\n" +
@@ -5095,8 +7239,23 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\n" +
 	"group_info\x18. \x01(\v2\x14.halley.v1.GroupInfoH\x00R\n" +
 	"group.info\x12B\n" +
-	"\x0egroup_dissolve\x18/ \x01(\v2\x18.halley.v1.GroupDissolveH\x00R\x0egroup.dissolveB\b\n" +
-	"\x06method\"\x80\r\n" +
+	"\x0egroup_dissolve\x18/ \x01(\v2\x18.halley.v1.GroupDissolveH\x00R\x0egroup.dissolve\x123\n" +
+	"\tgroup_ask\x180 \x01(\v2\x13.halley.v1.GroupAskH\x00R\tgroup.ask\x12<\n" +
+	"\fgroup_answer\x181 \x01(\v2\x16.halley.v1.GroupAnswerH\x00R\fgroup.answer\x12+\n" +
+	"\x06typing\x182 \x01(\v2\x11.halley.v1.TypingH\x00R\x06typing\x120\n" +
+	"\buser_get\x18< \x01(\v2\x12.halley.v1.UserGetH\x00R\buser.get\x129\n" +
+	"\vuser_search\x18= \x01(\v2\x15.halley.v1.UserSearchH\x00R\vuser.search\x129\n" +
+	"\vuser_update\x18> \x01(\v2\x15.halley.v1.UserUpdateH\x00R\vuser.update\x12<\n" +
+	"\fcontact_list\x18? \x01(\v2\x16.halley.v1.ContactListH\x00R\fcontact.list\x129\n" +
+	"\vcontact_ask\x18@ \x01(\v2\x15.halley.v1.ContactAskH\x00R\vcontact.ask\x12B\n" +
+	"\x0econtact_answer\x18A \x01(\v2\x18.halley.v1.ContactAnswerH\x00R\x0econtact.answer\x12B\n" +
+	"\x0econtact_remark\x18B \x01(\v2\x18.halley.v1.ContactRemarkH\x00R\x0econtact.remark\x12B\n" +
+	"\x0econtact_remove\x18C \x01(\v2\x18.halley.v1.ContactRemoveH\x00R\x0econtact.remove\x126\n" +
+	"\n" +
+	"block_list\x18D \x01(\v2\x14.halley.v1.BlockListH\x00R\n" +
+	"block.list\x123\n" +
+	"\tblock_set\x18E \x01(\v2\x13.halley.v1.BlockSetH\x00R\tblock.setB\b\n" +
+	"\x06method\"\x85\x16\n" +
 	"\x05Reply\x12(\n" +
 	"\x05error\x18\x0f \x01(\v2\x10.halley.v1.ErrorH\x00R\x05error\x125\n" +
 	"\troom_join\x18\x01 \x01(\v2\x15.halley.v1.RoomJoinedH\x00R\troom.join\x125\n" +
@@ -5112,13 +7271,19 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\fmessage_edit\x18\x15 \x01(\v2\x13.halley.v1.AcceptedH\x00R\fmessage.edit\x12=\n" +
 	"\x0emessage_recall\x18\x16 \x01(\v2\x13.halley.v1.AcceptedH\x00R\x0emessage.recall\x12;\n" +
 	"\rmessage_react\x18\x17 \x01(\v2\x13.halley.v1.AcceptedH\x00R\rmessage.react\x127\n" +
-	"\vmessage_pin\x18\x18 \x01(\v2\x13.halley.v1.AcceptedH\x00R\vmessage.pin\x12K\n" +
+	"\vmessage_pin\x18\x18 \x01(\v2\x13.halley.v1.AcceptedH\x00R\vmessage.pin\x12@\n" +
+	"\x10message_reactors\x18\x19 \x01(\v2\x12.halley.v1.UidPageH\x00R\x10message.reactors\x12=\n" +
+	"\x0emessage_delete\x18\x1a \x01(\v2\x13.halley.v1.AcceptedH\x00R\x0emessage.delete\x12K\n" +
 	"\x11conversation_list\x18\x1e \x01(\v2\x1b.halley.v1.ConversationPageH\x00R\x11conversation.list\x12J\n" +
 	"\x14conversation_history\x18\x1f \x01(\v2\x14.halley.v1.EntryPageH\x00R\x14conversation.history\x12K\n" +
 	"\x14conversation_members\x18  \x01(\v2\x15.halley.v1.MemberPageH\x00R\x14conversation.members\x12C\n" +
 	"\x11conversation_read\x18! \x01(\v2\x13.halley.v1.AcceptedH\x00R\x11conversation.read\x12)\n" +
 	"\x04sync\x18\" \x01(\v2\x13.halley.v1.SyncPageH\x00R\x04sync\x12<\n" +
-	"\vsync_cursor\x18# \x01(\v2\x18.halley.v1.SyncCursorNowH\x00R\vsync.cursor\x129\n" +
+	"\vsync_cursor\x18# \x01(\v2\x18.halley.v1.SyncCursorNowH\x00R\vsync.cursor\x12E\n" +
+	"\x10conversation_get\x18$ \x01(\v2\x17.halley.v1.ConversationH\x00R\x10conversation.get\x12A\n" +
+	"\x10conversation_set\x18% \x01(\v2\x13.halley.v1.AcceptedH\x00R\x10conversation.set\x12H\n" +
+	"\x13conversation_pinned\x18& \x01(\v2\x14.halley.v1.EntryPageH\x00R\x13conversation.pinned\x12M\n" +
+	"\x11conversation_open\x18' \x01(\v2\x1d.halley.v1.ConversationOpenedH\x00R\x11conversation.open\x129\n" +
 	"\fgroup_create\x18( \x01(\v2\x13.halley.v1.AcceptedH\x00R\fgroup.create\x123\n" +
 	"\tgroup_add\x18) \x01(\v2\x13.halley.v1.AcceptedH\x00R\tgroup.add\x129\n" +
 	"\fgroup_remove\x18* \x01(\v2\x13.halley.v1.AcceptedH\x00R\fgroup.remove\x127\n" +
@@ -5132,7 +7297,22 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\n" +
 	"group_info\x18. \x01(\v2\x13.halley.v1.AcceptedH\x00R\n" +
 	"group.info\x12=\n" +
-	"\x0egroup_dissolve\x18/ \x01(\v2\x13.halley.v1.AcceptedH\x00R\x0egroup.dissolveB\b\n" +
+	"\x0egroup_dissolve\x18/ \x01(\v2\x13.halley.v1.AcceptedH\x00R\x0egroup.dissolve\x123\n" +
+	"\tgroup_ask\x180 \x01(\v2\x13.halley.v1.AcceptedH\x00R\tgroup.ask\x129\n" +
+	"\fgroup_answer\x181 \x01(\v2\x13.halley.v1.AcceptedH\x00R\fgroup.answer\x12/\n" +
+	"\x06typing\x182 \x01(\v2\x15.halley.v1.TypingToldH\x00R\x06typing\x121\n" +
+	"\buser_get\x18< \x01(\v2\x13.halley.v1.UserListH\x00R\buser.get\x127\n" +
+	"\vuser_search\x18= \x01(\v2\x13.halley.v1.UserListH\x00R\vuser.search\x123\n" +
+	"\vuser_update\x18> \x01(\v2\x0f.halley.v1.UserH\x00R\vuser.update\x12<\n" +
+	"\fcontact_list\x18? \x01(\v2\x16.halley.v1.ContactPageH\x00R\fcontact.list\x127\n" +
+	"\vcontact_ask\x18@ \x01(\v2\x13.halley.v1.AcceptedH\x00R\vcontact.ask\x12=\n" +
+	"\x0econtact_answer\x18A \x01(\v2\x13.halley.v1.AcceptedH\x00R\x0econtact.answer\x12=\n" +
+	"\x0econtact_remark\x18B \x01(\v2\x13.halley.v1.AcceptedH\x00R\x0econtact.remark\x12=\n" +
+	"\x0econtact_remove\x18C \x01(\v2\x13.halley.v1.AcceptedH\x00R\x0econtact.remove\x124\n" +
+	"\n" +
+	"block_list\x18D \x01(\v2\x12.halley.v1.UidPageH\x00R\n" +
+	"block.list\x123\n" +
+	"\tblock_set\x18E \x01(\v2\x13.halley.v1.AcceptedH\x00R\tblock.setB\b\n" +
 	"\x06result\"\x1e\n" +
 	"\bRoomJoin\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\" \n" +
@@ -5176,7 +7356,7 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x16\n" +
 	"\x06online\x18\x02 \x01(\bR\x06online\x12\x1c\n" +
 	"\tplatforms\x18\x03 \x03(\tR\tplatforms\x12\x1c\n" +
-	"\tlast_seen\x18\x04 \x01(\x01R\tlast_seen\"\xa0\x05\n" +
+	"\tlast_seen\x18\x04 \x01(\x01R\tlast_seen\"\xd2\x05\n" +
 	"\x05Event\x12<\n" +
 	"\froom_message\x18\x01 \x01(\v2\x16.halley.v1.RoomMessageH\x00R\froom.message\x129\n" +
 	"\vroom_member\x18\x02 \x01(\v2\x15.halley.v1.RoomMemberH\x00R\vroom.member\x121\n" +
@@ -5188,7 +7368,8 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\x0emessage_stored\x18\x14 \x01(\v2\x16.halley.v1.EntryStoredH\x00R\x0emessage.stored\x12.\n" +
 	"\x05entry\x18\x15 \x01(\v2\x16.halley.v1.EntryStoredH\x00R\x05entry\x12H\n" +
 	"\x10message_rejected\x18\x16 \x01(\v2\x1a.halley.v1.MessageRejectedH\x00R\x10message.rejected\x12:\n" +
-	"\vuser_change\x18\x17 \x01(\v2\x16.halley.v1.UserChangedH\x00R\vuser.change\x121\n" +
+	"\vuser_change\x18\x17 \x01(\v2\x16.halley.v1.UserChangedH\x00R\vuser.change\x120\n" +
+	"\x06typing\x18\x18 \x01(\v2\x16.halley.v1.TypingEventH\x00R\x06typing\x121\n" +
 	"\x06marker\x18\x19 \x01(\v2\x17.halley.v1.MemberMarkerH\x00R\x06markerB\a\n" +
 	"\x05event\"\x93\x01\n" +
 	"\vRoomMessage\x12\x0e\n" +
@@ -5327,7 +7508,47 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\x10ConversationRead\x12\"\n" +
 	"\fconversation\x18\x01 \x01(\tR\fconversation\x12\x1a\n" +
 	"\bread_seq\x18\x02 \x01(\x01R\bread_seq\x12$\n" +
-	"\rdelivered_seq\x18\x03 \x01(\x01R\rdelivered_seq\"\xb4\x01\n" +
+	"\rdelivered_seq\x18\x03 \x01(\x01R\rdelivered_seq\"5\n" +
+	"\x0fConversationGet\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\"\xe2\x01\n" +
+	"\x0fConversationSet\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12\x17\n" +
+	"\x04mute\x18\x02 \x01(\bH\x00R\x04mute\x88\x01\x01\x12\x15\n" +
+	"\x03pin\x18\x03 \x01(\bH\x01R\x03pin\x88\x01\x01\x12\x17\n" +
+	"\x04hide\x18\x04 \x01(\bH\x02R\x04hide\x88\x01\x01\x12\x19\n" +
+	"\x05draft\x18\x05 \x01(\tH\x03R\x05draft\x88\x01\x01\x12\x19\n" +
+	"\x05clear\x18\x06 \x01(\x01H\x04R\x05clear\x88\x01\x01B\a\n" +
+	"\x05_muteB\x06\n" +
+	"\x04_pinB\a\n" +
+	"\x05_hideB\b\n" +
+	"\x06_draftB\b\n" +
+	"\x06_clear\"8\n" +
+	"\x12ConversationPinned\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\"6\n" +
+	"\x10ConversationOpen\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\"\x14\n" +
+	"\x12ConversationOpened\"E\n" +
+	"\rMessageDelete\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x01R\x03seq\"\x91\x01\n" +
+	"\x0fMessageReactors\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x01R\x03seq\x12\x1a\n" +
+	"\breaction\x18\x03 \x01(\tR\breaction\x12\x16\n" +
+	"\x06cursor\x18\x04 \x01(\tR\x06cursor\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\rR\x05limit\"1\n" +
+	"\aUidPage\x12\x12\n" +
+	"\x04uids\x18\x01 \x03(\tR\x04uids\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\">\n" +
+	"\x06Typing\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12\x10\n" +
+	"\x03off\x18\x02 \x01(\bR\x03off\"\f\n" +
+	"\n" +
+	"TypingTold\"U\n" +
+	"\vTypingEvent\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12\x10\n" +
+	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x10\n" +
+	"\x03off\x18\x03 \x01(\bR\x03off\"\xb4\x01\n" +
 	"\x04Sync\x12H\n" +
 	"\rconversations\x18\x01 \x03(\v2\".halley.v1.Sync.ConversationsEntryR\rconversations\x12 \n" +
 	"\vuser_change\x18\x02 \x01(\x01R\vuser_change\x1a@\n" +
@@ -5408,7 +7629,75 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\r_history_open\"Y\n" +
 	"\rGroupDissolve\x12\"\n" +
 	"\fconversation\x18\x01 \x01(\tR\fconversation\x12$\n" +
-	"\rclient_msg_id\x18\x02 \x01(\tR\rclient_msg_idB:Z8github.com/halley-im/halley/proto/gen/halley/v1;halleyv1b\x06proto3"
+	"\rclient_msg_id\x18\x02 \x01(\tR\rclient_msg_id\"B\n" +
+	"\bGroupAsk\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12\x12\n" +
+	"\x04note\x18\x02 \x01(\tR\x04note\"\x81\x01\n" +
+	"\vGroupAnswer\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\x12$\n" +
+	"\rclient_msg_id\x18\x02 \x01(\tR\rclient_msg_id\x12\x10\n" +
+	"\x03uid\x18\x03 \x01(\tR\x03uid\x12\x16\n" +
+	"\x06accept\x18\x04 \x01(\bR\x06accept\"\x1d\n" +
+	"\aUserGet\x12\x12\n" +
+	"\x04uids\x18\x01 \x03(\tR\x04uids\"1\n" +
+	"\bUserList\x12%\n" +
+	"\x05users\x18\x01 \x03(\v2\x0f.halley.v1.UserR\x05users\"\x96\x01\n" +
+	"\x04User\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
+	"\x06avatar\x18\x03 \x01(\tR\x06avatar\x120\n" +
+	"\aprofile\x18\x04 \x01(\v2\x16.google.protobuf.ValueR\aprofile\x12\x1e\n" +
+	"\n" +
+	"visibility\x18\x05 \x01(\tR\n" +
+	"visibility\"8\n" +
+	"\n" +
+	"UserSearch\x12\x14\n" +
+	"\x05query\x18\x01 \x01(\tR\x05query\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\"\x8a\x01\n" +
+	"\n" +
+	"UserUpdate\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x88\x01\x01\x12\x1b\n" +
+	"\x06avatar\x18\x02 \x01(\tH\x01R\x06avatar\x88\x01\x01\x12#\n" +
+	"\n" +
+	"visibility\x18\x03 \x01(\tH\x02R\n" +
+	"visibility\x88\x01\x01B\a\n" +
+	"\x05_nameB\t\n" +
+	"\a_avatarB\r\n" +
+	"\v_visibility\";\n" +
+	"\vContactList\x12\x16\n" +
+	"\x06cursor\x18\x01 \x01(\tR\x06cursor\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\"Q\n" +
+	"\vContactPage\x12.\n" +
+	"\bcontacts\x18\x01 \x03(\v2\x12.halley.v1.ContactR\bcontacts\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\"}\n" +
+	"\aContact\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
+	"\x06remark\x18\x03 \x01(\tR\x06remark\x12\x12\n" +
+	"\x04note\x18\x04 \x01(\tR\x04note\x12\x1e\n" +
+	"\n" +
+	"changed_at\x18\x05 \x01(\x01R\n" +
+	"changed_at\"J\n" +
+	"\n" +
+	"ContactAsk\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x12\n" +
+	"\x04note\x18\x02 \x01(\tR\x04note\x12\x16\n" +
+	"\x06remark\x18\x03 \x01(\tR\x06remark\"Q\n" +
+	"\rContactAnswer\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x16\n" +
+	"\x06accept\x18\x02 \x01(\bR\x06accept\x12\x16\n" +
+	"\x06remark\x18\x03 \x01(\tR\x06remark\"9\n" +
+	"\rContactRemark\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x16\n" +
+	"\x06remark\x18\x02 \x01(\tR\x06remark\"!\n" +
+	"\rContactRemove\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\"9\n" +
+	"\tBlockList\x12\x16\n" +
+	"\x06cursor\x18\x01 \x01(\tR\x06cursor\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\".\n" +
+	"\bBlockSet\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x10\n" +
+	"\x03off\x18\x02 \x01(\bR\x03offB:Z8github.com/halley-im/halley/proto/gen/halley/v1;halleyv1b\x06proto3"
 
 var (
 	file_halley_v1_client_proto_rawDescOnce sync.Once
@@ -5422,7 +7711,7 @@ func file_halley_v1_client_proto_rawDescGZIP() []byte {
 	return file_halley_v1_client_proto_rawDescData
 }
 
-var file_halley_v1_client_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
+var file_halley_v1_client_proto_msgTypes = make([]protoimpl.MessageInfo, 89)
 var file_halley_v1_client_proto_goTypes = []any{
 	(*Auth)(nil),                // 0: halley.v1.Auth
 	(*Resume)(nil),              // 1: halley.v1.Resume
@@ -5468,121 +7757,190 @@ var file_halley_v1_client_proto_goTypes = []any{
 	(*MemberPage)(nil),          // 41: halley.v1.MemberPage
 	(*ConversationMember)(nil),  // 42: halley.v1.ConversationMember
 	(*ConversationRead)(nil),    // 43: halley.v1.ConversationRead
-	(*Sync)(nil),                // 44: halley.v1.Sync
-	(*SyncPage)(nil),            // 45: halley.v1.SyncPage
-	(*SyncConversation)(nil),    // 46: halley.v1.SyncConversation
-	(*SyncCursor)(nil),          // 47: halley.v1.SyncCursor
-	(*SyncCursorNow)(nil),       // 48: halley.v1.SyncCursorNow
-	(*UserChanged)(nil),         // 49: halley.v1.UserChanged
-	(*EntryStored)(nil),         // 50: halley.v1.EntryStored
-	(*MemberMarker)(nil),        // 51: halley.v1.MemberMarker
-	(*MessageRejected)(nil),     // 52: halley.v1.MessageRejected
-	(*GroupCreate)(nil),         // 53: halley.v1.GroupCreate
-	(*GroupAdd)(nil),            // 54: halley.v1.GroupAdd
-	(*GroupRemove)(nil),         // 55: halley.v1.GroupRemove
-	(*GroupLeave)(nil),          // 56: halley.v1.GroupLeave
-	(*GroupRole)(nil),           // 57: halley.v1.GroupRole
-	(*GroupMute)(nil),           // 58: halley.v1.GroupMute
-	(*GroupInfo)(nil),           // 59: halley.v1.GroupInfo
-	(*GroupDissolve)(nil),       // 60: halley.v1.GroupDissolve
-	nil,                         // 61: halley.v1.Sync.ConversationsEntry
-	(*Error)(nil),               // 62: halley.v1.Error
-	(*structpb.Value)(nil),      // 63: google.protobuf.Value
+	(*ConversationGet)(nil),     // 44: halley.v1.ConversationGet
+	(*ConversationSet)(nil),     // 45: halley.v1.ConversationSet
+	(*ConversationPinned)(nil),  // 46: halley.v1.ConversationPinned
+	(*ConversationOpen)(nil),    // 47: halley.v1.ConversationOpen
+	(*ConversationOpened)(nil),  // 48: halley.v1.ConversationOpened
+	(*MessageDelete)(nil),       // 49: halley.v1.MessageDelete
+	(*MessageReactors)(nil),     // 50: halley.v1.MessageReactors
+	(*UidPage)(nil),             // 51: halley.v1.UidPage
+	(*Typing)(nil),              // 52: halley.v1.Typing
+	(*TypingTold)(nil),          // 53: halley.v1.TypingTold
+	(*TypingEvent)(nil),         // 54: halley.v1.TypingEvent
+	(*Sync)(nil),                // 55: halley.v1.Sync
+	(*SyncPage)(nil),            // 56: halley.v1.SyncPage
+	(*SyncConversation)(nil),    // 57: halley.v1.SyncConversation
+	(*SyncCursor)(nil),          // 58: halley.v1.SyncCursor
+	(*SyncCursorNow)(nil),       // 59: halley.v1.SyncCursorNow
+	(*UserChanged)(nil),         // 60: halley.v1.UserChanged
+	(*EntryStored)(nil),         // 61: halley.v1.EntryStored
+	(*MemberMarker)(nil),        // 62: halley.v1.MemberMarker
+	(*MessageRejected)(nil),     // 63: halley.v1.MessageRejected
+	(*GroupCreate)(nil),         // 64: halley.v1.GroupCreate
+	(*GroupAdd)(nil),            // 65: halley.v1.GroupAdd
+	(*GroupRemove)(nil),         // 66: halley.v1.GroupRemove
+	(*GroupLeave)(nil),          // 67: halley.v1.GroupLeave
+	(*GroupRole)(nil),           // 68: halley.v1.GroupRole
+	(*GroupMute)(nil),           // 69: halley.v1.GroupMute
+	(*GroupInfo)(nil),           // 70: halley.v1.GroupInfo
+	(*GroupDissolve)(nil),       // 71: halley.v1.GroupDissolve
+	(*GroupAsk)(nil),            // 72: halley.v1.GroupAsk
+	(*GroupAnswer)(nil),         // 73: halley.v1.GroupAnswer
+	(*UserGet)(nil),             // 74: halley.v1.UserGet
+	(*UserList)(nil),            // 75: halley.v1.UserList
+	(*User)(nil),                // 76: halley.v1.User
+	(*UserSearch)(nil),          // 77: halley.v1.UserSearch
+	(*UserUpdate)(nil),          // 78: halley.v1.UserUpdate
+	(*ContactList)(nil),         // 79: halley.v1.ContactList
+	(*ContactPage)(nil),         // 80: halley.v1.ContactPage
+	(*Contact)(nil),             // 81: halley.v1.Contact
+	(*ContactAsk)(nil),          // 82: halley.v1.ContactAsk
+	(*ContactAnswer)(nil),       // 83: halley.v1.ContactAnswer
+	(*ContactRemark)(nil),       // 84: halley.v1.ContactRemark
+	(*ContactRemove)(nil),       // 85: halley.v1.ContactRemove
+	(*BlockList)(nil),           // 86: halley.v1.BlockList
+	(*BlockSet)(nil),            // 87: halley.v1.BlockSet
+	nil,                         // 88: halley.v1.Sync.ConversationsEntry
+	(*Error)(nil),               // 89: halley.v1.Error
+	(*structpb.Value)(nil),      // 90: google.protobuf.Value
 }
 var file_halley_v1_client_proto_depIdxs = []int32{
-	1,  // 0: halley.v1.Auth.resume:type_name -> halley.v1.Resume
-	62, // 1: halley.v1.AuthReply.error:type_name -> halley.v1.Error
-	5,  // 2: halley.v1.Request.room_join:type_name -> halley.v1.RoomJoin
-	7,  // 3: halley.v1.Request.room_leave:type_name -> halley.v1.RoomLeave
-	9,  // 4: halley.v1.Request.room_send:type_name -> halley.v1.RoomSend
-	11, // 5: halley.v1.Request.room_members:type_name -> halley.v1.RoomMembers
-	13, // 6: halley.v1.Request.session_refresh:type_name -> halley.v1.SessionRefresh
-	15, // 7: halley.v1.Request.presence_watch:type_name -> halley.v1.PresenceWatch
-	17, // 8: halley.v1.Request.presence_unwatch:type_name -> halley.v1.PresenceUnwatch
-	27, // 9: halley.v1.Request.message_send:type_name -> halley.v1.MessageSend
-	29, // 10: halley.v1.Request.message_edit:type_name -> halley.v1.MessageEdit
-	30, // 11: halley.v1.Request.message_recall:type_name -> halley.v1.MessageRecall
-	31, // 12: halley.v1.Request.message_react:type_name -> halley.v1.MessageReact
-	32, // 13: halley.v1.Request.message_pin:type_name -> halley.v1.MessagePin
-	33, // 14: halley.v1.Request.conversation_list:type_name -> halley.v1.ConversationList
-	38, // 15: halley.v1.Request.conversation_history:type_name -> halley.v1.ConversationHistory
-	40, // 16: halley.v1.Request.conversation_members:type_name -> halley.v1.ConversationMembers
-	43, // 17: halley.v1.Request.conversation_read:type_name -> halley.v1.ConversationRead
-	44, // 18: halley.v1.Request.sync:type_name -> halley.v1.Sync
-	47, // 19: halley.v1.Request.sync_cursor:type_name -> halley.v1.SyncCursor
-	53, // 20: halley.v1.Request.group_create:type_name -> halley.v1.GroupCreate
-	54, // 21: halley.v1.Request.group_add:type_name -> halley.v1.GroupAdd
-	55, // 22: halley.v1.Request.group_remove:type_name -> halley.v1.GroupRemove
-	56, // 23: halley.v1.Request.group_leave:type_name -> halley.v1.GroupLeave
-	57, // 24: halley.v1.Request.group_role:type_name -> halley.v1.GroupRole
-	58, // 25: halley.v1.Request.group_mute:type_name -> halley.v1.GroupMute
-	59, // 26: halley.v1.Request.group_info:type_name -> halley.v1.GroupInfo
-	60, // 27: halley.v1.Request.group_dissolve:type_name -> halley.v1.GroupDissolve
-	62, // 28: halley.v1.Reply.error:type_name -> halley.v1.Error
-	6,  // 29: halley.v1.Reply.room_join:type_name -> halley.v1.RoomJoined
-	8,  // 30: halley.v1.Reply.room_leave:type_name -> halley.v1.RoomLeft
-	10, // 31: halley.v1.Reply.room_send:type_name -> halley.v1.RoomSent
-	12, // 32: halley.v1.Reply.room_members:type_name -> halley.v1.RoomMemberPage
-	14, // 33: halley.v1.Reply.session_refresh:type_name -> halley.v1.SessionRefreshed
-	16, // 34: halley.v1.Reply.presence_watch:type_name -> halley.v1.PresenceStates
-	18, // 35: halley.v1.Reply.presence_unwatch:type_name -> halley.v1.PresenceUnwatched
-	28, // 36: halley.v1.Reply.message_send:type_name -> halley.v1.Accepted
-	28, // 37: halley.v1.Reply.message_edit:type_name -> halley.v1.Accepted
-	28, // 38: halley.v1.Reply.message_recall:type_name -> halley.v1.Accepted
-	28, // 39: halley.v1.Reply.message_react:type_name -> halley.v1.Accepted
-	28, // 40: halley.v1.Reply.message_pin:type_name -> halley.v1.Accepted
-	34, // 41: halley.v1.Reply.conversation_list:type_name -> halley.v1.ConversationPage
-	39, // 42: halley.v1.Reply.conversation_history:type_name -> halley.v1.EntryPage
-	41, // 43: halley.v1.Reply.conversation_members:type_name -> halley.v1.MemberPage
-	28, // 44: halley.v1.Reply.conversation_read:type_name -> halley.v1.Accepted
-	45, // 45: halley.v1.Reply.sync:type_name -> halley.v1.SyncPage
-	48, // 46: halley.v1.Reply.sync_cursor:type_name -> halley.v1.SyncCursorNow
-	28, // 47: halley.v1.Reply.group_create:type_name -> halley.v1.Accepted
-	28, // 48: halley.v1.Reply.group_add:type_name -> halley.v1.Accepted
-	28, // 49: halley.v1.Reply.group_remove:type_name -> halley.v1.Accepted
-	28, // 50: halley.v1.Reply.group_leave:type_name -> halley.v1.Accepted
-	28, // 51: halley.v1.Reply.group_role:type_name -> halley.v1.Accepted
-	28, // 52: halley.v1.Reply.group_mute:type_name -> halley.v1.Accepted
-	28, // 53: halley.v1.Reply.group_info:type_name -> halley.v1.Accepted
-	28, // 54: halley.v1.Reply.group_dissolve:type_name -> halley.v1.Accepted
-	63, // 55: halley.v1.RoomSend.body:type_name -> google.protobuf.Value
-	19, // 56: halley.v1.PresenceStates.states:type_name -> halley.v1.Presence
-	21, // 57: halley.v1.Event.room_message:type_name -> halley.v1.RoomMessage
-	22, // 58: halley.v1.Event.room_member:type_name -> halley.v1.RoomMember
-	19, // 59: halley.v1.Event.presence:type_name -> halley.v1.Presence
-	23, // 60: halley.v1.Event.lagged:type_name -> halley.v1.Lagged
-	24, // 61: halley.v1.Event.resync:type_name -> halley.v1.Resync
-	25, // 62: halley.v1.Event.go_away:type_name -> halley.v1.GoAway
-	26, // 63: halley.v1.Event.closing:type_name -> halley.v1.Closing
-	50, // 64: halley.v1.Event.message_stored:type_name -> halley.v1.EntryStored
-	50, // 65: halley.v1.Event.entry:type_name -> halley.v1.EntryStored
-	52, // 66: halley.v1.Event.message_rejected:type_name -> halley.v1.MessageRejected
-	49, // 67: halley.v1.Event.user_change:type_name -> halley.v1.UserChanged
-	51, // 68: halley.v1.Event.marker:type_name -> halley.v1.MemberMarker
-	63, // 69: halley.v1.RoomMessage.body:type_name -> google.protobuf.Value
-	62, // 70: halley.v1.Closing.error:type_name -> halley.v1.Error
-	63, // 71: halley.v1.MessageSend.body:type_name -> google.protobuf.Value
-	63, // 72: halley.v1.MessageEdit.body:type_name -> google.protobuf.Value
-	35, // 73: halley.v1.ConversationPage.conversations:type_name -> halley.v1.Conversation
-	36, // 74: halley.v1.Conversation.last:type_name -> halley.v1.Entry
-	63, // 75: halley.v1.Entry.body:type_name -> google.protobuf.Value
-	63, // 76: halley.v1.Entry.info:type_name -> google.protobuf.Value
-	37, // 77: halley.v1.Entry.reactions:type_name -> halley.v1.Reaction
-	36, // 78: halley.v1.EntryPage.entries:type_name -> halley.v1.Entry
-	42, // 79: halley.v1.MemberPage.members:type_name -> halley.v1.ConversationMember
-	61, // 80: halley.v1.Sync.conversations:type_name -> halley.v1.Sync.ConversationsEntry
-	46, // 81: halley.v1.SyncPage.conversations:type_name -> halley.v1.SyncConversation
-	49, // 82: halley.v1.SyncPage.user_changes:type_name -> halley.v1.UserChanged
-	35, // 83: halley.v1.SyncConversation.conversation:type_name -> halley.v1.Conversation
-	36, // 84: halley.v1.SyncConversation.entries:type_name -> halley.v1.Entry
-	63, // 85: halley.v1.UserChanged.value:type_name -> google.protobuf.Value
-	36, // 86: halley.v1.EntryStored.entry:type_name -> halley.v1.Entry
-	62, // 87: halley.v1.MessageRejected.error:type_name -> halley.v1.Error
-	88, // [88:88] is the sub-list for method output_type
-	88, // [88:88] is the sub-list for method input_type
-	88, // [88:88] is the sub-list for extension type_name
-	88, // [88:88] is the sub-list for extension extendee
-	0,  // [0:88] is the sub-list for field type_name
+	1,   // 0: halley.v1.Auth.resume:type_name -> halley.v1.Resume
+	89,  // 1: halley.v1.AuthReply.error:type_name -> halley.v1.Error
+	5,   // 2: halley.v1.Request.room_join:type_name -> halley.v1.RoomJoin
+	7,   // 3: halley.v1.Request.room_leave:type_name -> halley.v1.RoomLeave
+	9,   // 4: halley.v1.Request.room_send:type_name -> halley.v1.RoomSend
+	11,  // 5: halley.v1.Request.room_members:type_name -> halley.v1.RoomMembers
+	13,  // 6: halley.v1.Request.session_refresh:type_name -> halley.v1.SessionRefresh
+	15,  // 7: halley.v1.Request.presence_watch:type_name -> halley.v1.PresenceWatch
+	17,  // 8: halley.v1.Request.presence_unwatch:type_name -> halley.v1.PresenceUnwatch
+	27,  // 9: halley.v1.Request.message_send:type_name -> halley.v1.MessageSend
+	29,  // 10: halley.v1.Request.message_edit:type_name -> halley.v1.MessageEdit
+	30,  // 11: halley.v1.Request.message_recall:type_name -> halley.v1.MessageRecall
+	31,  // 12: halley.v1.Request.message_react:type_name -> halley.v1.MessageReact
+	32,  // 13: halley.v1.Request.message_pin:type_name -> halley.v1.MessagePin
+	50,  // 14: halley.v1.Request.message_reactors:type_name -> halley.v1.MessageReactors
+	49,  // 15: halley.v1.Request.message_delete:type_name -> halley.v1.MessageDelete
+	33,  // 16: halley.v1.Request.conversation_list:type_name -> halley.v1.ConversationList
+	38,  // 17: halley.v1.Request.conversation_history:type_name -> halley.v1.ConversationHistory
+	40,  // 18: halley.v1.Request.conversation_members:type_name -> halley.v1.ConversationMembers
+	43,  // 19: halley.v1.Request.conversation_read:type_name -> halley.v1.ConversationRead
+	55,  // 20: halley.v1.Request.sync:type_name -> halley.v1.Sync
+	58,  // 21: halley.v1.Request.sync_cursor:type_name -> halley.v1.SyncCursor
+	44,  // 22: halley.v1.Request.conversation_get:type_name -> halley.v1.ConversationGet
+	45,  // 23: halley.v1.Request.conversation_set:type_name -> halley.v1.ConversationSet
+	46,  // 24: halley.v1.Request.conversation_pinned:type_name -> halley.v1.ConversationPinned
+	47,  // 25: halley.v1.Request.conversation_open:type_name -> halley.v1.ConversationOpen
+	64,  // 26: halley.v1.Request.group_create:type_name -> halley.v1.GroupCreate
+	65,  // 27: halley.v1.Request.group_add:type_name -> halley.v1.GroupAdd
+	66,  // 28: halley.v1.Request.group_remove:type_name -> halley.v1.GroupRemove
+	67,  // 29: halley.v1.Request.group_leave:type_name -> halley.v1.GroupLeave
+	68,  // 30: halley.v1.Request.group_role:type_name -> halley.v1.GroupRole
+	69,  // 31: halley.v1.Request.group_mute:type_name -> halley.v1.GroupMute
+	70,  // 32: halley.v1.Request.group_info:type_name -> halley.v1.GroupInfo
+	71,  // 33: halley.v1.Request.group_dissolve:type_name -> halley.v1.GroupDissolve
+	72,  // 34: halley.v1.Request.group_ask:type_name -> halley.v1.GroupAsk
+	73,  // 35: halley.v1.Request.group_answer:type_name -> halley.v1.GroupAnswer
+	52,  // 36: halley.v1.Request.typing:type_name -> halley.v1.Typing
+	74,  // 37: halley.v1.Request.user_get:type_name -> halley.v1.UserGet
+	77,  // 38: halley.v1.Request.user_search:type_name -> halley.v1.UserSearch
+	78,  // 39: halley.v1.Request.user_update:type_name -> halley.v1.UserUpdate
+	79,  // 40: halley.v1.Request.contact_list:type_name -> halley.v1.ContactList
+	82,  // 41: halley.v1.Request.contact_ask:type_name -> halley.v1.ContactAsk
+	83,  // 42: halley.v1.Request.contact_answer:type_name -> halley.v1.ContactAnswer
+	84,  // 43: halley.v1.Request.contact_remark:type_name -> halley.v1.ContactRemark
+	85,  // 44: halley.v1.Request.contact_remove:type_name -> halley.v1.ContactRemove
+	86,  // 45: halley.v1.Request.block_list:type_name -> halley.v1.BlockList
+	87,  // 46: halley.v1.Request.block_set:type_name -> halley.v1.BlockSet
+	89,  // 47: halley.v1.Reply.error:type_name -> halley.v1.Error
+	6,   // 48: halley.v1.Reply.room_join:type_name -> halley.v1.RoomJoined
+	8,   // 49: halley.v1.Reply.room_leave:type_name -> halley.v1.RoomLeft
+	10,  // 50: halley.v1.Reply.room_send:type_name -> halley.v1.RoomSent
+	12,  // 51: halley.v1.Reply.room_members:type_name -> halley.v1.RoomMemberPage
+	14,  // 52: halley.v1.Reply.session_refresh:type_name -> halley.v1.SessionRefreshed
+	16,  // 53: halley.v1.Reply.presence_watch:type_name -> halley.v1.PresenceStates
+	18,  // 54: halley.v1.Reply.presence_unwatch:type_name -> halley.v1.PresenceUnwatched
+	28,  // 55: halley.v1.Reply.message_send:type_name -> halley.v1.Accepted
+	28,  // 56: halley.v1.Reply.message_edit:type_name -> halley.v1.Accepted
+	28,  // 57: halley.v1.Reply.message_recall:type_name -> halley.v1.Accepted
+	28,  // 58: halley.v1.Reply.message_react:type_name -> halley.v1.Accepted
+	28,  // 59: halley.v1.Reply.message_pin:type_name -> halley.v1.Accepted
+	51,  // 60: halley.v1.Reply.message_reactors:type_name -> halley.v1.UidPage
+	28,  // 61: halley.v1.Reply.message_delete:type_name -> halley.v1.Accepted
+	34,  // 62: halley.v1.Reply.conversation_list:type_name -> halley.v1.ConversationPage
+	39,  // 63: halley.v1.Reply.conversation_history:type_name -> halley.v1.EntryPage
+	41,  // 64: halley.v1.Reply.conversation_members:type_name -> halley.v1.MemberPage
+	28,  // 65: halley.v1.Reply.conversation_read:type_name -> halley.v1.Accepted
+	56,  // 66: halley.v1.Reply.sync:type_name -> halley.v1.SyncPage
+	59,  // 67: halley.v1.Reply.sync_cursor:type_name -> halley.v1.SyncCursorNow
+	35,  // 68: halley.v1.Reply.conversation_get:type_name -> halley.v1.Conversation
+	28,  // 69: halley.v1.Reply.conversation_set:type_name -> halley.v1.Accepted
+	39,  // 70: halley.v1.Reply.conversation_pinned:type_name -> halley.v1.EntryPage
+	48,  // 71: halley.v1.Reply.conversation_open:type_name -> halley.v1.ConversationOpened
+	28,  // 72: halley.v1.Reply.group_create:type_name -> halley.v1.Accepted
+	28,  // 73: halley.v1.Reply.group_add:type_name -> halley.v1.Accepted
+	28,  // 74: halley.v1.Reply.group_remove:type_name -> halley.v1.Accepted
+	28,  // 75: halley.v1.Reply.group_leave:type_name -> halley.v1.Accepted
+	28,  // 76: halley.v1.Reply.group_role:type_name -> halley.v1.Accepted
+	28,  // 77: halley.v1.Reply.group_mute:type_name -> halley.v1.Accepted
+	28,  // 78: halley.v1.Reply.group_info:type_name -> halley.v1.Accepted
+	28,  // 79: halley.v1.Reply.group_dissolve:type_name -> halley.v1.Accepted
+	28,  // 80: halley.v1.Reply.group_ask:type_name -> halley.v1.Accepted
+	28,  // 81: halley.v1.Reply.group_answer:type_name -> halley.v1.Accepted
+	53,  // 82: halley.v1.Reply.typing:type_name -> halley.v1.TypingTold
+	75,  // 83: halley.v1.Reply.user_get:type_name -> halley.v1.UserList
+	75,  // 84: halley.v1.Reply.user_search:type_name -> halley.v1.UserList
+	76,  // 85: halley.v1.Reply.user_update:type_name -> halley.v1.User
+	80,  // 86: halley.v1.Reply.contact_list:type_name -> halley.v1.ContactPage
+	28,  // 87: halley.v1.Reply.contact_ask:type_name -> halley.v1.Accepted
+	28,  // 88: halley.v1.Reply.contact_answer:type_name -> halley.v1.Accepted
+	28,  // 89: halley.v1.Reply.contact_remark:type_name -> halley.v1.Accepted
+	28,  // 90: halley.v1.Reply.contact_remove:type_name -> halley.v1.Accepted
+	51,  // 91: halley.v1.Reply.block_list:type_name -> halley.v1.UidPage
+	28,  // 92: halley.v1.Reply.block_set:type_name -> halley.v1.Accepted
+	90,  // 93: halley.v1.RoomSend.body:type_name -> google.protobuf.Value
+	19,  // 94: halley.v1.PresenceStates.states:type_name -> halley.v1.Presence
+	21,  // 95: halley.v1.Event.room_message:type_name -> halley.v1.RoomMessage
+	22,  // 96: halley.v1.Event.room_member:type_name -> halley.v1.RoomMember
+	19,  // 97: halley.v1.Event.presence:type_name -> halley.v1.Presence
+	23,  // 98: halley.v1.Event.lagged:type_name -> halley.v1.Lagged
+	24,  // 99: halley.v1.Event.resync:type_name -> halley.v1.Resync
+	25,  // 100: halley.v1.Event.go_away:type_name -> halley.v1.GoAway
+	26,  // 101: halley.v1.Event.closing:type_name -> halley.v1.Closing
+	61,  // 102: halley.v1.Event.message_stored:type_name -> halley.v1.EntryStored
+	61,  // 103: halley.v1.Event.entry:type_name -> halley.v1.EntryStored
+	63,  // 104: halley.v1.Event.message_rejected:type_name -> halley.v1.MessageRejected
+	60,  // 105: halley.v1.Event.user_change:type_name -> halley.v1.UserChanged
+	54,  // 106: halley.v1.Event.typing:type_name -> halley.v1.TypingEvent
+	62,  // 107: halley.v1.Event.marker:type_name -> halley.v1.MemberMarker
+	90,  // 108: halley.v1.RoomMessage.body:type_name -> google.protobuf.Value
+	89,  // 109: halley.v1.Closing.error:type_name -> halley.v1.Error
+	90,  // 110: halley.v1.MessageSend.body:type_name -> google.protobuf.Value
+	90,  // 111: halley.v1.MessageEdit.body:type_name -> google.protobuf.Value
+	35,  // 112: halley.v1.ConversationPage.conversations:type_name -> halley.v1.Conversation
+	36,  // 113: halley.v1.Conversation.last:type_name -> halley.v1.Entry
+	90,  // 114: halley.v1.Entry.body:type_name -> google.protobuf.Value
+	90,  // 115: halley.v1.Entry.info:type_name -> google.protobuf.Value
+	37,  // 116: halley.v1.Entry.reactions:type_name -> halley.v1.Reaction
+	36,  // 117: halley.v1.EntryPage.entries:type_name -> halley.v1.Entry
+	42,  // 118: halley.v1.MemberPage.members:type_name -> halley.v1.ConversationMember
+	88,  // 119: halley.v1.Sync.conversations:type_name -> halley.v1.Sync.ConversationsEntry
+	57,  // 120: halley.v1.SyncPage.conversations:type_name -> halley.v1.SyncConversation
+	60,  // 121: halley.v1.SyncPage.user_changes:type_name -> halley.v1.UserChanged
+	35,  // 122: halley.v1.SyncConversation.conversation:type_name -> halley.v1.Conversation
+	36,  // 123: halley.v1.SyncConversation.entries:type_name -> halley.v1.Entry
+	90,  // 124: halley.v1.UserChanged.value:type_name -> google.protobuf.Value
+	36,  // 125: halley.v1.EntryStored.entry:type_name -> halley.v1.Entry
+	89,  // 126: halley.v1.MessageRejected.error:type_name -> halley.v1.Error
+	76,  // 127: halley.v1.UserList.users:type_name -> halley.v1.User
+	90,  // 128: halley.v1.User.profile:type_name -> google.protobuf.Value
+	81,  // 129: halley.v1.ContactPage.contacts:type_name -> halley.v1.Contact
+	130, // [130:130] is the sub-list for method output_type
+	130, // [130:130] is the sub-list for method input_type
+	130, // [130:130] is the sub-list for extension type_name
+	130, // [130:130] is the sub-list for extension extendee
+	0,   // [0:130] is the sub-list for field type_name
 }
 
 func init() { file_halley_v1_client_proto_init() }
@@ -5604,12 +7962,18 @@ func file_halley_v1_client_proto_init() {
 		(*Request_MessageRecall)(nil),
 		(*Request_MessageReact)(nil),
 		(*Request_MessagePin)(nil),
+		(*Request_MessageReactors)(nil),
+		(*Request_MessageDelete)(nil),
 		(*Request_ConversationList)(nil),
 		(*Request_ConversationHistory)(nil),
 		(*Request_ConversationMembers)(nil),
 		(*Request_ConversationRead)(nil),
 		(*Request_Sync)(nil),
 		(*Request_SyncCursor)(nil),
+		(*Request_ConversationGet)(nil),
+		(*Request_ConversationSet)(nil),
+		(*Request_ConversationPinned)(nil),
+		(*Request_ConversationOpen)(nil),
 		(*Request_GroupCreate)(nil),
 		(*Request_GroupAdd)(nil),
 		(*Request_GroupRemove)(nil),
@@ -5618,6 +7982,19 @@ func file_halley_v1_client_proto_init() {
 		(*Request_GroupMute)(nil),
 		(*Request_GroupInfo)(nil),
 		(*Request_GroupDissolve)(nil),
+		(*Request_GroupAsk)(nil),
+		(*Request_GroupAnswer)(nil),
+		(*Request_Typing)(nil),
+		(*Request_UserGet)(nil),
+		(*Request_UserSearch)(nil),
+		(*Request_UserUpdate)(nil),
+		(*Request_ContactList)(nil),
+		(*Request_ContactAsk)(nil),
+		(*Request_ContactAnswer)(nil),
+		(*Request_ContactRemark)(nil),
+		(*Request_ContactRemove)(nil),
+		(*Request_BlockList)(nil),
+		(*Request_BlockSet)(nil),
 	}
 	file_halley_v1_client_proto_msgTypes[4].OneofWrappers = []any{
 		(*Reply_Error)(nil),
@@ -5633,12 +8010,18 @@ func file_halley_v1_client_proto_init() {
 		(*Reply_MessageRecall)(nil),
 		(*Reply_MessageReact)(nil),
 		(*Reply_MessagePin)(nil),
+		(*Reply_MessageReactors)(nil),
+		(*Reply_MessageDelete)(nil),
 		(*Reply_ConversationList)(nil),
 		(*Reply_ConversationHistory)(nil),
 		(*Reply_ConversationMembers)(nil),
 		(*Reply_ConversationRead)(nil),
 		(*Reply_Sync)(nil),
 		(*Reply_SyncCursor)(nil),
+		(*Reply_ConversationGet)(nil),
+		(*Reply_ConversationSet)(nil),
+		(*Reply_ConversationPinned)(nil),
+		(*Reply_ConversationOpen)(nil),
 		(*Reply_GroupCreate)(nil),
 		(*Reply_GroupAdd)(nil),
 		(*Reply_GroupRemove)(nil),
@@ -5647,6 +8030,19 @@ func file_halley_v1_client_proto_init() {
 		(*Reply_GroupMute)(nil),
 		(*Reply_GroupInfo)(nil),
 		(*Reply_GroupDissolve)(nil),
+		(*Reply_GroupAsk)(nil),
+		(*Reply_GroupAnswer)(nil),
+		(*Reply_Typing)(nil),
+		(*Reply_UserGet)(nil),
+		(*Reply_UserSearch)(nil),
+		(*Reply_UserUpdate)(nil),
+		(*Reply_ContactList)(nil),
+		(*Reply_ContactAsk)(nil),
+		(*Reply_ContactAnswer)(nil),
+		(*Reply_ContactRemark)(nil),
+		(*Reply_ContactRemove)(nil),
+		(*Reply_BlockList)(nil),
+		(*Reply_BlockSet)(nil),
 	}
 	file_halley_v1_client_proto_msgTypes[20].OneofWrappers = []any{
 		(*Event_RoomMessage)(nil),
@@ -5660,16 +8056,19 @@ func file_halley_v1_client_proto_init() {
 		(*Event_Entry)(nil),
 		(*Event_MessageRejected)(nil),
 		(*Event_UserChange)(nil),
+		(*Event_Typing)(nil),
 		(*Event_Marker)(nil),
 	}
-	file_halley_v1_client_proto_msgTypes[59].OneofWrappers = []any{}
+	file_halley_v1_client_proto_msgTypes[45].OneofWrappers = []any{}
+	file_halley_v1_client_proto_msgTypes[70].OneofWrappers = []any{}
+	file_halley_v1_client_proto_msgTypes[78].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_halley_v1_client_proto_rawDesc), len(file_halley_v1_client_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   62,
+			NumMessages:   89,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -816,7 +816,9 @@ type UserChange struct {
 	ContactState int32  `protobuf:"varint,6,opt,name=contact_state,json=contactState,proto3" json:"contact_state,omitempty"`
 	Remark       string `protobuf:"bytes,7,opt,name=remark,proto3" json:"remark,omitempty"`
 	// Kind block.
-	Blocked       bool `protobuf:"varint,8,opt,name=blocked,proto3" json:"blocked,omitempty"`
+	Blocked bool `protobuf:"varint,8,opt,name=blocked,proto3" json:"blocked,omitempty"`
+	// Kind contact: what was said with the request.
+	Note          string `protobuf:"bytes,9,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -905,6 +907,13 @@ func (x *UserChange) GetBlocked() bool {
 		return x.Blocked
 	}
 	return false
+}
+
+func (x *UserChange) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
 }
 
 // ChatOutcome is the value of outcome:ID in Redis.
@@ -1028,7 +1037,7 @@ const file_halley_v1_queue_proto_rawDesc = "" +
 	"\x04body\x18\x05 \x01(\fR\x04body\x12\x16\n" +
 	"\x06detail\x18\x06 \x01(\fR\x06detail\x12\x19\n" +
 	"\bread_seq\x18\a \x01(\x03R\areadSeq\x12#\n" +
-	"\rdelivered_seq\x18\b \x01(\x03R\fdeliveredSeq\"\xcd\x01\n" +
+	"\rdelivered_seq\x18\b \x01(\x03R\fdeliveredSeq\"\xe1\x01\n" +
 	"\n" +
 	"UserChange\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x12\n" +
@@ -1038,7 +1047,8 @@ const file_halley_v1_queue_proto_rawDesc = "" +
 	"\x05value\x18\x05 \x01(\fR\x05value\x12#\n" +
 	"\rcontact_state\x18\x06 \x01(\x05R\fcontactState\x12\x16\n" +
 	"\x06remark\x18\a \x01(\tR\x06remark\x12\x18\n" +
-	"\ablocked\x18\b \x01(\bR\ablocked\"\\\n" +
+	"\ablocked\x18\b \x01(\bR\ablocked\x12\x12\n" +
+	"\x04note\x18\t \x01(\tR\x04note\"\\\n" +
 	"\vChatOutcome\x12&\n" +
 	"\x05error\x18\x01 \x01(\v2\x10.halley.v1.ErrorR\x05error\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x03R\x03seq\x12\x13\n" +

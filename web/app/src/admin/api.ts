@@ -96,6 +96,10 @@ export class AdminApi {
     return page.conversations ?? [];
   }
 
+  groups(cursor: string): Promise<{ conversations?: Group[]; next?: string }> {
+    return this.#call("GET", `v1/conversations?limit=100&cursor=${encodeURIComponent(cursor)}`);
+  }
+
   group(id: string): Promise<Group> {
     return this.#call("GET", `v1/conversations/${encodeURIComponent(id)}`);
   }

@@ -334,6 +334,17 @@ function GroupView({ api }: { api: AdminApi }) {
   const members = useSignal<Member[]>([]);
   const next = useSignal("");
   const error = useSignal("");
+  const all = useSignal<Group[]>([]);
+  const nextGroups = useSignal("");
+  async function list(cursor = "") {
+    try {
+      const page = await api.groups(cursor);
+      all.value = [...(cursor === "" ? [] : all.value), ...(page.conversations ?? [])];
+      nextGroups.value = page.next ?? "";
+    } catch (reason) {
+      error.value = t("error", { why: why(reason) });
+    }
+  }
   async function look(cursor = "") {
     error.value = "";
     try {
@@ -347,6 +358,7 @@ function GroupView({ api }: { api: AdminApi }) {
   }
   useEffect(() => {
     if (group.value) void look();
+    else void list();
   }, []);
   const g = found.value;
   return (
@@ -369,8 +381,31 @@ function GroupView({ api }: { api: AdminApi }) {
           {error}
         </p>
       )}
+      {!group.value && (
+        <ul class="rows">
+          {all.value.map((one) => (
+            <li key={one.id} class="item">
+              <button type="button" class="item-head" onClick={() => (group.value = one.id)}>
+                <Avatar name={one.title || one.id} of={one.id} small />
+                <span class="grow">
+                  <strong>{one.title || one.id}</strong> {one.dissolved && <span class="bad">{a("dissolved")}</span>}
+                </span>
+                <span class="muted">{a("members", { n: one.members })}</span>
+              </button>
+            </li>
+          ))}
+          {nextGroups.value && (
+            <button type="button" class="plain" onClick={() => void list(nextGroups.value)}>
+              {a("more")}
+            </button>
+          )}
+        </ul>
+      )}
       {g && (
         <section class="item padded">
+          <button type="button" class="plain back" onClick={() => (group.value = "")}>
+            ‹ {a("groups")}
+          </button>
           <div class="group-head">
             <Avatar name={g.title || g.id} of={g.id} />
             <div class="grow">

@@ -1,5 +1,5 @@
 // The port on the SDK: what the messenger wants, said in the SDK's words.
-import { Chat, type ChangeMethod, type Conversation as SdkConversation, HalleyError, IndexedDBStorage, type Outgoing as SdkOutgoing, type State, type UserChange } from "@halley-im/sdk";
+import { Chat, type ChangeMethod, HalleyError, IndexedDBStorage, type Outgoing as SdkOutgoing, type State, type UserChange } from "@halley-im/sdk";
 import * as api from "../api.ts";
 import {
   type Connection,
@@ -33,8 +33,8 @@ export interface Credentials {
 
 /** A change that takes longer is on its way all the same: whoever waits for it need not. */
 const longest = 8000;
-/** Changes of the user's own are asked for in so many pages at most. */
-const mostPages = 200;
+/** What concerns the user alone. */
+const ownKinds = ["mute", "pin", "hide", "draft", "clear", "delete", "contact", "block", "group_request"];
 
 type Fields = { [name: string]: Json };
 type Waiting = { resolve: (o: SdkOutgoing) => void; reject: (error: unknown) => void };
@@ -47,13 +47,8 @@ export class SdkPort implements Port {
   #events: PortEvents | undefined;
   readonly #conversations = new Map<string, Conversation>();
   readonly #settings = new Map<string, Settings>();
-  /** Numbers of the newest user changes by kind and object: they come from two sides. */
-  readonly #numbers = new Map<string, number>();
-  /** How far the other side of direct conversations was told to be. */
-  readonly #peers = new Map<string, { read: number; delivered: number }>();
   readonly #waiting = new Map<string, Waiting>();
-  #open = "";
-  /** Whether all that concerns the user alone was asked for. */
+  /** Whether what concerns the user alone was taken over. */
   #own = false;
   #watched: string[] = [];
 
@@ -77,10 +72,14 @@ export class SdkPort implements Port {
     this.#events = events;
     const chat = this.#chat;
     chat.on("state", (state) => events.connection(connectionOf(state)));
-    chat.on("session", () => this.#session());
-    chat.on("synced", () => void this.#readOwn());
+    chat.on("session", () => this.watch(this.#watched));
+    chat.on("synced", () => this.#readOwn());
+    chat.on("marker", ({ conversation, uid, readSeq }) => events.marker(conversation, uid, readSeq));
+    chat.on("typing", ({ conversation, uid, off }) => events.typing(conversation, uid, !off));
     chat.on("conversations", (all) => {
-      for (const c of all) this.#conversation(c);
+      for (const c of all) this.#put(c as unknown as Conversation);
+      // What was kept of an earlier visit is there as soon as the list is.
+      if (!this.#own) this.#readOwn();
     });
     chat.on("gone", (id) => {
       const c = this.#conversations.get(id);
@@ -114,44 +113,12 @@ export class SdkPort implements Port {
 
   // ---- what comes ----
 
-  /** What the server keeps by connection is said again. */
-  #session(): void {
-    if (this.#open) this.opened(this.#open);
-    if (this.#watched.length > 0) this.watch(this.#watched);
-  }
-
-  /**
-   * Asks for all that concerns the user alone. A device is told each change once, and those of sessions before this page are
-   * not kept: from then on they come by themselves.
-   */
-  async #readOwn(): Promise<void> {
-    if (this.#own) return;
+  /** Takes over all that concerns the user alone; what changes of it is told from then on. */
+  #readOwn(): void {
     this.#own = true;
-    try {
-      const conversations = Object.fromEntries(this.#chat.conversations.map((c) => [c.id, c.lastSeq]));
-      let number = 0;
-      for (let i = 0; i < mostPages; i++) {
-        const page = await this.#ask("sync", { conversations, user_change: number });
-        const changes = list(page.user_changes) as unknown as UserChange[];
-        for (const change of changes) {
-          this.#change(change);
-          number = Math.max(number, change.number);
-        }
-        if (!page.more || changes.length === 0) break;
-      }
-    } catch {
-      // The next time.
-      this.#own = false;
+    for (const kind of ownKinds) {
+      for (const [object, value] of this.#chat.changes(kind)) this.#change({ number: 0, kind, object, value });
     }
-  }
-
-  #conversation(c: SdkConversation): void {
-    const peer = this.#peers.get(c.id);
-    this.#put({
-      ...(c as unknown as Conversation),
-      peerReadSeq: Math.max(c.peerReadSeq, peer?.read ?? 0),
-      peerDeliveredSeq: Math.max(c.peerDeliveredSeq, peer?.delivered ?? 0),
-    });
   }
 
   #put(c: Conversation): void {
@@ -161,20 +128,18 @@ export class SdkPort implements Port {
 
   #outgoing(o: SdkOutgoing): void {
     const waiting = this.#waiting.get(o.id);
-    if (waiting && (o.seq > 0 || o.stage === "failed")) {
+    const placed = o.stage === "stored" || o.seq > 0;
+    if (waiting && (placed || o.stage === "failed")) {
       this.#waiting.delete(o.id);
-      if (o.seq > 0) waiting.resolve(o);
+      if (placed) waiting.resolve(o);
       else waiting.reject(new HalleyError(o.error?.code ?? "internal", o.error?.message ?? ""));
     }
-    if (o.method === "message.send") this.#events?.outgoing(outgoingOf(o), o.seq > 0);
+    if (o.method === "message.send") this.#events?.outgoing(outgoingOf(o), placed);
     // Changes that failed are told to who made them; they aren't tried again by hand.
     else if (o.stage === "failed") void this.#chat.discard(o.id);
   }
 
-  #change({ number, kind, object, value }: UserChange): void {
-    const key = `${kind} ${object}`;
-    if (number <= (this.#numbers.get(key) ?? 0)) return;
-    this.#numbers.set(key, number);
+  #change({ kind, object, value }: UserChange): void {
     const v = fields(value as Json);
     const e = this.#events;
     switch (kind) {
@@ -209,27 +174,7 @@ export class SdkPort implements Port {
   }
 
   #event(event: Fields): void {
-    const typing = event.typing;
-    const read = event["conversation.read"];
-    const presence = event.presence;
-    if (typing) {
-      const f = fields(typing);
-      this.#events?.typing(text(f.conversation), text(f.uid), f.off !== true);
-    } else if (read) this.#marker(fields(read));
-    else if (presence) this.#events?.presence(presenceOf(fields(presence)));
-  }
-
-  #marker(f: Fields): void {
-    const id = text(f.conversation);
-    const uid = text(f.uid);
-    const [read, delivered] = [figure(f.read_seq), figure(f.delivered_seq)];
-    if (uid === peerOf(id, this.uid)) {
-      const old = this.#peers.get(id);
-      this.#peers.set(id, { read: Math.max(read, old?.read ?? 0), delivered: Math.max(delivered, read, old?.delivered ?? 0) });
-      const c = this.#chat.conversation(id);
-      if (c) this.#conversation(c);
-    }
-    this.#events?.marker(id, uid, read);
+    if (event.presence) this.#events?.presence(presenceOf(fields(event.presence)));
   }
 
   // ---- asking ----
@@ -337,20 +282,16 @@ export class SdkPort implements Port {
   }
 
   typing(conversation: string, on: boolean): void {
-    void this.#ask("typing", { conversation, off: !on }).catch(() => {
-      // Nobody misses it.
-    });
+    this.#chat.typing(conversation, !on);
   }
 
   opened(conversation: string): void {
-    const before = this.#open;
-    this.#open = conversation;
-    const peer = peerOf(conversation, this.uid);
-    if (peer && this.#chat.conversation(conversation)) this.#chat.markers(conversation).catch(() => {});
-    if (!conversation.startsWith("g/") && !before.startsWith("g/")) return;
-    void this.#ask("conversation.open", { conversation: conversation.startsWith("g/") ? conversation : "" }).catch(() => {
-      // The next session says it again.
-    });
+    this.#chat.open(conversation);
+    if (peerOf(conversation, this.uid) && this.#chat.conversation(conversation)) {
+      this.#chat.markers(conversation).catch(() => {
+        // The next one that moves tells.
+      });
+    }
   }
 
   async set(conversation: string, change: Partial<Settings>): Promise<void> {

@@ -2,11 +2,12 @@ import type { Method, Params, Result, Session, State } from "../connection.ts";
 import { Emitter } from "../emitter.ts";
 import { HalleyError } from "../error.ts";
 import type * as wire from "../gen/halley/v1/client.ts";
+import { watchNetwork } from "../network.ts";
 import type { Conversation } from "./conversation.ts";
 import type { Entry, GroupInfo, JsonValue } from "./entry.ts";
 import { IndexedDBStorage } from "./indexeddb.ts";
 import { type ChangeMethod, newId, type Outgoing } from "./outgoing.ts";
-import type { Entries, SpeakerEvents, SpeakerOptions } from "./events.ts";
+import type { Entries, SpeakerEvents, SpeakerOptions, UserChange } from "./events.ts";
 import { Speaker } from "./speaker.ts";
 import { type ChatStorage, MemoryStorage } from "./storage.ts";
 import { type Call, type Snapshot, Tabs } from "./tabs.ts";
@@ -39,6 +40,7 @@ export class Chat extends Emitter<SpeakerEvents> {
   readonly #tabs: Tabs | undefined;
   readonly #conversations = new Map<string, Conversation>();
   readonly #outgoing = new Map<string, Outgoing>();
+  readonly #settings = new Map<string, UserChange>();
   /** Up to where each conversation was handed to this tab. */
   readonly #handed = new Map<string, number>();
   #speaker: Speaker | undefined;
@@ -48,6 +50,7 @@ export class Chat extends Emitter<SpeakerEvents> {
   #session: Session | undefined;
   #adding: Promise<unknown> = Promise.resolve();
   #closed = false;
+  #unwatch: (() => void) | undefined;
 
   constructor(options: ChatOptions) {
     super();
@@ -94,6 +97,12 @@ export class Chat extends Emitter<SpeakerEvents> {
     return this.#conversations.get(id);
   }
 
+  /** What is the user's alone, of one kind: mute, pin, draft, contact … By its object. */
+  changes(kind: string): Map<string, JsonValue> {
+    const all = this.#speaker?.changes ?? [...this.#settings.values()];
+    return new Map(all.filter((c) => c.kind === kind).map((c) => [c.object, c.value]));
+  }
+
   /** What was sent and has no place yet, or failed; in the order in which it was sent. */
   get outgoing(): Outgoing[] {
     return [...this.#outgoing.values()].sort((a, b) => a.at - b.at);
@@ -101,14 +110,23 @@ export class Chat extends Emitter<SpeakerEvents> {
 
   /** Takes up what was kept, connects, and stays connected until close. */
   start(): void {
-    if (this.#tabs) this.#tabs.start();
-    else this.#speak();
+    if (!this.#tabs) {
+      this.#speak();
+      return;
+    }
+    this.#tabs.start();
+    // The tab that speaks may be one that nobody looks at, whose timers run late.
+    const wake = () => {
+      if (!this.#speaker) this.retryNow();
+    };
+    this.#unwatch = watchNetwork(wake, wake);
   }
 
   /** Ends it in this tab; resolves when all is kept. What isn't sent yet is sent by another tab, or after the next start. */
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    this.#unwatch?.();
     await this.#adding;
     await this.#speaker?.close();
     this.#speaker = undefined;
@@ -179,12 +197,9 @@ export class Chat extends Emitter<SpeakerEvents> {
     } as Outgoing;
     this.#take("outgoing", outgoing);
     // First kept, then sent: and one after the other, so that the order is the one of the calls.
-    this.#adding = this.#adding
-      .then(() => this.#storage.add(outgoing))
-      .catch((error) => this.emit("storageError", error))
-      .then(() => this.#ask("add", outgoing))
-      // Whoever speaks next finds it in the storage.
-      .catch(() => {});
+    this.#adding = this.#adding.then(() => this.#storage.add(outgoing)).catch((error) => this.emit("storageError", error));
+    // If nobody speaks now, whoever does next finds it in the storage.
+    void this.#adding.then(() => this.#ask("add", outgoing)).catch(() => {});
     return outgoing;
   }
 
@@ -193,6 +208,16 @@ export class Chat extends Emitter<SpeakerEvents> {
   /** Marks a conversation as read: up to an entry, or all that was handed over. */
   read(conversation: string, upTo?: Entry): void {
     void this.#ask("read", conversation, upTo?.seq, upTo?.msgNo).catch(() => {});
+  }
+
+  /** Tells which conversation the user looks at, none if empty: markers and typing of a group come to who has it open only. */
+  open(conversation: string): void {
+    void this.#ask("open", conversation).catch(() => {});
+  }
+
+  /** Tells the others that the user is typing, or with off no longer. To be told again every few seconds. */
+  typing(conversation: string, off = false): void {
+    void this.request("typing", { conversation, off }).catch(() => {});
   }
 
   /** Entries from seq `from` to `to`, or the last ones before `before`, or the last ones of all. */
@@ -235,6 +260,8 @@ export class Chat extends Emitter<SpeakerEvents> {
         return speaker.discard(args[0] as string);
       case "read":
         return speaker.read(args[0] as string, args[1] as number | undefined, args[2] as number | undefined);
+      case "open":
+        return speaker.open(args[0] as string);
       case "history":
         return speaker.history(args[0] as wire.ConversationHistory);
       case "markers":
@@ -249,7 +276,7 @@ export class Chat extends Emitter<SpeakerEvents> {
   #speak(): void {
     if (this.#closed || this.#speaker) return;
     const speaker = (this.#speaker = new Speaker(this.#storage, this.#options));
-    const names: EventName[] = ["state", "session", "entries", "conversations", "gone", "outgoing", "discarded", "change", "synced", "event", "storageError"];
+    const names: EventName[] = ["state", "session", "entries", "conversations", "gone", "outgoing", "discarded", "change", "marker", "typing", "synced", "event", "storageError"];
     for (const name of names) speaker.on(name, (event) => this.#tell(name, event as never));
     this.#started = speaker.start(Object.fromEntries(this.#handed)).then(() => {
       for (const [id, have] of Object.entries(speaker.have)) if (!this.#handed.has(id)) this.#handed.set(id, have);
@@ -263,6 +290,7 @@ export class Chat extends Emitter<SpeakerEvents> {
       state: plain(speaker.client.state),
       session: speaker.client.session,
       conversations: speaker.conversations,
+      changes: speaker.changes,
       outgoing: speaker.outgoing,
       have: speaker.have,
     };
@@ -272,6 +300,7 @@ export class Chat extends Emitter<SpeakerEvents> {
   #mirror(s: Snapshot): void {
     const ids = new Set(s.conversations.map((c) => c.id));
     for (const id of [...this.#conversations.keys()]) if (!ids.has(id)) this.#take("gone", id);
+    for (const c of s.changes) this.#settings.set(JSON.stringify([c.kind, c.object]), c);
     this.#take("conversations", s.conversations);
     for (const o of s.outgoing) this.#take("outgoing", o);
     if (s.session) this.#take("session", s.session);
@@ -311,8 +340,13 @@ export class Chat extends Emitter<SpeakerEvents> {
         const o = event as Outgoing;
         const old = this.#outgoing.get(o.id);
         if (old && old.stage === o.stage && old.error?.code === o.error?.code) return;
-        if (o.seq > 0) this.#outgoing.delete(o.id);
+        if (o.stage === "stored" || o.stage === "delivered" || o.stage === "read") this.#outgoing.delete(o.id);
         else this.#outgoing.set(o.id, o);
+        break;
+      }
+      case "change": {
+        const c = event as UserChange;
+        this.#settings.set(JSON.stringify([c.kind, c.object]), c);
         break;
       }
       case "discarded":

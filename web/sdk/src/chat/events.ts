@@ -29,6 +29,21 @@ export interface UserChange {
   value: wire.JsonValue;
 }
 
+/** How far somebody else is in a conversation. */
+export interface Marker {
+  conversation: string;
+  uid: string;
+  readSeq: number;
+  deliveredSeq: number;
+}
+
+/** Somebody else is typing, or with off no longer; to be forgotten after some seconds. */
+export interface Typing {
+  conversation: string;
+  uid: string;
+  off: boolean;
+}
+
 export interface SpeakerEvents {
   state: State;
   session: Session;
@@ -43,6 +58,9 @@ export interface SpeakerEvents {
   /** What was sent was taken back. */
   discarded: string;
   change: UserChange;
+  /** Of direct conversations, and of the group that is open. */
+  marker: Marker;
+  typing: Typing;
   /** All that was new when it was asked for has been handed over. */
   synced: void;
   /** An event that isn't about conversations, as it came. */

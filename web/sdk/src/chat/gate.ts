@@ -19,3 +19,24 @@ export class Gate {
     }
   }
 }
+
+/** Those who wait for their time, and can be woken together: when a session begins, or all is over. */
+export class Sleepers {
+  readonly #all = new Set<() => void>();
+
+  sleep(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = () => {
+        clearTimeout(timer);
+        this.#all.delete(wake);
+        resolve();
+      };
+      const timer = setTimeout(wake, ms);
+      this.#all.add(wake);
+    });
+  }
+
+  wake(): void {
+    for (const wake of [...this.#all]) wake();
+  }
+}

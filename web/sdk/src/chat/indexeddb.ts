@@ -1,7 +1,9 @@
+import type { UserChange } from "./events.ts";
 import type { Outgoing } from "./outgoing.ts";
 import type { Changes, ChatStorage, Saved, SavedConversation } from "./storage.ts";
 
 const version = 1;
+const stores = ["meta", "conversations", "changes", "outgoing"];
 
 /** Keeps everything in the browser's IndexedDB, below a name; tabs of one origin that give the same name share it. */
 export class IndexedDBStorage implements ChatStorage {
@@ -14,15 +16,16 @@ export class IndexedDBStorage implements ChatStorage {
 
   async load(): Promise<Saved> {
     const db = await this.#open();
-    const tx = db.transaction(["meta", "conversations", "outgoing"]);
-    const [uid, userChange, conversations, outgoing] = await Promise.all([
+    const tx = db.transaction(stores);
+    const [uid, userChange, conversations, changes, outgoing] = await Promise.all([
       got<string | undefined>(tx.objectStore("meta").get("uid")),
       got<number | undefined>(tx.objectStore("meta").get("userChange")),
       got<SavedConversation[]>(tx.objectStore("conversations").getAll()),
+      got<UserChange[]>(tx.objectStore("changes").getAll()),
       // In the order of their keys, which count up.
       got<Outgoing[]>(tx.objectStore("outgoing").getAll()),
     ]);
-    return { uid: uid ?? "", userChange: userChange ?? 0, conversations, outgoing };
+    return { uid: uid ?? "", userChange: userChange ?? 0, conversations, changes, outgoing };
   }
 
   async add(outgoing: Outgoing): Promise<void> {
@@ -32,13 +35,14 @@ export class IndexedDBStorage implements ChatStorage {
   }
 
   async save(changes: Changes): Promise<void> {
-    const tx = (await this.#open()).transaction(["meta", "conversations", "outgoing"], "readwrite");
+    const tx = (await this.#open()).transaction(stores, "readwrite");
     const meta = tx.objectStore("meta");
     if (changes.uid !== undefined) meta.put(changes.uid, "uid");
     if (changes.userChange !== undefined) meta.put(changes.userChange, "userChange");
     const conversations = tx.objectStore("conversations");
     for (const c of changes.conversations ?? []) conversations.put(c);
     for (const id of changes.gone ?? []) conversations.delete(id);
+    for (const c of changes.changes ?? []) tx.objectStore("changes").put(c);
     const outgoing = tx.objectStore("outgoing");
     const at = (id: string, then: (key: IDBValidKey) => void) => {
       const request = outgoing.index("id").getKey(id);
@@ -50,8 +54,8 @@ export class IndexedDBStorage implements ChatStorage {
   }
 
   async clear(): Promise<void> {
-    const tx = (await this.#open()).transaction(["meta", "conversations", "outgoing"], "readwrite");
-    for (const name of ["meta", "conversations", "outgoing"]) tx.objectStore(name).clear();
+    const tx = (await this.#open()).transaction(stores, "readwrite");
+    for (const name of stores) tx.objectStore(name).clear();
     await done(tx);
   }
 
@@ -66,6 +70,7 @@ export class IndexedDBStorage implements ChatStorage {
       request.onupgradeneeded = () => {
         request.result.createObjectStore("meta");
         request.result.createObjectStore("conversations", { keyPath: "conversation.id" });
+        request.result.createObjectStore("changes", { keyPath: ["kind", "object"] });
         request.result.createObjectStore("outgoing", { autoIncrement: true }).createIndex("id", "id", { unique: true });
       };
       request.onsuccess = () => {

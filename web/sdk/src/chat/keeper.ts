@@ -1,3 +1,4 @@
+import type { UserChange } from "./events.ts";
 import type { Outgoing } from "./outgoing.ts";
 import type { Changes, ChatStorage, SavedConversation } from "./storage.ts";
 
@@ -9,6 +10,7 @@ export class Keeper {
   #userChange: number | undefined;
   readonly #conversations = new Map<string, () => SavedConversation>();
   readonly #gone = new Set<string>();
+  readonly #changes = new Map<string, UserChange>();
   readonly #outgoing = new Map<string, Outgoing>();
   readonly #done = new Set<string>();
   #saving: Promise<void> | undefined;
@@ -41,6 +43,11 @@ export class Keeper {
     this.#save();
   }
 
+  change(change: UserChange): void {
+    this.#changes.set(JSON.stringify([change.kind, change.object]), change);
+    this.#save();
+  }
+
   outgoing(outgoing: Outgoing): void {
     this.#outgoing.set(outgoing.id, outgoing);
     this.#save();
@@ -54,7 +61,7 @@ export class Keeper {
 
   /** Forgets all, what waits to be kept included. */
   async clear(): Promise<void> {
-    for (const waiting of [this.#conversations, this.#gone, this.#outgoing, this.#done]) waiting.clear();
+    for (const waiting of [this.#conversations, this.#gone, this.#changes, this.#outgoing, this.#done]) waiting.clear();
     this.#uid = this.#userChange = undefined;
     await this.#saving;
     await this.#storage.clear();
@@ -76,6 +83,7 @@ export class Keeper {
       const changes: Changes = {
         conversations: [...this.#conversations.values()].map((now) => now()),
         gone: [...this.#gone],
+        changes: [...this.#changes.values()],
         outgoing: [...this.#outgoing.values()],
         done: [...this.#done],
       };
@@ -83,7 +91,7 @@ export class Keeper {
       if (this.#userChange !== undefined) changes.userChange = this.#userChange;
       const empty = Object.values(changes).every((v) => Array.isArray(v) && v.length === 0);
       if (empty) return;
-      for (const waiting of [this.#conversations, this.#gone, this.#outgoing, this.#done]) waiting.clear();
+      for (const waiting of [this.#conversations, this.#gone, this.#changes, this.#outgoing, this.#done]) waiting.clear();
       this.#uid = this.#userChange = undefined;
       try {
         await this.#storage.save(changes);

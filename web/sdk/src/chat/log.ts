@@ -26,8 +26,9 @@ export class Log {
     const old = this.#waiting.get(seq);
     // What was read later has the changes that came in between.
     if (!old || entry.changedSeq > old.changedSeq) this.#waiting.set(seq, entry);
+    const out = this.#drain();
     if (this.#waiting.size > maxWaiting) this.#waiting.delete(Math.max(...this.#waiting.keys()));
-    return this.#drain();
+    return out;
   }
 
   /** Learns that there are entries up to seq. */

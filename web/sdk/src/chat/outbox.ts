@@ -169,11 +169,8 @@ export class Outbox {
       if (stage === "sending") this.#change(item, { error: errorOf(error) });
       return;
     }
-    if (stage === "accepted") {
-      // Its first one was accepted, and has an outcome; that this one is refused (he isn't a member any more) is none.
-      item.due = false;
-      return;
-    }
+    // Refused when it was repeated (he isn't a member any more): what became of the first one nobody will tell. If somebody does, it is
+    // found all the same.
     this.#leaveLane(item);
     this.#change(item, { stage: "failed", error: errorOf(error) });
   }

@@ -1,6 +1,5 @@
 import type { Method, Params } from "../connection.ts";
 import type { HalleyError } from "../error.ts";
-import type * as wire from "../gen/halley/v1/client.ts";
 
 /**
  * What has become of something that was sent:
@@ -13,11 +12,8 @@ import type * as wire from "../gen/halley/v1/client.ts";
  */
 export type Stage = "sending" | "accepted" | "stored" | "delivered" | "read" | "failed";
 
-/** Requests that are answered by Accepted and have an outcome under their client_msg_id. */
-export type ChangeMethod = {
-  [M in Method]: M extends "conversation.read" ? never : wire.Accepted extends NonNullable<wire.Reply[M]> ? M : never;
-}[Method] &
-  ("message.send" | "message.edit" | "message.recall" | "message.react" | "message.pin" | `group.${string}`);
+/** Requests that have an outcome under their client_msg_id. That of group.answer, where it declines, is no entry. */
+export type ChangeMethod = Exclude<{ [M in Method]: "client_msg_id" extends keyof Params<M> ? M : never }[Method], "group.answer">;
 
 /** Something that was sent: a message or a change. */
 export interface Outgoing<M extends ChangeMethod = ChangeMethod> {

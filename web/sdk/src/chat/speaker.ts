@@ -7,8 +7,8 @@ import { Op } from "../frame.ts";
 import type * as wire from "../gen/halley/v1/client.ts";
 import { type Conversation, conversationOf, follow, merge, peerOf, read } from "./conversation.ts";
 import { type Entry, entryOf } from "./entry.ts";
-import type { SpeakerEvents, SpeakerOptions } from "./events.ts";
-import { Gate } from "./gate.ts";
+import type { SpeakerEvents, SpeakerOptions, UserChange } from "./events.ts";
+import { Gate, Sleepers } from "./gate.ts";
 import { Keeper } from "./keeper.ts";
 import { Log } from "./log.ts";
 import { Outbox } from "./outbox.ts";
@@ -52,6 +52,10 @@ export class Speaker extends Emitter<SpeakerEvents> {
   /** Conversations that were heard of and that no sync has told yet. */
   readonly #strangers = new Set<string>();
   readonly #changed = new Set<string>();
+  /** What is the user's alone: the newest of each kind and object. */
+  readonly #settings = new Map<string, UserChange>();
+  /** The group that the user looks at. */
+  #open = "";
   #uid = "";
   #userChange = 0;
   #syncing: Promise<boolean> | undefined;
@@ -59,7 +63,7 @@ export class Speaker extends Emitter<SpeakerEvents> {
   #round = 0;
   #closed = false;
   #askTimer: Timer | undefined;
-  readonly #sleepers = new Set<() => void>();
+  readonly #sleepers = new Sleepers();
 
   constructor(storage: ChatStorage, options: SpeakerOptions) {
     super();
@@ -91,6 +95,10 @@ export class Speaker extends Emitter<SpeakerEvents> {
     return [...this.#held.values()].map((h) => h.conversation);
   }
 
+  get changes(): UserChange[] {
+    return [...this.#settings.values()];
+  }
+
   /** What has no place yet. */
   get outgoing(): Outgoing[] {
     return this.#outbox.outgoing;
@@ -111,6 +119,7 @@ export class Speaker extends Emitter<SpeakerEvents> {
         // What was kept but never reached this tab is read again.
         this.#hold(conversation, Math.min(have, handed[conversation.id] ?? have));
       }
+      for (const change of saved.changes) this.#settings.set(JSON.stringify([change.kind, change.object]), change);
       for (const outgoing of saved.outgoing) this.#outbox.add(outgoing);
     } catch (error) {
       this.emit("storageError", error);
@@ -127,7 +136,7 @@ export class Speaker extends Emitter<SpeakerEvents> {
     for (const h of this.#held.values()) clearTimeout(h.markTimer);
     this.#outbox.pause();
     this.client.close();
-    this.#wake();
+    this.#sleepers.wake();
     await this.#keeper.flush();
   }
 
@@ -154,6 +163,14 @@ export class Speaker extends Emitter<SpeakerEvents> {
     const next = read(c, upTo, msgNo);
     this.#update(held, upTo > c.readSeq ? { ...next, wantRead: Math.max(next.wantRead, upTo) } : next);
     this.#mark(held);
+  }
+
+  /** Tells which conversation the user looks at: markers and typing of a group come to who has it open only. */
+  open(id: string): void {
+    const group = id.startsWith("g/") ? id : "";
+    if (group === this.#open) return;
+    this.#open = group;
+    if (this.#online) this.client.request("conversation.open", { conversation: group }).catch(() => {});
   }
 
   /** Asks how far the other side of a direct conversation is; changes are told from then on. */
@@ -185,6 +202,7 @@ export class Speaker extends Emitter<SpeakerEvents> {
   }
 
   #changedOutgoing(o: Outgoing): void {
+    if (o.method === "group.leave" && o.error?.code === "not_member") return this.#left(o);
     this.#keeper.outgoing(o);
     this.emit("outgoing", o);
   }
@@ -235,6 +253,8 @@ export class Speaker extends Emitter<SpeakerEvents> {
       }
       this.#sent.clear();
       this.#strangers.clear();
+      this.#settings.clear();
+      this.#open = "";
       this.#userChange = 0;
       for (const id of ids) this.emit("gone", id);
       await this.#keeper.clear().catch((error) => this.emit("storageError", error));
@@ -244,8 +264,9 @@ export class Speaker extends Emitter<SpeakerEvents> {
       this.#keeper.uid(session.uid);
     }
     this.emit("session", session);
-    this.#wake();
+    this.#sleepers.wake();
     this.#askLater();
+    if (this.#open) this.client.request("conversation.open", { conversation: this.#open }).catch(() => {});
     await this.#catchUp();
     const waiting = new Set([...this.#sent.values()].map((o) => o.conversation));
     for (const id of waiting) this.markers(id).catch(() => {});
@@ -254,7 +275,7 @@ export class Speaker extends Emitter<SpeakerEvents> {
   /** Asks for what is new; then sends again whatever has no outcome. */
   async #catchUp(): Promise<void> {
     const round = ++this.#round;
-    await Promise.race([this.sync(), this.#sleep(this.#options.syncFirst ?? 2000)]);
+    await Promise.race([this.sync(), this.#sleepers.sleep(this.#options.syncFirst ?? 2000)]);
     if (round !== this.#round || !this.#online) return;
     this.#outbox.run(true);
     for (const held of this.#held.values()) this.#mark(held);
@@ -283,11 +304,11 @@ export class Speaker extends Emitter<SpeakerEvents> {
         if (!(error instanceof HalleyError)) throw error;
         // A server without conversations, or a session that is over.
         if (!error.retry) return false;
-        await this.#sleep(this.#wait(attempt++, error.retryAfter));
+        await this.#sleepers.sleep(this.#wait(attempt++, error.retryAfter));
         continue;
       }
       // It was told of before it can be read.
-      await this.#sleep(this.#wait(attempt));
+      await this.#sleepers.sleep(this.#wait(attempt));
     }
     this.#strangers.clear();
     for (const held of this.#held.values()) this.#pull(held);
@@ -354,7 +375,10 @@ export class Speaker extends Emitter<SpeakerEvents> {
       if (number > this.#userChange + 1) void this.sync();
       else this.#apply(change);
     } else if (event.marker) this.#marker(event.marker);
-    else this.emit("event", event);
+    else if (event.typing) {
+      const { conversation = "", uid = "", off = false } = event.typing;
+      if (uid !== this.#uid) this.emit("typing", { conversation, uid, off });
+    } else this.emit("event", event);
   }
 
   #live(id: string, e: Entry): void {
@@ -413,12 +437,12 @@ export class Speaker extends Emitter<SpeakerEvents> {
           held.log = new Log(held.log.have);
           return;
         }
-        await this.#sleep(this.#wait(attempt++, error.retryAfter));
+        await this.#sleepers.sleep(this.#wait(attempt++, error.retryAfter));
         continue;
       }
       // Told of, and not to be read: either it is not for this user, which a summary tells, or it is not there yet. It is never skipped.
       await this.sync();
-      if (held.log.have + 1 === gap.from) await this.#sleep(this.#wait(attempt++));
+      if (held.log.have + 1 === gap.from) await this.#sleepers.sleep(this.#wait(attempt++));
     }
   }
 
@@ -451,8 +475,12 @@ export class Speaker extends Emitter<SpeakerEvents> {
     if (kind === "conversation") {
       if (v.role === "none") this.#forget(object);
       else if (!this.#held.has(object)) this.#meet(object);
-    } else if (kind === "read" && typeof v.read_seq === "number") {
-      this.#ownRead(object, v.read_seq, typeof v.read_msg_no === "number" ? v.read_msg_no : undefined);
+    } else if (kind === "read") {
+      if (typeof v.read_seq === "number") this.#ownRead(object, v.read_seq, typeof v.read_msg_no === "number" ? v.read_msg_no : undefined);
+    } else {
+      const change = { number, kind, object, value };
+      this.#settings.set(JSON.stringify([kind, object]), change);
+      this.#keeper.change(change);
     }
     this.emit("change", { number, kind, object, value });
     return true;
@@ -461,6 +489,7 @@ export class Speaker extends Emitter<SpeakerEvents> {
   #forget(id: string): void {
     const held = this.#held.get(id);
     this.#strangers.delete(id);
+    for (const o of this.#outbox.outgoing) if (o.conversation === id && o.method === "group.leave") this.#left(o);
     if (!held) return;
     clearTimeout(held.markTimer);
     this.#held.delete(id);
@@ -468,10 +497,19 @@ export class Speaker extends Emitter<SpeakerEvents> {
     this.emit("gone", id);
   }
 
+  /** One's own leaving has no other outcome for who has left than that the conversation is off the list. */
+  #left(o: Outgoing): void {
+    this.#outbox.stored(o.id);
+    this.#keeper.done(o.id);
+    this.emit("outgoing", { ...o, stage: "stored", error: undefined });
+  }
+
   // ---- markers ----
 
   #marker(m: wire.MemberMarker): void {
-    const held = this.#held.get(m.conversation ?? "");
+    const { conversation = "", uid = "", read_seq: readSeq = 0, delivered_seq: deliveredSeq = 0 } = m;
+    if (uid !== this.#uid) this.emit("marker", { conversation, uid, readSeq, deliveredSeq });
+    const held = this.#held.get(conversation);
     if (!held) return;
     const c = held.conversation;
     if (m.uid === this.#uid) {
@@ -595,23 +633,6 @@ export class Speaker extends Emitter<SpeakerEvents> {
 
   #wait(attempt: number, retryAfter = 0): number {
     return backoff(attempt, this.#options.backoff ?? defaultBackoff, retryAfter, this.#random);
-  }
-
-  /** Waits, or until a session begins or all is over. */
-  #sleep(ms: number): Promise<void> {
-    return new Promise((resolve) => {
-      const wake = () => {
-        clearTimeout(timer);
-        this.#sleepers.delete(wake);
-        resolve();
-      };
-      const timer = setTimeout(wake, ms);
-      this.#sleepers.add(wake);
-    });
-  }
-
-  #wake(): void {
-    for (const wake of [...this.#sleepers]) wake();
   }
 }
 

@@ -1,4 +1,5 @@
 import type { Conversation } from "./conversation.ts";
+import type { UserChange } from "./events.ts";
 import type { Outgoing } from "./outgoing.ts";
 
 /** What is kept of a conversation. */
@@ -13,6 +14,8 @@ export interface Saved {
   uid: string;
   userChange: number;
   conversations: SavedConversation[];
+  /** The newest of each kind and object. */
+  changes: UserChange[];
   /** In the order in which they were added. */
   outgoing: Outgoing[];
 }
@@ -23,6 +26,8 @@ export interface Changes {
   conversations?: SavedConversation[];
   /** Ids of conversations that are to be forgotten. */
   gone?: string[];
+  /** User changes, in the place of older ones of their kind and object. */
+  changes?: UserChange[];
   /** Outgoing ones of which something changed; those that aren't kept any more are left out. */
   outgoing?: Outgoing[];
   /** Ids of outgoing ones that are to be forgotten. */
@@ -46,6 +51,7 @@ export class MemoryStorage implements ChatStorage {
   #uid = "";
   #userChange = 0;
   readonly #conversations = new Map<string, SavedConversation>();
+  readonly #changes = new Map<string, UserChange>();
   readonly #outgoing = new Map<string, Outgoing>();
 
   async load(): Promise<Saved> {
@@ -53,6 +59,7 @@ export class MemoryStorage implements ChatStorage {
       uid: this.#uid,
       userChange: this.#userChange,
       conversations: [...this.#conversations.values()],
+      changes: [...this.#changes.values()],
       outgoing: [...this.#outgoing.values()],
     });
   }
@@ -66,6 +73,7 @@ export class MemoryStorage implements ChatStorage {
     this.#userChange = changes.userChange ?? this.#userChange;
     for (const c of changes.conversations ?? []) this.#conversations.set(c.conversation.id, structuredClone(c));
     for (const id of changes.gone ?? []) this.#conversations.delete(id);
+    for (const c of changes.changes ?? []) this.#changes.set(JSON.stringify([c.kind, c.object]), structuredClone(c));
     for (const o of changes.outgoing ?? []) if (this.#outgoing.has(o.id)) this.#outgoing.set(o.id, structuredClone(o));
     for (const id of changes.done ?? []) this.#outgoing.delete(id);
   }
@@ -74,6 +82,7 @@ export class MemoryStorage implements ChatStorage {
     this.#uid = "";
     this.#userChange = 0;
     this.#conversations.clear();
+    this.#changes.clear();
     this.#outgoing.clear();
   }
 

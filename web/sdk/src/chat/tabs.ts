@@ -1,11 +1,12 @@
 import type { Session, State } from "../connection.ts";
 import { HalleyError } from "../error.ts";
 import type { Conversation } from "./conversation.ts";
+import type { UserChange } from "./events.ts";
 import { newId, type Outgoing } from "./outgoing.ts";
 
 /** What a tab asks the one that speaks. */
 export interface Call {
-  method: "add" | "discard" | "read" | "history" | "markers" | "request" | "retryNow";
+  method: "add" | "discard" | "read" | "open" | "history" | "markers" | "request" | "retryNow";
   args: unknown[];
 }
 
@@ -14,6 +15,7 @@ export interface Snapshot {
   state: State;
   session: Session | undefined;
   conversations: Conversation[];
+  changes: UserChange[];
   outgoing: Outgoing[];
   have: Record<string, number>;
 }

@@ -59,12 +59,18 @@ export interface Request {
   "message.recall"?: MessageRecall;
   "message.react"?: MessageReact;
   "message.pin"?: MessagePin;
+  "message.reactors"?: MessageReactors;
+  "message.delete"?: MessageDelete;
   "conversation.list"?: ConversationList;
   "conversation.history"?: ConversationHistory;
   "conversation.members"?: ConversationMembers;
   "conversation.read"?: ConversationRead;
   sync?: Sync;
   "sync.cursor"?: SyncCursor;
+  "conversation.get"?: ConversationGet;
+  "conversation.set"?: ConversationSet;
+  "conversation.pinned"?: ConversationPinned;
+  "conversation.open"?: ConversationOpen;
   "group.create"?: GroupCreate;
   "group.add"?: GroupAdd;
   "group.remove"?: GroupRemove;
@@ -73,6 +79,19 @@ export interface Request {
   "group.mute"?: GroupMute;
   "group.info"?: GroupInfo;
   "group.dissolve"?: GroupDissolve;
+  "group.ask"?: GroupAsk;
+  "group.answer"?: GroupAnswer;
+  typing?: Typing;
+  "user.get"?: UserGet;
+  "user.search"?: UserSearch;
+  "user.update"?: UserUpdate;
+  "contact.list"?: ContactList;
+  "contact.ask"?: ContactAsk;
+  "contact.answer"?: ContactAnswer;
+  "contact.remark"?: ContactRemark;
+  "contact.remove"?: ContactRemove;
+  "block.list"?: BlockList;
+  "block.set"?: BlockSet;
 }
 
 /** Reply is the body of op 101; its frame carries its request's seq. */
@@ -90,12 +109,18 @@ export interface Reply {
   "message.recall"?: Accepted;
   "message.react"?: Accepted;
   "message.pin"?: Accepted;
+  "message.reactors"?: UidPage;
+  "message.delete"?: Accepted;
   "conversation.list"?: ConversationPage;
   "conversation.history"?: EntryPage;
   "conversation.members"?: MemberPage;
   "conversation.read"?: Accepted;
   sync?: SyncPage;
   "sync.cursor"?: SyncCursorNow;
+  "conversation.get"?: Conversation;
+  "conversation.set"?: Accepted;
+  "conversation.pinned"?: EntryPage;
+  "conversation.open"?: ConversationOpened;
   "group.create"?: Accepted;
   "group.add"?: Accepted;
   "group.remove"?: Accepted;
@@ -104,6 +129,19 @@ export interface Reply {
   "group.mute"?: Accepted;
   "group.info"?: Accepted;
   "group.dissolve"?: Accepted;
+  "group.ask"?: Accepted;
+  "group.answer"?: Accepted;
+  typing?: TypingTold;
+  "user.get"?: UserList;
+  "user.search"?: UserList;
+  "user.update"?: User;
+  "contact.list"?: ContactPage;
+  "contact.ask"?: Accepted;
+  "contact.answer"?: Accepted;
+  "contact.remark"?: Accepted;
+  "contact.remove"?: Accepted;
+  "block.list"?: UidPage;
+  "block.set"?: Accepted;
 }
 
 /** RoomJoin puts the session into a room. Joining twice is harmless. */
@@ -206,6 +244,7 @@ export interface Event {
   entry?: EntryStored;
   "message.rejected"?: MessageRejected;
   "user.change"?: UserChanged;
+  typing?: TypingEvent;
   marker?: MemberMarker;
 }
 
@@ -433,6 +472,78 @@ export interface ConversationRead {
   delivered_seq?: number;
 }
 
+/** ConversationGet asks for one of the asker's conversations. */
+export interface ConversationGet {
+  conversation?: string;
+}
+
+/**
+ * ConversationSet changes what concerns the asker alone; each field that is given becomes a user change of that kind: mute
+ * {"on": bool}, pin {"on": bool}, hide {"on": bool}, draft {"text": string}, clear {"seq": number}.
+ */
+export interface ConversationSet {
+  conversation?: string;
+  mute?: boolean;
+  pin?: boolean;
+  /** Off the list until its next message; what hides it is the client. */
+  hide?: boolean;
+  /** At most 4,096 bytes; empty: none. */
+  draft?: string;
+  /** The asker wants to see nothing up to this seq any more, on all his devices. */
+  clear?: number;
+}
+
+/** ConversationPinned asks for the messages on the board, at most 200, in the order of seq. */
+export interface ConversationPinned {
+  conversation?: string;
+}
+
+/**
+ * ConversationOpen says which group this session has open, and no other: typing events and read markers of a group go to those who
+ * have it open. Empty: none. Those of direct conversations come by themselves.
+ */
+export interface ConversationOpen {
+  conversation?: string;
+}
+
+export type ConversationOpened = Record<string, never>;
+
+/** MessageDelete hides a message from the asker alone, on all his devices: user change delete, object CONVERSATION/SEQ. */
+export interface MessageDelete {
+  conversation?: string;
+  seq?: number;
+}
+
+/** MessageReactors lists who gave a reaction, in the order of their uids, in pages. */
+export interface MessageReactors {
+  conversation?: string;
+  seq?: number;
+  reaction?: string;
+  cursor?: string;
+  /** 1 to 200; 0 means 100. */
+  limit?: number;
+}
+
+export interface UidPage {
+  uids?: string[];
+  next?: string;
+}
+
+/** Typing tells the others that the asker is typing now, or with off no longer. Volatile: tell it again every few seconds. */
+export interface Typing {
+  conversation?: string;
+  off?: boolean;
+}
+
+export type TypingTold = Record<string, never>;
+
+/** TypingEvent says that somebody is typing; it is over after some seconds without another one. */
+export interface TypingEvent {
+  conversation?: string;
+  uid?: string;
+  off?: boolean;
+}
+
 /** Sync asks for all that is newer than what a device has, in pages: ask again with what the page brought while more is true. */
 export interface Sync {
   /** The last seq of each conversation up to which the device has everything. */
@@ -556,6 +667,120 @@ export interface GroupInfo {
 export interface GroupDissolve {
   conversation?: string;
   client_msg_id?: string;
+}
+
+/**
+ * GroupAsk asks owner and admins of a group to be added: a user change of kind group_request for each of them and for the asker,
+ * object CONVERSATION/UID, value {"state": "asked", "note": string}.
+ */
+export interface GroupAsk {
+  conversation?: string;
+  /** At most 1,024 bytes. */
+  note?: string;
+}
+
+/** GroupAnswer answers such a request, for owner and admins: state becomes accepted, and he is added, or declined. */
+export interface GroupAnswer {
+  conversation?: string;
+  client_msg_id?: string;
+  uid?: string;
+  accept?: boolean;
+}
+
+/** UserGet asks for profiles; users without one are left out. */
+export interface UserGet {
+  /** 1 to 200. */
+  uids?: string[];
+}
+
+export interface UserList {
+  users?: User[];
+}
+
+export interface User {
+  uid?: string;
+  name?: string;
+  avatar?: string;
+  /** Whatever else the host keeps. */
+  profile?: JsonValue;
+  /** Of the asker's own profile only: contacts, all or nobody may see his presence. */
+  visibility?: string;
+}
+
+/** UserSearch finds users whose uid or name begins with the query; case counts in uids only. */
+export interface UserSearch {
+  query?: string;
+  /** 1 to 50; 0 means 20. */
+  limit?: number;
+}
+
+/** UserUpdate sets what is given of the asker's own profile. */
+export interface UserUpdate {
+  name?: string;
+  avatar?: string;
+  visibility?: string;
+}
+
+/** ContactList lists the asker's contacts in the order of their uids, in pages. */
+export interface ContactList {
+  cursor?: string;
+  /** 1 to 200; 0 means 100. */
+  limit?: number;
+}
+
+export interface ContactPage {
+  contacts?: Contact[];
+  next?: string;
+}
+
+/** Contact is what the asker keeps of another user. As a user change of kind contact its value is {"state", "remark", "note"}. */
+export interface Contact {
+  uid?: string;
+  /** requested (by the asker), asked (by the other one), accepted; in a user change none, too. */
+  state?: string;
+  /** The asker's own name for him. */
+  remark?: string;
+  /** What was said with the request. */
+  note?: string;
+  changed_at?: number;
+}
+
+/** ContactAsk asks a user to be a contact; if he has asked before, it accepts. */
+export interface ContactAsk {
+  uid?: string;
+  /** At most 1,024 bytes. */
+  note?: string;
+  /** At most 255 bytes. */
+  remark?: string;
+}
+
+/** ContactAnswer answers his request. */
+export interface ContactAnswer {
+  uid?: string;
+  accept?: boolean;
+  remark?: string;
+}
+
+export interface ContactRemark {
+  uid?: string;
+  remark?: string;
+}
+
+/** ContactRemove ends it for both, or takes a request back. */
+export interface ContactRemove {
+  uid?: string;
+}
+
+/** BlockList lists whom the asker blocks, in the order of their uids, in pages. */
+export interface BlockList {
+  cursor?: string;
+  limit?: number;
+}
+
+/** BlockSet blocks a user, or with off no longer: his direct messages, contact requests and invitations to groups are refused. */
+export interface BlockSet {
+  uid?: string;
+  off?: boolean;
 }
 
 /**

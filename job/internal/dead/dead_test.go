@@ -1,4 +1,4 @@
-package push_test
+package dead_test
 
 import (
 	"bytes"
@@ -13,22 +13,21 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
 
-	"github.com/halley-im/halley/job/internal/consume"
+	"github.com/halley-im/halley/job/internal/dead"
 	"github.com/halley-im/halley/job/internal/meter"
-	"github.com/halley-im/halley/job/internal/push"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/proto/topic"
 )
 
-// dead takes dead letters that its judge has nothing against.
-type dead struct {
+// stub takes dead letters that its judge has nothing against.
+type stub struct {
 	mu    sync.Mutex
 	judge func(try int, m kafka.Message) error
 	tries int
 	taken []kafka.Message
 }
 
-func (d *dead) Produce(_ context.Context, msgs ...kafka.Message) error {
+func (d *stub) Produce(_ context.Context, msgs ...kafka.Message) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.tries++
@@ -40,7 +39,7 @@ func (d *dead) Produce(_ context.Context, msgs ...kafka.Message) error {
 }
 
 // aside has one record put aside and returns the letter and the log.
-func aside(t *testing.T, d *dead, m kafka.Message) (kafka.Message, string) {
+func aside(t *testing.T, d *stub, m kafka.Message) (kafka.Message, string) {
 	t.Helper()
 	lane := halleyv1.Lane_LANE_PUSH
 	mt, err := meter.New(prometheus.NewRegistry(), []halleyv1.Lane{lane})
@@ -48,13 +47,13 @@ func aside(t *testing.T, d *dead, m kafka.Message) (kafka.Message, string) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	h := &push.Handlers{
-		Topic: topic.Push, Meter: mt.Lanes[lane], Dead: d, Log: slog.New(slog.NewTextHandler(&log, nil)),
+	l := &dead.Letters{
+		Topic: topic.Push, Meter: mt.Lanes[lane], Producer: d, Log: slog.New(slog.NewTextHandler(&log, nil)),
 		Timeout: time.Second, RetryMin: time.Millisecond, RetryMax: time.Millisecond,
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	h.New(&consume.Partition{ID: 3}).Handle(ctx, 0, []kafka.Message{m})
+	l.Put(ctx, 3, &m, "malformed")
 	if len(d.taken) != 1 {
 		t.Fatalf("%d letters stored after %d tries, want 1", len(d.taken), d.tries)
 	}
@@ -84,7 +83,7 @@ func tooLarge(_ int, m kafka.Message) error {
 func TestLetterThatIsTooLargeIsShortened(t *testing.T) {
 	value := bytes.Repeat([]byte{0xff}, 100_000)
 	own := []kafka.Header{{Key: "own", Value: bytes.Repeat([]byte("h"), 50_000)}}
-	d := &dead{judge: tooLarge}
+	d := &stub{judge: tooLarge}
 	letter, log := aside(t, d, kafka.Message{Key: bytes.Repeat([]byte("k"), 30_000), Value: value, Headers: own, Offset: 7})
 	if d.tries != 2 {
 		t.Errorf("%d tries, want 2", d.tries)
@@ -93,7 +92,7 @@ func TestLetterThatIsTooLargeIsShortened(t *testing.T) {
 		t.Errorf("got %d bytes of key and %d of value, want the record's beginning", len(letter.Key), len(letter.Value))
 	}
 	for key, want := range map[string]string{
-		topic.HeaderCut: "180003", topic.HeaderReason: push.BadProtobuf, topic.HeaderTopic: topic.Push, topic.HeaderPartition: "3", topic.HeaderOffset: "7", "own": "",
+		topic.HeaderCut: "180003", topic.HeaderReason: "malformed", topic.HeaderTopic: topic.Push, topic.HeaderPartition: "3", topic.HeaderOffset: "7", "own": "",
 	} {
 		if got := header(letter, key); got != want {
 			t.Errorf("header %s: got %q, want %q", key, got, want)
@@ -111,7 +110,7 @@ func TestLetterStaysWholeWhereThatIsNotTheReason(t *testing.T) {
 	}{
 		{kafka.NotLeaderForPartition, 0}, {context.DeadlineExceeded, 0}, {kafka.TopicAuthorizationFailed, 1},
 	} {
-		d := &dead{judge: func(try int, _ kafka.Message) error {
+		d := &stub{judge: func(try int, _ kafka.Message) error {
 			if try < 4 {
 				return tt.err
 			}

@@ -1,0 +1,201 @@
+package conversation
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/segmentio/kafka-go"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/halley-im/halley/logic/internal/limit"
+	"github.com/halley-im/halley/proto/errcode"
+	"github.com/halley-im/halley/proto/topic"
+	"github.com/halley-im/halley/store"
+	entry "github.com/halley-im/halley/store/conversation"
+	"github.com/halley-im/halley/store/wire"
+)
+
+// Values of user changes.
+type (
+	onValue struct {
+		On bool `json:"on"`
+	}
+	seqValue struct {
+		Seq int64 `json:"seq"`
+	}
+	readValue struct {
+		ReadSeq int64 `json:"read_seq"`
+	}
+	textValue struct {
+		Text string `json:"text"`
+	}
+)
+
+// jsonOf is the JSON of one of the values of this package: strings, numbers and bools can't fail.
+func jsonOf(v any) []byte {
+	b, _ := json.Marshal(v)
+	return b
+}
+
+// maxDraft is the longest draft in bytes.
+const maxDraft = 4096
+
+// Settings are what concerns one member alone; nil leaves it.
+type Settings struct {
+	Mute, Pin, Hide *bool
+	Draft           *string
+	Clear           *int64
+}
+
+// Set changes what concerns uid alone of a conversation: each setting is a user change of its own kind, so that two devices that change
+// different ones don't undo each other's.
+func (s *Service) Set(ctx context.Context, o Origin, tenant, uid, id string, v Settings) (Accepted, error) {
+	if err := s.own(ctx, o, tenant, uid, id); err != nil {
+		return Accepted{}, err
+	}
+	at := s.d.Now().UnixMilli()
+	var changes []store.UserChange
+	add := func(kind string, guard int64, value any) {
+		changes = append(changes, store.UserChange{Tenant: tenant, UID: uid, Kind: kind, Object: id, Guard: guard, AtMs: at, Value: jsonOf(value)})
+	}
+	if v.Mute != nil {
+		add(store.ChangeMute, at, onValue{*v.Mute})
+	}
+	if v.Pin != nil {
+		add(store.ChangePin, at, onValue{*v.Pin})
+	}
+	if v.Hide != nil {
+		add(store.ChangeHide, at, onValue{*v.Hide})
+	}
+	if v.Draft != nil {
+		if len(*v.Draft) > maxDraft || !utf8.ValidString(*v.Draft) {
+			return Accepted{}, errcode.InvalidRequest.Errorf("draft: at most %d bytes", maxDraft)
+		}
+		add(store.ChangeDraft, at, textValue{*v.Draft})
+	}
+	if v.Clear != nil {
+		if err := checkSeq("clear", *v.Clear); err != nil {
+			return Accepted{}, err
+		}
+		// What was cleared stays cleared.
+		add(store.ChangeClear, *v.Clear, seqValue{*v.Clear})
+	}
+	if len(changes) == 0 {
+		return Accepted{}, errcode.InvalidRequest.Errorf("mute, pin, hide, draft or clear")
+	}
+	return s.change(ctx, id, changes...)
+}
+
+// Delete hides one message from uid.
+func (s *Service) Delete(ctx context.Context, o Origin, tenant, uid, id string, seq int64) (Accepted, error) {
+	if err := s.own(ctx, o, tenant, uid, id); err != nil {
+		return Accepted{}, err
+	}
+	if seq == 0 {
+		return Accepted{}, errcode.InvalidRequest.Errorf("seq: of a message")
+	}
+	if err := checkSeq("seq", seq); err != nil {
+		return Accepted{}, err
+	}
+	return s.change(ctx, id, store.UserChange{
+		Tenant: tenant, UID: uid, Kind: store.ChangeDelete, Object: id + "/" + strconv.FormatInt(seq, 10), Guard: 1, AtMs: s.d.Now().UnixMilli(),
+		Value: jsonOf(onValue{true}),
+	})
+}
+
+// own lets in who changes something of his own in a conversation that he is in.
+func (s *Service) own(ctx context.Context, o Origin, tenant, uid, id string) error {
+	if s.d.Store == nil {
+		return errNoStore
+	}
+	if err := s.admitUser(ctx, o, tenant, uid); err != nil {
+		return err
+	}
+	return s.inside(ctx, tenant, uid, id)
+}
+
+// inside returns nil for whom the conversation is one of his own.
+func (s *Service) inside(ctx context.Context, tenant, uid, id string) error {
+	if err := entry.CheckID(id); err != nil {
+		return err
+	}
+	return s.authorise(ctx, &entry.Proposal{Tenant: tenant, Conversation: id, Kind: entry.Marker, Sender: uid})
+}
+
+// admitUser takes a token of uid's for a change, unless a backend asks.
+func (s *Service) admitUser(ctx context.Context, o Origin, tenant, uid string) error {
+	if o.Backend {
+		return nil
+	}
+	return s.take(ctx, "chat", tenant, uid, limit.Rate{PerSecond: s.cfg.Rate, Burst: s.cfg.Burst})
+}
+
+// change writes user changes with one wait for Kafka.
+func (s *Service) change(ctx context.Context, id string, changes ...store.UserChange) (Accepted, error) {
+	msgs := make([]kafka.Message, len(changes))
+	for i := range changes {
+		var err error
+		if msgs[i], err = s.changeRecord(&changes[i]); err != nil {
+			return Accepted{}, err
+		}
+	}
+	err := s.write(ctx, msgs...)
+	for i := range changes {
+		s.metrics.change(changes[i].Kind, err)
+	}
+	if err != nil {
+		return Accepted{}, err
+	}
+	return Accepted{ID: uuid.NewString(), AcceptedAtMs: changes[0].AtMs, Conversation: id}, nil
+}
+
+func (s *Service) changeRecord(u *store.UserChange) (kafka.Message, error) {
+	value, err := proto.Marshal(wire.UserChangeRecord(uuid.NewString(), u))
+	if err != nil {
+		return kafka.Message{}, fmt.Errorf("encode user change: %w", err)
+	}
+	return kafka.Message{Topic: topic.Chat, Key: topic.UserKey(u.Tenant, u.UID), Value: value}, nil
+}
+
+// Read raises uid's markers; 0 leaves one. His other devices learn of the read marker by a user change, the other members by a
+// volatile event.
+func (s *Service) Read(ctx context.Context, o Origin, tenant, uid, id string, read, delivered int64) (Accepted, error) {
+	if err := checkSeq("read_seq", read); err != nil {
+		return Accepted{}, err
+	}
+	if err := checkSeq("delivered_seq", delivered); err != nil {
+		return Accepted{}, err
+	}
+	if read == 0 && delivered == 0 {
+		return Accepted{}, errcode.InvalidRequest.Errorf("read_seq or delivered_seq")
+	}
+	p := entry.Proposal{Tenant: tenant, Conversation: id, Kind: entry.Marker, Sender: uid, ReadSeq: read, DeliveredSeq: delivered}
+	msg, a, err := s.check(ctx, o, &p)
+	msgs := []kafka.Message{msg}
+	if err == nil && read > 0 {
+		// The guard is the seq: an older marker can't undo a newer one.
+		u := store.UserChange{Tenant: tenant, UID: uid, Kind: store.ChangeRead, Object: id, Guard: read, AtMs: p.AcceptedAtMs, Value: jsonOf(readValue{read})}
+		msg, err = s.changeRecord(&u)
+		msgs = append(msgs, msg)
+	}
+	if err == nil {
+		err = s.write(ctx, msgs...)
+	}
+	s.metrics.proposal(entry.Marker, err)
+	if err != nil {
+		return Accepted{}, err
+	}
+	s.tellMarker(ctx, o, &p)
+	return a, nil
+}
+
+func checkSeq(what string, seq int64) error {
+	if seq < 0 || seq > maxSeq {
+		return errcode.InvalidRequest.Errorf("%s: a seq, or 0", what)
+	}
+	return nil
+}

@@ -1,0 +1,98 @@
+package conversation
+
+import (
+	"context"
+	"time"
+
+	"github.com/halley-im/halley/logic/internal/push"
+	"github.com/halley-im/halley/proto/errcode"
+	"github.com/halley-im/halley/proto/frame"
+	"github.com/halley-im/halley/proto/name"
+	entry "github.com/halley-im/halley/store/conversation"
+)
+
+// openTTL is how long typing and read markers are worth telling.
+const openTTL = 5 * time.Second
+
+// OpenRoom returns the room of the sessions that have a group open. It is another one than conversation://ID, in which all
+// members' sessions of a large group are: leaving that one would lose them messages.
+func OpenRoom(id string) string { return openPrefix + id }
+
+const openPrefix = name.RoomTypeConversation + "://open/"
+
+// IsOpenRoom reports whether a room is one of OpenRoom's.
+func IsOpenRoom(room string) bool {
+	return len(room) > len(openPrefix) && room[:len(openPrefix)] == openPrefix
+}
+
+// Open returns the room in which a session of uid hears of typing in a conversation; "" if it needs none.
+func (s *Service) Open(ctx context.Context, tenant, uid, id string) (string, error) {
+	if s.d.Store == nil {
+		return "", errNoStore
+	}
+	if err := s.AdmitReader(ctx, tenant, uid); err != nil {
+		return "", err
+	}
+	if err := s.inside(ctx, tenant, uid, id); err != nil || entry.TypeOf(id) != entry.Group {
+		return "", err
+	}
+	return OpenRoom(id), nil
+}
+
+type typingEvent struct {
+	Conversation string `json:"conversation"`
+	UID          string `json:"uid"`
+	Off          bool   `json:"off,omitempty"`
+}
+
+// Typing tells the others of a conversation that uid is typing, or no longer. Nothing is stored.
+func (s *Service) Typing(ctx context.Context, o Origin, tenant, uid, id string, off bool) error {
+	if s.d.Store == nil {
+		return errNoStore
+	}
+	if !o.Backend {
+		if err := s.AdmitReader(ctx, tenant, uid); err != nil {
+			return err
+		}
+	}
+	if err := entry.CheckID(id); err != nil {
+		return err
+	}
+	// As for a message: who is blocked isn't seen typing either.
+	if err := s.authorise(ctx, &entry.Proposal{Tenant: tenant, Conversation: id, Kind: entry.Message, Sender: uid}); err != nil {
+		return err
+	}
+	return s.tell(ctx, o, tenant, uid, id, map[string]typingEvent{"typing": {id, uid, off}})
+}
+
+type markerEvent struct {
+	Conversation string `json:"conversation"`
+	UID          string `json:"uid"`
+	ReadSeq      int64  `json:"read_seq,omitempty"`
+	DeliveredSeq int64  `json:"delivered_seq,omitempty"`
+}
+
+// tellMarker tells the others of a marker. It may fail: they find it when they ask for members.
+func (s *Service) tellMarker(ctx context.Context, o Origin, p *entry.Proposal) {
+	err := s.tell(ctx, o, p.Tenant, p.Sender, p.Conversation, map[string]markerEvent{
+		"marker": {p.Conversation, p.Sender, p.ReadSeq, p.DeliveredSeq},
+	})
+	if err != nil {
+		s.d.Log.DebugContext(ctx, "marker not told", "err", errcode.From(err).Code.Name)
+	}
+}
+
+// tell pushes an event to the others: to the one of a direct conversation, in a group to those who have it open.
+func (s *Service) tell(ctx context.Context, o Origin, tenant, uid, id string, event any) error {
+	if s.d.Push == nil {
+		return nil
+	}
+	r := push.Request{Tenant: tenant, Op: int32(frame.OpEvent), Body: jsonOf(event), TTL: openTTL, System: true}
+	if entry.TypeOf(id) == entry.Group {
+		r.Rooms, r.ExcludeUIDs = []string{OpenRoom(id)}, []string{uid}
+	} else if r.UIDs = peersOf(id, uid); len(r.UIDs) == 0 {
+		return nil
+	}
+	_, err := s.d.Push.Push(ctx, r)
+	return err
+}
