@@ -2,8 +2,9 @@
 // asks router where the addressees are, and streams deliveries to those comets. It keeps nothing of its own: what it had in
 // hand when it ends is read again by whoever has its partitions next.
 //
-// The way of a record: internal/consume reads it, internal/push decodes it, internal/deliver locates, groups and streams it and
-// counts what became of it; when comets have acknowledged it, internal/consume commits its offset.
+// The way of a push: internal/consume reads it, internal/push decodes it, internal/deliver locates, groups and streams it and
+// counts what became of it; when comets have acknowledged it, internal/consume commits its offset. Events for
+// webhooks take another one: internal/hook puts them into the database, and sends them from there.
 package job
 
 import (
@@ -20,6 +21,7 @@ import (
 	"github.com/halley-im/halley/job/internal/consume"
 	"github.com/halley-im/halley/job/internal/dead"
 	"github.com/halley-im/halley/job/internal/deliver"
+	"github.com/halley-im/halley/job/internal/hook"
 	"github.com/halley-im/halley/job/internal/locate"
 	"github.com/halley-im/halley/job/internal/meter"
 	"github.com/halley-im/halley/job/internal/push"
@@ -27,6 +29,7 @@ import (
 	"github.com/halley-im/halley/kit/logs"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/proto/topic"
+	"github.com/halley-im/halley/store"
 )
 
 // Producer writes dead letters; kafkaconn's is one.
@@ -44,6 +47,8 @@ type Deps struct {
 	Producer Producer
 	// Dial returns a new connection to a comet by the address in its lease. It does not wait until it stands. Job closes it.
 	Dial func(addr string) (*grpc.ClientConn, error)
+	// Store is the database. Without one there are no webhooks.
+	Store *store.Store
 	// Name of this process, told to comets for their logs.
 	Name string
 }
@@ -54,7 +59,9 @@ type Job struct {
 	log       *slog.Logger
 	hub       *deliver.Hub
 	consumers []*consume.Consumer
-	ended     atomic.Bool
+	// hooks is nil without a database.
+	hooks *hook.Hooks
+	ended atomic.Bool
 }
 
 // lanes are those whose topics hold PushRecords.
@@ -89,6 +96,22 @@ func New(cfg Config, deps Deps) (*Job, error) {
 			DrainTimeout: min(cfg.DrainTimeout, deps.Kafka.SessionTimeout/3),
 		}, deps.Kafka, name, log, m, m.Lanes[lane], h.New))
 	}
+	if deps.Store != nil {
+		letters := &dead.Letters{
+			Topic: topic.Hooks, Meter: m.Hooks, Producer: deps.Producer, Log: log.With(logs.Component, "hook"),
+			Timeout: cfg.DeadTimeout, RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax,
+		}
+		if j.hooks, err = hook.New(cfg.Hook, hook.Deps{
+			Log: log, Metrics: deps.Metrics, Meter: m.Hooks, Store: deps.Store, Producer: deps.Producer, Dead: letters,
+			WriteTimeout: cfg.DeadTimeout, RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax,
+		}); err != nil {
+			return nil, fmt.Errorf("job: %w", err)
+		}
+		j.consumers = append(j.consumers, consume.New(consume.Config{
+			BatchRecords: cfg.BatchRecords, BatchBytes: cfg.BatchBytes, InFlight: cfg.InFlight, CommitInterval: cfg.CommitInterval,
+			DrainTimeout: min(cfg.DrainTimeout, deps.Kafka.SessionTimeout/3),
+		}, deps.Kafka, topic.Hooks, log, m, m.Hooks, j.hooks.NewHandler))
+	}
 	return j, nil
 }
 
@@ -115,6 +138,9 @@ func (j *Job) Run(ctx context.Context) error {
 				cancel() // the others end too: a job that reads some topics only would look healthy
 			}
 		})
+	}
+	if j.hooks != nil {
+		consuming.Go(func() { j.hooks.Run(ctx) })
 	}
 	consuming.Wait()
 	select {
