@@ -30,6 +30,7 @@ import (
 	"github.com/halley-im/halley/kit/token"
 	"github.com/halley-im/halley/logic"
 	"github.com/halley-im/halley/router"
+	"github.com/halley-im/halley/store"
 	"github.com/halley-im/halley/web"
 )
 
@@ -52,6 +53,7 @@ type allCmd struct {
 	TLS    tlsSettings      `embed:""`
 	All    allSettings      `embed:"" prefix:"all-" group:"all"`
 	Kafka  kafkaconn.Config `embed:"" prefix:"kafka-" group:"kafka"`
+	Store  store.Config     `embed:"" prefix:"store-" group:"store"`
 	Comet  comet.Config     `embed:"" prefix:"comet-" group:"comet"`
 	Addr   cometAddr        `embed:"" prefix:"comet-" group:"comet"`
 	Logic  logic.Config     `embed:"" prefix:"logic-" group:"logic"`
@@ -82,8 +84,9 @@ reached from other machines, only with a token.`
 //
 //	backend, page ──▶ logic ──▶ Kafka ──▶ job ──▶ comet ──▶ client
 //	                    │                  │        │
-//	                    └───▶ router ◀─────┴────────┘
-//	                            └──▶ Redis
+//	                    ├───▶ router ◀─────┼────────┘
+//	                    │       └──▶ Redis │
+//	                    └───▶ SQLite ◀─────┘
 func (c *allCmd) Run(ctx context.Context, t *terminal, kctx *kong.Context) error {
 	base, err := newLog(t, c.Common.Log)
 	if err != nil {
@@ -178,6 +181,17 @@ func (c *allCmd) Run(ctx context.Context, t *terminal, kctx *kong.Context) error
 		return err
 	}
 	p.later(redis.Close)
+	conversations, err := openStore(ctx, inFolder(c.Store, c.Data.DataDir), c.Common.StartTimeout, p.metrics, log)
+	if err != nil {
+		return err
+	}
+	var jobStore job.Store
+	var hookStore job.HookStore
+	if conversations != nil {
+		p.later(conversations.Close)
+		p.health.Needs["database"] = needStore(conversations)
+		jobStore, hookStore = conversations, conversations
+	}
 	routers, err := grpcconn.Dial(c.Common.GRPC, routerL.Addr().String(), secret)
 	if err != nil {
 		return err
@@ -219,7 +233,7 @@ func (c *allCmd) Run(ctx context.Context, t *terminal, kctx *kong.Context) error
 	}
 	j, err := job.New(c.Job, job.Deps{
 		Log: base, Metrics: p.metrics, Router: routers, Kafka: c.Kafka, Producer: producer, Dial: dialComet(c.Common.GRPC, secret),
-		Name: processName("all"),
+		Name: processName("all"), Store: jobStore, Hooks: hookStore, Redis: redis, RedisPrefix: redisPrefix,
 	})
 	if err != nil {
 		return err

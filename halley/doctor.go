@@ -12,6 +12,7 @@ import (
 	"github.com/halley-im/halley/halley/internal/keys"
 	"github.com/halley-im/halley/kit/kafkaconn"
 	"github.com/halley-im/halley/kit/redisconn"
+	"github.com/halley-im/halley/store"
 )
 
 type doctorCmd struct {
@@ -19,13 +20,14 @@ type doctorCmd struct {
 	Common  commonSettings   `embed:""`
 	Kafka   kafkaconn.Config `embed:"" prefix:"kafka-" group:"kafka"`
 	Redis   redisconn.Config `embed:"" prefix:"redis-" group:"redis"`
+	Store   store.Config     `embed:"" prefix:"store-" group:"store"`
 	Timeout time.Duration    `name:"timeout" help:"How long all looks together may take." default:"8s"`
 	All     bool             `name:"all" help:"Look at what halley all needs: no Kafka and no Redis, but a folder."`
 }
 
 // Help is the long text of halley doctor --help.
 func (doctorCmd) Help() string {
-	return `Looks at the settings as the roles would read them (file, environment, flags): Kafka and its topics, Redis, the ports of the
+	return `Looks at the settings as the roles would read them (file, environment, flags): Kafka and its topics, Redis, the database, the ports of the
 roles, the file limit, the disk, the clock. Each fault comes with its remedy. The exit code is 1 if something is wrong.
 
   halley doctor --config halley.yaml
@@ -39,10 +41,10 @@ func (c *doctorCmd) Run(ctx context.Context, t *terminal) error {
 	defer cancel()
 	looks := []doctor.Look{doctor.Files(), doctor.Backlog()}
 	if c.All {
-		looks = append(looks, doctor.Disk(c.Data.DataDir), doctor.Secrets(keys.Files(c.Data.DataDir)...), doctor.Clock(time.Now().Unix()))
+		looks = append(looks, doctor.Disk(c.Data.DataDir), doctor.Database(inFolder(c.Store, c.Data.DataDir)), doctor.Secrets(keys.Files(c.Data.DataDir)...), doctor.Clock(time.Now().Unix()))
 	} else {
 		secret, err := c.Common.secret()
-		looks = append(looks, doctor.Kafka(c.Kafka), doctor.Redis(c.Redis), doctor.Secret(secret, err))
+		looks = append(looks, doctor.Kafka(c.Kafka), doctor.Redis(c.Redis), doctor.Database(c.Store), doctor.Secret(secret, err))
 	}
 	for _, s := range t.loader.Settings() {
 		addr := t.loader.Value(s)

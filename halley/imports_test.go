@@ -20,10 +20,11 @@ var mayImport = map[string][]string{
 	"kit":    {"proto"},
 	"web":    {},
 	"comet":  {"proto", "kit"},
-	"logic":  {"proto", "kit"},
+	"store":  {"proto"},
+	"logic":  {"proto", "kit", "store"},
 	"router": {"proto", "kit"},
-	"job":    {"proto", "kit"},
-	"halley": {"proto", "kit", "web", "comet", "logic", "router", "job"},
+	"job":    {"proto", "kit", "store"},
+	"halley": {"proto", "kit", "store", "web", "comet", "logic", "router", "job"},
 	"e2e":    {"proto"},
 }
 

@@ -11,11 +11,15 @@ import (
 	"github.com/halley-im/halley/job"
 	"github.com/halley-im/halley/kit/grpcconn"
 	"github.com/halley-im/halley/kit/kafkaconn"
+	"github.com/halley-im/halley/kit/redisconn"
+	"github.com/halley-im/halley/store"
 )
 
 type jobCmd struct {
 	Common commonSettings   `embed:""`
 	Kafka  kafkaconn.Config `embed:"" prefix:"kafka-" group:"kafka"`
+	Redis  redisconn.Config `embed:"" prefix:"redis-" group:"redis"`
+	Store  store.Config     `embed:"" prefix:"store-" group:"store"`
 	Router routerTarget     `embed:"" prefix:"router-" group:"router"`
 	Job    job.Config       `embed:"" prefix:"job-" group:"job"`
 	Addr   jobAddr          `embed:"" prefix:"job-" group:"job"`
@@ -30,7 +34,9 @@ type jobAddr struct {
 // Run is a job process:
 //
 //	Kafka ──▶ job ──▶ comets
-//	           └──▶ router (who is where)
+//	           ├──▶ router (who is where)
+//	           ├──▶ database (conversations)
+//	           └──▶ Redis (outcomes)
 func (c *jobCmd) Run(ctx context.Context, t *terminal) error {
 	base, err := newLog(t, c.Common.Log)
 	if err != nil {
@@ -58,19 +64,33 @@ func (c *jobCmd) Run(ctx context.Context, t *terminal) error {
 	}
 	p.later(routers.Close)
 
-	j, err := job.New(c.Job, job.Deps{
-		Log: base, Metrics: p.metrics, Router: routers, Kafka: c.Kafka, Producer: producer,
+	redis, err := redisconn.Open(c.Redis)
+	if err != nil {
+		return fmt.Errorf("redis: %w", err)
+	}
+	p.later(redis.Close)
+	deps := job.Deps{
+		Log: base, Metrics: p.metrics, Router: routers, Kafka: c.Kafka, Producer: producer, Redis: redis, RedisPrefix: c.Redis.Prefix,
 		Dial: dialComet(c.Common.GRPC, secret), Name: processName("job"),
-	})
+	}
+
+	// All that this machine knows was checked; now the network.
+	conversations, err := openStore(ctx, c.Store, c.Common.StartTimeout, p.metrics, log)
 	if err != nil {
 		return err
 	}
-
+	if conversations != nil {
+		p.later(conversations.Close)
+		deps.Store, deps.Hooks = conversations, conversations
+		p.health.Needs["database"], p.health.Needs["redis"] = needStore(conversations), needRedis(redis)
+	}
+	j, err := job.New(c.Job, deps)
+	if err != nil {
+		return err
+	}
 	p.health.Needs["kafka"], p.health.Needs["router"] = needKafka(c.Kafka), needGRPC(routers)
 	p.role("job", j)
 	p.private(privateL)
-
-	// All that this machine knows was checked; now the network.
 	if err := ensureTopics(ctx, c.Kafka, c.Common.StartTimeout, log); err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ var sections = []conf.Section{
 	{Key: "log", Title: "Log", Help: "What a process writes to its standard error."},
 	{Key: "kafka", Title: "Kafka", Help: "Where messages wait between logic and job. halley all has its own and takes only the times from here."},
 	{Key: "redis", Title: "Redis", Help: "Where presence is. halley all has its own."},
+	{Key: "store", Title: "Database", Help: "Where conversations are. All jobs and logics of a cluster have the same one."},
 	{Key: "all", Title: "All in one", Help: "What only halley all has."},
 	{Key: "comet", Title: "Comet", Help: "Holds clients' connections."},
 	{Key: "logic", Title: "Logic", Help: "Verifies tokens, carries out requests, serves the HTTP API."},

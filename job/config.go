@@ -17,6 +17,13 @@ type Config struct {
 	BatchBytes int64 `help:"A batch takes no further record once it has so many bytes." default:"1048576"`
 	// InFlight bounds the records of a partition between the committed offset and the one read last.
 	InFlight int `help:"Most records of a partition between the committed offset and the one read last; then its worker waits." default:"16384"`
+	// ChatInFlight and ChatInFlightBytes are how far storing may be ahead of acknowledgements.
+	ChatInFlight      int   `help:"The same for records of conversations: how far storing may run ahead of acknowledgements." default:"20000"`
+	ChatInFlightBytes int64 `help:"The same in bytes." default:"67108864"`
+	// ChatMembers bounds what a partition remembers of groups; the others are read again.
+	ChatMembers int `help:"Most members of groups that a partition remembers; those of others are read from the database." default:"50000"`
+	// OutcomeTimeout bounds one write of outcomes and marks to Redis, which deliveries wait for.
+	OutcomeTimeout time.Duration `help:"Time limit for writing outcomes to Redis. Whoever waits for one that could not be written is told that it is accepted." default:"250ms"`
 	// CommitInterval is how often offsets are committed: what a killed job has delivered since comes again.
 	CommitInterval time.Duration `help:"Time between two commits of offsets; what was delivered since comes again after a kill." default:"100ms"`
 	// DrainTimeout is how long a rebalance waits for acknowledgements; at most a third of Kafka's session timeout is used.
@@ -27,7 +34,7 @@ type Config struct {
 	// LocateNames is how many names one question carries.
 	LocateNames int `help:"Most names in one question to router; more are asked in several." default:"5000"`
 	// WaitMax is what a rebalance may have to wait for a worker.
-	WaitMax time.Duration `help:"Bound of every wait of a partition's worker, since a rebalance waits as long for it: locate_timeout, drain_timeout, dead_timeout and retry_max must not be above." default:"2s"`
+	WaitMax time.Duration `help:"Bound of every wait of a partition's worker, since a rebalance waits as long for it: locate_timeout, drain_timeout, dead_timeout, outcome_timeout and retry_max must not be above." default:"2s"`
 	// DeadTimeout bounds one try to write a dead letter; it is tried until it is written.
 	DeadTimeout time.Duration `help:"Time limit of one attempt to write a record that can't be decoded to its topic." default:"2s"`
 	// RetryMin and RetryMax space retries: of router, of comets, of dead letters.
@@ -65,6 +72,7 @@ func (c *Config) Validate() error {
 		"commit-interval": c.CommitInterval, "locate-timeout": c.LocateTimeout, "retry-min": c.RetryMin, "retry-max": c.RetryMax,
 		"stall-after": c.StallAfter, "condemn-after": c.CondemnAfter, "check-interval": c.CheckInterval,
 		"refused-for": c.RefusedFor, "wait-max": c.WaitMax, "dead-timeout": c.DeadTimeout, "connect-timeout": c.ConnectTimeout,
+		"outcome-timeout": c.OutcomeTimeout,
 	} {
 		if d <= 0 {
 			return fmt.Errorf("job: %s must be above 0", name)
@@ -72,6 +80,7 @@ func (c *Config) Validate() error {
 	}
 	for name, n := range map[string]int64{
 		"batch-records": int64(c.BatchRecords), "batch-bytes": c.BatchBytes, "in-flight": int64(c.InFlight),
+		"chat-in-flight": int64(c.ChatInFlight), "chat-in-flight-bytes": c.ChatInFlightBytes, "chat-members": int64(c.ChatMembers),
 		"locate-names": int64(c.LocateNames), "window-count": int64(c.WindowCount), "window-bytes": c.WindowBytes,
 		"message-count": int64(c.MessageCount), "message-bytes": c.MessageBytes, "delivery-conns": int64(c.DeliveryConns),
 	} {
@@ -84,8 +93,8 @@ func (c *Config) Validate() error {
 		return errors.New("job: window-reserve must not be negative")
 	case c.DrainTimeout < 0 || c.DrainTimeout > c.WaitMax:
 		return errors.New("job: drain-timeout must be at most wait-max")
-	case c.LocateTimeout > c.WaitMax || c.DeadTimeout > c.WaitMax:
-		return errors.New("job: locate-timeout and dead-timeout must be at most wait-max")
+	case c.LocateTimeout > c.WaitMax || c.DeadTimeout > c.WaitMax || c.OutcomeTimeout > c.WaitMax:
+		return errors.New("job: locate-timeout, dead-timeout and outcome-timeout must be at most wait-max")
 	case c.RetryMax > c.WaitMax || c.RetryMin > c.RetryMax:
 		return errors.New("job: retry-max must be at least retry-min and at most wait-max")
 	case c.CondemnAfter <= c.CheckInterval:

@@ -206,6 +206,7 @@ type cometServer struct {
 	raw      []*halleyv1.Delivery
 	messages int
 	streams  int
+	stuck    int // of the streams, the first so many read nothing
 	breaking chan struct{}
 }
 
@@ -215,7 +216,7 @@ func startComet(t testing.TB, r *router, name string) *cometServer {
 	c.srv, c.addr = serve(t, func(s *grpc.Server) { halleyv1.RegisterCometServer(s, c) })
 	c.enroll()
 	// Whoever is held must let go before the server can stop.
-	t.Cleanup(func() { c.with(func() { c.hold, c.deaf = false, false }) })
+	t.Cleanup(func() { c.with(func() { c.hold, c.deaf, c.stuck = false, false, 0 }) })
 	return c
 }
 
@@ -293,6 +294,7 @@ func (c *cometServer) Deliver(stream grpc.BidiStreamingServer[halleyv1.DeliverRe
 	c.mu.Lock()
 	epoch, breaking := c.epoch, c.breaking
 	c.streams++
+	number := c.streams
 	c.mu.Unlock()
 	if first.GetHello() == nil {
 		return status.Error(codes.InvalidArgument, "no hello")
@@ -309,7 +311,7 @@ func (c *cometServer) Deliver(stream grpc.BidiStreamingServer[halleyv1.DeliverRe
 	go func() { // ends with the stream, which ends when this handler returns
 		for {
 			c.mu.Lock()
-			for c.hold && ctx.Err() == nil {
+			for (c.hold || number <= c.stuck) && ctx.Err() == nil {
 				c.cond.Wait()
 			}
 			c.mu.Unlock()

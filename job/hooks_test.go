@@ -41,7 +41,7 @@ func TestEventsReachTheirReceiverThroughKafka(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer s.Close()
-		jobs = append(jobs, c.start(cfg, func(d *job.Deps) { d.Store = s }))
+		jobs = append(jobs, c.start(cfg, func(d *job.Deps) { d.Hooks = s }))
 		defer jobs[len(jobs)-1].stop()
 	}
 	const n = 60

@@ -1,10 +1,11 @@
-// Package job is the role that brings what is in Kafka to comets: it takes pushes and control deliveries out of their topics,
-// asks router where the addressees are, and streams deliveries to those comets. It keeps nothing of its own: what it had in
-// hand when it ends is read again by whoever has its partitions next.
+// Package job is the role that brings what is in Kafka to comets: it takes pushes, control deliveries and what is said in
+// conversations out of their topics, stores the last, asks router where the addressees are, and streams deliveries to those
+// comets. It keeps nothing of its own: what it had in hand when it ends is read again by whoever has its partitions next.
 //
-// The way of a push: internal/consume reads it, internal/push decodes it, internal/deliver locates, groups and streams it and
-// counts what became of it; when comets have acknowledged it, internal/consume commits its offset. Events for
-// webhooks take another one: internal/hook puts them into the database, and sends them from there.
+// The way of a record: internal/consume reads it, internal/push decodes it, internal/deliver locates, groups and streams it and
+// counts what became of it; when comets have acknowledged it, internal/consume commits its offset. Records of conversations go
+// through internal/sequence instead of internal/push, which has them stored first. Events for webhooks go into the database by
+// internal/hook, which sends them from there.
 package job
 
 import (
@@ -16,6 +17,7 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 	"google.golang.org/grpc"
 
 	"github.com/halley-im/halley/job/internal/consume"
@@ -25,15 +27,21 @@ import (
 	"github.com/halley-im/halley/job/internal/locate"
 	"github.com/halley-im/halley/job/internal/meter"
 	"github.com/halley-im/halley/job/internal/push"
+	"github.com/halley-im/halley/job/internal/sequence"
 	"github.com/halley-im/halley/kit/kafkaconn"
 	"github.com/halley-im/halley/kit/logs"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/proto/topic"
-	"github.com/halley-im/halley/store"
 )
 
 // Producer writes dead letters; kafkaconn's is one.
 type Producer = dead.Producer
+
+// Store keeps conversations; store.Store is one.
+type Store = sequence.Store
+
+// HookStore is the queue of webhooks; store.Store is one.
+type HookStore = hook.Store
 
 // Deps are what job is given.
 type Deps struct {
@@ -45,10 +53,15 @@ type Deps struct {
 	Kafka kafkaconn.Config
 	// Producer writes records that can't be decoded to the topic of dead letters.
 	Producer Producer
+	// Store is where conversations are kept. Nil: their topic is left alone.
+	Store Store
+	// Hooks is the queue of webhooks. Nil: their topic is left alone, and nothing is sent.
+	Hooks HookStore
+	// Redis takes outcomes that somebody waits for, and marks of how far conversations have come, below RedisPrefix. May be nil.
+	Redis       redis.UniversalClient
+	RedisPrefix string
 	// Dial returns a new connection to a comet by the address in its lease. It does not wait until it stands. Job closes it.
 	Dial func(addr string) (*grpc.ClientConn, error)
-	// Store is the database. Without one there are no webhooks.
-	Store *store.Store
 	// Name of this process, told to comets for their logs.
 	Name string
 }
@@ -59,12 +72,12 @@ type Job struct {
 	log       *slog.Logger
 	hub       *deliver.Hub
 	consumers []*consume.Consumer
-	// hooks is nil without a database.
+	// hooks is nil without a queue.
 	hooks *hook.Hooks
 	ended atomic.Bool
 }
 
-// lanes are those whose topics hold PushRecords.
+// lanes are those whose topics hold PushRecords; that of conversations holds ChatRecords.
 var lanes = []halleyv1.Lane{halleyv1.Lane_LANE_URGENT, halleyv1.Lane_LANE_PUSH, halleyv1.Lane_LANE_BULK}
 
 // New builds a Job. It starts nothing.
@@ -72,7 +85,11 @@ func New(cfg Config, deps Deps) (*Job, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	m, err := meter.New(deps.Metrics, lanes)
+	all := lanes
+	if deps.Store != nil {
+		all = append(all[:len(all):len(all)], halleyv1.Lane_LANE_CHAT)
+	}
+	m, err := meter.New(deps.Metrics, all)
 	if err != nil {
 		return nil, fmt.Errorf("job's metrics: %w", err)
 	}
@@ -82,35 +99,42 @@ func New(cfg Config, deps Deps) (*Job, error) {
 		MessageCount: cfg.MessageCount, MessageBytes: cfg.MessageBytes, StallAfter: cfg.StallAfter, CondemnAfter: cfg.CondemnAfter,
 		CheckInterval: cfg.CheckInterval, RefusedFor: cfg.RefusedFor, ConnectTimeout: cfg.ConnectTimeout,
 		RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, Conns: cfg.DeliveryConns,
-	}, log, m, locate.New(deps.Router, m, cfg.LocateTimeout, cfg.LocateNames), deps.Dial, lanes)
+	}, log, m, locate.New(deps.Router, m, cfg.LocateTimeout, cfg.LocateNames), deps.Dial, all)
 	j := &Job{cfg: cfg, log: log, hub: hub}
-	for _, lane := range lanes {
-		name := topic.ForLane(lane)
-		h := &push.Handlers{Lane: hub.Lane(lane), Dead: &dead.Letters{
-			Topic: name, Meter: m.Lanes[lane], Producer: deps.Producer, Log: log.With(logs.Component, "push"),
-			Timeout: cfg.DeadTimeout, RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax,
-		}}
-		j.consumers = append(j.consumers, consume.New(consume.Config{
-			BatchRecords: cfg.BatchRecords, BatchBytes: cfg.BatchBytes, InFlight: cfg.InFlight, CommitInterval: cfg.CommitInterval,
-			// No heartbeat is sent while a generation drains: the broker must not take the member for dead.
-			DrainTimeout: min(cfg.DrainTimeout, deps.Kafka.SessionTimeout/3),
-		}, deps.Kafka, name, log, m, m.Lanes[lane], h.New))
-	}
-	if deps.Store != nil {
-		letters := &dead.Letters{
-			Topic: topic.Hooks, Meter: m.Hooks, Producer: deps.Producer, Log: log.With(logs.Component, "hook"),
+	letters := func(of *meter.Lane, name, component string) *dead.Letters {
+		return &dead.Letters{
+			Topic: name, Meter: of, Producer: deps.Producer, Log: log.With(logs.Component, component),
 			Timeout: cfg.DeadTimeout, RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax,
 		}
+	}
+	reading := consume.Config{
+		BatchRecords: cfg.BatchRecords, BatchBytes: cfg.BatchBytes, InFlight: cfg.InFlight, CommitInterval: cfg.CommitInterval,
+		// No heartbeat is sent while a generation drains: the broker must not take the member for dead.
+		DrainTimeout: min(cfg.DrainTimeout, deps.Kafka.SessionTimeout/3),
+	}
+	for _, lane := range lanes {
+		name := topic.ForLane(lane)
+		h := &push.Handlers{Lane: hub.Lane(lane), Meter: m.Lanes[lane], Dead: letters(m.Lanes[lane], name, "push")}
+		j.consumers = append(j.consumers, consume.New(reading, deps.Kafka, name, log, m, m.Lanes[lane], h.New))
+	}
+	if deps.Hooks != nil {
 		if j.hooks, err = hook.New(cfg.Hook, hook.Deps{
-			Log: log, Metrics: deps.Metrics, Meter: m.Hooks, Store: deps.Store, Producer: deps.Producer, Dead: letters,
+			Log: log, Metrics: deps.Metrics, Meter: m.Hooks, Store: deps.Hooks, Producer: deps.Producer, Dead: letters(m.Hooks, topic.Hooks, "hook"),
 			WriteTimeout: cfg.DeadTimeout, RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax,
 		}); err != nil {
 			return nil, fmt.Errorf("job: %w", err)
 		}
-		j.consumers = append(j.consumers, consume.New(consume.Config{
-			BatchRecords: cfg.BatchRecords, BatchBytes: cfg.BatchBytes, InFlight: cfg.InFlight, CommitInterval: cfg.CommitInterval,
-			DrainTimeout: min(cfg.DrainTimeout, deps.Kafka.SessionTimeout/3),
-		}, deps.Kafka, topic.Hooks, log, m, m.Hooks, j.hooks.NewHandler))
+		j.consumers = append(j.consumers, consume.New(reading, deps.Kafka, topic.Hooks, log, m, m.Hooks, j.hooks.NewHandler))
+	}
+	if deps.Store != nil {
+		const lane = halleyv1.Lane_LANE_CHAT
+		h := &sequence.Handlers{
+			Lane: hub.Lane(lane), Meter: m, Records: m.Lanes[lane], Dead: letters(m.Lanes[lane], topic.Chat, "sequence"), Store: deps.Store,
+			Redis: deps.Redis, Prefix: deps.RedisPrefix, RedisTimeout: cfg.OutcomeTimeout, Log: log.With(logs.Component, "sequence"),
+			RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, Members: cfg.ChatMembers,
+		}
+		reading.InFlight, reading.InFlightBytes = cfg.ChatInFlight, cfg.ChatInFlightBytes
+		j.consumers = append(j.consumers, consume.New(reading, deps.Kafka, topic.Chat, log, m, m.Lanes[lane], h.New))
 	}
 	return j, nil
 }

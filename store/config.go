@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
+
 	"github.com/halley-im/halley/store/conversation"
 )
 
@@ -18,8 +20,9 @@ const (
 type Config struct {
 	// Driver is sqlite or mysql; MariaDB and what speaks MySQL's protocol are mysql.
 	Driver string `help:"Database: sqlite or mysql (MariaDB, TiDB and Vitess too)." default:"sqlite"`
-	// DSN is a file's path for sqlite, a data source name of go-sql-driver for mysql. It may hold a password.
-	DSN string `name:"dsn" help:"Path of the file for sqlite; user:password@tcp(host:3306)/halley for mysql." default:"halley.db"`
+	// DSN is a file's path for sqlite, a data source name of go-sql-driver for mysql. It may hold a password. Empty: there is no
+	// database.
+	DSN string `name:"dsn" help:"Path of the file for sqlite, which is for processes on one machine; user:password@tcp(host:3306)/halley for mysql. Empty: no conversations; halley all has a file in its data folder." default:""`
 	// MaxConns is the most connections to MySQL, and the most concurrent readers of SQLite, which has one writer.
 	MaxConns int `help:"Most connections to the database." default:"16"`
 	// ReadTimeout bounds one read of several statements.
@@ -35,26 +38,34 @@ type Config struct {
 // Default returns what the settings are where nothing is said.
 func Default() Config {
 	return Config{
-		Driver: SQLite, DSN: "halley.db", MaxConns: 16, ReadTimeout: 2 * time.Second, WriteTimeout: 2 * time.Second,
+		Driver: SQLite, MaxConns: 16, ReadTimeout: 2 * time.Second, WriteTimeout: 2 * time.Second,
 		MigrateTimeout: 5 * time.Minute, Rules: conversation.DefaultRules(),
 	}
+}
+
+// errDSN says nothing of the DSN itself: it may hold a password.
+var errDSN = errors.New("store: dsn: not user:password@tcp(host:port)/database")
+
+func isDSN(s string) bool {
+	c, err := mysql.ParseDSN(s)
+	return err == nil && c.DBName != ""
 }
 
 // Validate reports the first setting that can't be.
 func (c *Config) Validate() error {
 	switch {
 	case c.Driver != SQLite && c.Driver != MySQL:
-		return fmt.Errorf("driver: %q is neither sqlite nor mysql", c.Driver)
-	case c.DSN == "":
-		return errors.New("dsn: missing")
+		return fmt.Errorf("store: driver: %q is neither sqlite nor mysql", c.Driver)
+	case c.Driver == MySQL && c.DSN != "" && !isDSN(c.DSN):
+		return errDSN
 	case c.MaxConns < 1:
-		return errors.New("max-conns: at least 1")
+		return errors.New("store: max-conns: at least 1")
 	case c.ReadTimeout <= 0 || c.WriteTimeout <= 0 || c.MigrateTimeout <= 0:
-		return errors.New("read-timeout, write-timeout and migrate-timeout must be more than 0")
+		return errors.New("store: read-timeout, write-timeout and migrate-timeout must be more than 0")
 	case c.Rules.EditWithin < 0 || c.Rules.RecallWithin < 0:
-		return errors.New("edit-within and recall-within must not be less than 0")
+		return errors.New("store: edit-within and recall-within must not be less than 0")
 	case c.Rules.MaxMembers < 1 || c.Rules.MaxNamed < 1 || c.Rules.MaxMentions < 0:
-		return errors.New("max-members and max-named must be at least 1, max-mentions at least 0")
+		return errors.New("store: max-members and max-named must be at least 1, max-mentions at least 0")
 	}
 	return nil
 }

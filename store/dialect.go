@@ -142,8 +142,8 @@ func sqliteLookUp(sel, match string, keys [][]any) (string, []any, error) {
 func openMySQL(c Config) (*sql.DB, error) {
 	m, err := mysql.ParseDSN(c.DSN)
 	if err != nil {
-		// The driver's text may repeat the DSN, and with it the password.
-		return nil, errors.New("store: dsn: not user:password@tcp(host:port)/database")
+		// The driver's text may repeat the DSN.
+		return nil, errDSN
 	}
 	// One round trip for a statement, none for preparing it.
 	m.InterpolateParams = true

@@ -18,7 +18,7 @@ const (
 	resultDatabase  = "database"
 )
 
-func newMetrics(r prometheus.Registerer) (*metrics, error) {
+func newMetrics() *metrics {
 	m := &metrics{
 		transactions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "halley_store_transactions_total",
@@ -35,13 +35,18 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	for _, v := range []string{resultCommitted, resultClash, resultDeadlock, resultRecord, resultDatabase} {
 		m.transactions.WithLabelValues(v)
 	}
+	return m
+}
+
+// register is done once the database is open: an Open that failed may be tried again.
+func (m *metrics) register(r prometheus.Registerer) error {
 	if r == nil {
-		return m, nil
+		return nil
 	}
 	for _, c := range []prometheus.Collector{m.transactions, m.seconds, m.entries} {
 		if err := r.Register(c); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return m, nil
+	return nil
 }

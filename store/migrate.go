@@ -17,6 +17,9 @@ import (
 //go:embed migrations
 var migrations embed.FS
 
+// migrationsTable says which migrations were done.
+const migrationsTable = "halley_migrations"
+
 // migrate brings the tables up to date, alone among all processes.
 func (s *Store) migrate(ctx context.Context) (err error) {
 	unlock, err := s.lockMigrations(ctx)
@@ -32,7 +35,7 @@ func (s *Store) migrate(ctx context.Context) (err error) {
 	if s.dialect == &mysqlDialect {
 		dialect = database.DialectMySQL
 	}
-	p, err := goose.NewProvider(dialect, s.write, files, goose.WithTableName("halley_migrations"), goose.WithDisableGlobalRegistry(true))
+	p, err := goose.NewProvider(dialect, s.write, files, goose.WithTableName(migrationsTable), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return err
 	}

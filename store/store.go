@@ -45,16 +45,16 @@ type Store struct {
 // The caller closes the store.
 func Open(ctx context.Context, c Config, d Deps) (*Store, error) {
 	if err := c.Validate(); err != nil {
-		return nil, fmt.Errorf("store: %w", err)
+		return nil, err
+	}
+	if c.DSN == "" {
+		return nil, errors.New("store: dsn: missing")
 	}
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
-	m, err := newMetrics(d.Metrics)
-	if err != nil {
-		return nil, err
-	}
-	s := &Store{cfg: c, log: d.Log, metrics: m}
+	s := &Store{cfg: c, log: d.Log, metrics: newMetrics()}
+	var err error
 	if c.Driver == MySQL {
 		s.dialect = &mysqlDialect
 		s.write, err = openMySQL(c)
@@ -71,6 +71,9 @@ func Open(ctx context.Context, c Config, d Deps) (*Store, error) {
 	defer cancel()
 	if err := s.migrate(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("migrate: %w", err), s.Close())
+	}
+	if err := s.metrics.register(d.Metrics); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/halley-im/halley/kit/kafkaconn"
 	"github.com/halley-im/halley/kit/redisconn"
 	"github.com/halley-im/halley/proto/topic"
+	"github.com/halley-im/halley/store"
 )
 
 // maxClockSkew is how far this machine's clock may be from Redis': leases of 9 s and ttls of 30 s suffer beyond.
@@ -48,7 +49,7 @@ func topics(c kafkaconn.Config, meta *kafka.MetadataResponse) []Finding {
 	}
 	var missing []string
 	var out []Finding
-	for _, name := range []string{topic.Urgent, topic.Push, topic.Bulk, topic.Upstream, topic.Revoked, topic.Dead} {
+	for _, name := range []string{topic.Urgent, topic.Push, topic.Bulk, topic.Chat, topic.Upstream, topic.Revoked, topic.Dead} {
 		want := c.Partitions
 		if name == topic.Revoked || name == topic.Dead {
 			want = 1
@@ -160,5 +161,44 @@ func Secret(secret string, err error) Look {
 			return []Finding{warn("cluster secret", "none: roles listen on loopback only", "for a cluster set HALLEY_CLUSTER_SECRET or cluster_secret_file, the same everywhere: `openssl rand -hex 32`")}
 		}
 		return []Finding{ok("cluster secret", "set")}
+	}
+}
+
+// minPacketBytes is what the largest statements of job need, with room to spare.
+const minPacketBytes = 16 << 20
+
+// Database looks at where conversations are.
+func Database(c store.Config) Look {
+	const name = "database"
+	return func(ctx context.Context) []Finding {
+		if c.DSN == "" {
+			return []Finding{warn(name, "none: there are no conversations", "set store.driver and store.dsn (HALLEY_STORE_DRIVER, HALLEY_STORE_DSN), the same for all jobs and logics")}
+		}
+		r, err := store.Examine(ctx, c)
+		if err != nil {
+			remedy := "start it, or set store.dsn (HALLEY_STORE_DSN) to where it is"
+			if c.Driver == store.SQLite {
+				remedy = "set store.dsn (HALLEY_STORE_DSN) to a file in a folder that is there and may be written to"
+			}
+			return []Finding{fail(name, "can't be used: "+short(err), remedy)}
+		}
+		var out []Finding
+		switch {
+		case r.Version == "":
+			out = append(out, ok(name, "not there yet: the first start makes it"))
+		case r.Migrated > r.Latest:
+			out = append(out, fail(name, fmt.Sprintf("its tables have version %d, this program knows %d", r.Migrated, r.Latest), "run the newer halley; tables don't go back"))
+		case r.Migrated < r.Latest:
+			out = append(out, ok(name, "%s answers in %s; the next start brings its tables from version %d to %d", r.Version, r.Took.Round(10*time.Microsecond), r.Migrated, r.Latest))
+		default:
+			out = append(out, ok(name, "%s answers in %s, tables of version %d", r.Version, r.Took.Round(10*time.Microsecond), r.Migrated))
+		}
+		if !r.Durable {
+			out = append(out, warn(name+" commits", "innodb_flush_log_at_trx_commit is not 1: what was stored may be lost with the machine", "set it to 1"))
+		}
+		if r.MaxPacketBytes > 0 && r.MaxPacketBytes < minPacketBytes {
+			out = append(out, warn(name+" packets", fmt.Sprintf("max_allowed_packet is %d", r.MaxPacketBytes), fmt.Sprintf("set it to %d at least", minPacketBytes)))
+		}
+		return out
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/halley-im/halley/kit/embedded"
 	"github.com/halley-im/halley/kit/kafkaconn"
 	"github.com/halley-im/halley/kit/redisconn"
+	"github.com/halley-im/halley/store"
 )
 
 // see takes one look and returns its findings as text.
@@ -127,4 +128,35 @@ func TestSecretAndClock(t *testing.T) {
 	want(t, doctor.Secret("", errors.New("too short")), doctor.Fail, "too short")
 	want(t, doctor.Clock(0), doctor.Fail, "NTP")
 	want(t, doctor.Clock(time.Now().Unix()), doctor.OK)
+}
+
+func TestDatabaseFaultsAreNamedWithTheirRemedy(t *testing.T) {
+	want(t, doctor.Database(store.Default()), doctor.Warn, "no conversations", "HALLEY_STORE_DSN")
+
+	c := store.Default()
+	c.DSN = filepath.Join(t.TempDir(), "none", "x.db")
+	want(t, doctor.Database(c), doctor.Fail, "can't be used", "HALLEY_STORE_DSN")
+	c.DSN = filepath.Join(t.TempDir(), "x.db")
+	want(t, doctor.Database(c), doctor.OK, "not there yet")
+	if _, err := os.Stat(c.DSN); err == nil {
+		t.Error("looking at it made the database")
+	}
+	s, err := store.Open(t.Context(), c, store.Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want(t, doctor.Database(c), doctor.OK, "SQLite 3", "tables of version")
+	if err := os.WriteFile(c.DSN, []byte("this is no database, whatever its name says, and long enough"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want(t, doctor.Database(c), doctor.Fail, "can't be used")
+
+	c.Driver, c.DSN = store.MySQL, "halley:secret-password@tcp("+closedAddr(t)+")/halley"
+	want(t, doctor.Database(c), doctor.Fail, "can't be used", "start it")
+	if _, text := see(t, doctor.Database(c)); strings.Contains(text, "secret-password") {
+		t.Errorf("the password is told: %s", text)
+	}
 }

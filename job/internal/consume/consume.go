@@ -52,7 +52,8 @@ type Handler interface {
 // Runner is a Handler with work of its own beside Handle: what it has taken in and not ended yet.
 type Runner interface {
 	Handler
-	// Run works until ctx, the generation's, ends. The partition waits for it.
+	// Run works until ctx ends, which goes on after the generation's while the partition waits for what is in flight. The
+	// partition waits for it.
 	Run(ctx context.Context)
 }
 

@@ -73,11 +73,13 @@ func (p *Partition) Lost() bool { return p.lost.Load() }
 
 // run handles what is read until ctx ends, then waits for what is in flight.
 func (p *Partition) run(ctx context.Context) {
+	drain, end := context.WithCancel(context.WithoutCancel(ctx))
 	if r, ok := p.handler.(Runner); ok {
 		var beside sync.WaitGroup
-		beside.Go(func() { r.Run(ctx) })
+		beside.Go(func() { r.Run(drain) })
 		defer beside.Wait()
 	}
+	defer end()
 	var msgs []kafka.Message
 	for p.below(ctx, p.c.cfg.InFlight, p.c.cfg.InFlightBytes) {
 		if msgs = p.inbox.take(ctx, msgs); len(msgs) == 0 {
@@ -92,8 +94,8 @@ func (p *Partition) run(ctx context.Context) {
 		p.handler.Handle(ctx, p.add(msgs), msgs)
 	}
 	// The group waits for this one meanwhile: no longer than needed.
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.c.cfg.DrainTimeout)
-	defer cancel()
+	late := time.AfterFunc(p.c.cfg.DrainTimeout, end)
+	defer late.Stop()
 	p.below(drain, 1, 0)
 }
 

@@ -3,10 +3,11 @@
 // connections, the second look-up, and the judgement that a comet is stalled or dead. Where items come from, and what their
 // end means for an offset, is their Owner's.
 //
-// Classes: volatile deliveries are dropped, and counted, where a comet is stalled or a second look-up fails. Control and
-// stored ones wait: their record ends when comet acknowledged them, when nobody is there, or when their epoch is dead.
+// Classes: volatile deliveries are dropped, and counted, where a comet is stalled or a second look-up fails. Control ones wait: their
+// record ends when comet acknowledged them, when nobody is there, or when their epoch is dead. So do stored ones, unless the
+// comet is stalled: then it is told to resync all its sessions, and they end when it has acknowledged that.
 //
-// Goroutines: those of Hub.Run (one watcher, one second look-up a lane, two a stream) end before Run returns. Lane.Deliver runs in
+// Goroutines: those of Hub.Run (one watcher, one second look-up a lane, three a stream) end before Run returns. Lane.Deliver runs in
 // its caller's. Locks: Lane.mu, Hub.mu and stream.mu are never held together, nor while a target is released.
 package deliver
 

@@ -26,7 +26,7 @@ type Item struct {
 	id        string
 	class     halleyv1.Class
 	push      *halleyv1.Delivery_Push
-	control   *halleyv1.Delivery_Control
+	does      *halleyv1.Delivery_Control
 	exUIDs    []string
 	exKeys    []string
 	speed     uint32
@@ -54,7 +54,7 @@ func (l *Lane) NewItem(rec *halleyv1.PushRecord, owner Owner, seq uint64) *Item 
 		it.push = &halleyv1.Delivery_Push{Push: rec.GetPush()}
 		it.size += int64(len(rec.GetPush().GetBody()))
 	default:
-		it.control = &halleyv1.Delivery_Control{Control: rec.GetControl()}
+		it.does = &halleyv1.Delivery_Control{Control: rec.GetControl()}
 		it.size += int64(proto.Size(rec.GetControl()))
 	}
 	for _, s := range it.exUIDs {
@@ -65,7 +65,7 @@ func (l *Lane) NewItem(rec *halleyv1.PushRecord, owner Owner, seq uint64) *Item 
 	}
 	if it.class == halleyv1.Class_CLASS_UNSPECIFIED {
 		it.class = halleyv1.Class_CLASS_VOLATILE
-		if it.control != nil {
+		if it.does != nil {
 			it.class = halleyv1.Class_CLASS_CONTROL
 		}
 	}
@@ -80,7 +80,6 @@ func (l *Lane) NewItem(rec *halleyv1.PushRecord, owner Owner, seq uint64) *Item 
 		t.item, t.to = it, to
 		t.open.Store(1)
 	}
-	l.meter.Records.Inc()
 	l.meter.Targets.Add(float64(n))
 	return it
 }
@@ -89,6 +88,10 @@ func (l *Lane) NewItem(rec *halleyv1.PushRecord, owner Owner, seq uint64) *Item 
 const deliveryOverhead = 64
 
 func (it *Item) volatile() bool { return it.class == halleyv1.Class_CLASS_VOLATILE }
+
+func (it *Item) stored() bool { return it.class == halleyv1.Class_CLASS_STORED }
+
+func (it *Item) control() bool { return it.class == halleyv1.Class_CLASS_CONTROL }
 
 func (it *Item) expired(now time.Time) bool { return it.expires > 0 && now.UnixMilli() >= it.expires }
 
@@ -198,8 +201,10 @@ type flight struct {
 	size    int64
 	again   bool // made by a second look-up
 	sent    bool // on some connection
-	notHeld []string
-	nobody  bool
+	// With the stream's mu: acknowledged, or ended by a resync of all, which stands for it.
+	settled, passed bool
+	notHeld         []string
+	nobody          bool
 }
 
 func newFlight(it *Item, again bool) *flight {
@@ -209,7 +214,7 @@ func newFlight(it *Item, again bool) *flight {
 	if it.push != nil {
 		f.d.Content = it.push
 	} else {
-		f.d.Content = it.control
+		f.d.Content = it.does
 	}
 	f.parts = f.onePart[:0]
 	return f

@@ -22,16 +22,19 @@ import (
 // stream is one lane's ordered way to one epoch of a comet. It lives until the epoch is given up, or until it breaks with nothing
 // outstanding, and dials anew in between. Workers offer flights; run sends them and takes acknowledgements.
 type stream struct {
-	lane  *Lane
-	hub   *Hub
-	comet comet
-	wake  chan struct{} // something to send
-	gone  chan struct{} // closed with closed: nothing is sent any more
-	acks  atomic.Uint64
+	lane   *Lane
+	hub    *Hub
+	comet  comet
+	wake   chan struct{} // something to send
+	behind chan struct{} // something is owed
+	gone   chan struct{} // closed with closed: nothing is sent any more
+	acks   atomic.Uint64
 
-	mu    sync.Mutex
-	win   window.Window[*flight]
-	alls  int // pushes to all in win
+	mu   sync.Mutex
+	win  window.Window[*flight]
+	alls int // pushes to all in win
+	// Stored ones that a stalled comet had no room for: a resync of all stands for them.
+	owed  []*flight
 	state string
 	// When the window became full, unless it has fallen below half since.
 	full    time.Time
@@ -61,16 +64,16 @@ var errBroken = errors.New("stream broken")
 
 func newStream(l *Lane, c comet) *stream {
 	return &stream{
-		lane: l, hub: l.hub, comet: c, wake: make(chan struct{}, 1), gone: make(chan struct{}), room: make(chan struct{}),
+		lane: l, hub: l.hub, comet: c, wake: make(chan struct{}, 1), behind: make(chan struct{}, 1), gone: make(chan struct{}), room: make(chan struct{}),
 	}
 }
 
 // offer puts as many of fs into the window, in order, as there is room for, and returns the rest, which the caller offers
-// again when wait is closed or at the time until. Volatile ones that a stalled comet has no room for are dropped. ok is false if the
-// stream has ended: then rest is all that it did not take.
+// again when wait is closed or at the time until. Volatile ones that a stalled comet has no room for are dropped, in the place of
+// stored ones it is told to resync all. ok is false if the stream has ended: then rest is all that it did not take.
 func (s *stream) offer(fs []*flight, now time.Time) (rest []*flight, wait <-chan struct{}, until time.Time, ok bool) {
 	var dropped []*flight
-	took := 0
+	took, owed := 0, false
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -83,15 +86,18 @@ func (s *stream) offer(fs []*flight, now time.Time) (rest []*flight, wait <-chan
 			s.becameFull(now)
 		}
 		switch {
-		case f.item.volatile() && !s.stalled && isFull && now.Sub(s.full) >= s.hub.cfg.StallAfter:
+		case !f.item.control() && !s.stalled && isFull && now.Sub(s.full) >= s.hub.cfg.StallAfter:
 			s.stall(now)
 			continue
 		case f.item.volatile() && s.stalled:
 			dropped = append(dropped, f)
-		case f.item.volatile() && isFull:
+		case f.item.stored() && s.stalled:
+			s.owed = append(s.owed, f)
+			owed = true
+		case !f.item.control() && isFull:
 			until = s.full.Add(s.hub.cfg.StallAfter)
 			goto out
-		case !f.item.volatile() && s.win.Count() >= s.hub.cfg.WindowCount+s.hub.cfg.Reserve:
+		case f.item.control() && s.win.Count() >= s.hub.cfg.WindowCount+s.hub.cfg.Reserve:
 			until = now.Add(s.hub.cfg.StallAfter)
 			goto out
 		default:
@@ -113,6 +119,9 @@ out:
 	if took > 0 {
 		s.lane.meter.Deliveries.Add(float64(took))
 		s.nudge()
+	}
+	if owed {
+		signal(s.behind)
 	}
 	for _, f := range dropped {
 		f.release(meter.Stalled)
@@ -165,9 +174,11 @@ func (s *stream) wakeWaiters() {
 	}
 }
 
-func (s *stream) nudge() {
+func (s *stream) nudge() { signal(s.wake) }
+
+func signal(c chan struct{}) {
 	select {
-	case s.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -199,7 +210,13 @@ func (s *stream) closeLocked() []*flight {
 		s.hangUp()
 	}
 	var owed []*flight
-	s.win.Drain(func(f *flight) { owed = append(owed, f) })
+	s.win.Drain(func(f *flight) {
+		if !f.passed {
+			owed = append(owed, f)
+		}
+	})
+	owed = append(owed, s.owed...)
+	s.owed = nil
 	s.wakeWaiters()
 	return owed
 }
@@ -208,7 +225,7 @@ func (s *stream) closeLocked() []*flight {
 func (s *stream) closeIdle() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.win.Count() > 0 {
+	if s.win.Count() > 0 || len(s.owed) > 0 {
 		return false
 	}
 	s.closeLocked()
@@ -236,7 +253,7 @@ func (s *stream) count(f *flight, n int) {
 func (s *stream) owes() (owes, paced bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.win.Count() > 0, s.alls > 0
+	return s.win.Count() > 0 || len(s.owed) > 0, s.alls > 0
 }
 
 // run connects and serves until ctx ends, the stream is closed, its epoch is refused, or it breaks while it owes nothing.
@@ -252,6 +269,11 @@ func (s *stream) run(ctx context.Context) {
 	}
 	defer s.hub.hangUp(s.comet.addr)
 	client := halleyv1.NewCometClient(cc)
+	resyncing, stop := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	beside.Go(func() { s.resyncs(resyncing, client) })
+	defer beside.Wait()
+	defer stop()
 	retry := backoff.Backoff{Min: s.hub.cfg.RetryMin, Max: s.hub.cfg.RetryMax}
 	for {
 		before := s.acks.Load()
@@ -389,6 +411,11 @@ func (s *stream) take() []*halleyv1.Delivery {
 		if !ok {
 			break
 		}
+		if f.passed {
+			s.win.Skip()
+			s.count(f, -1)
+			continue
+		}
 		if f.item.owner.Lost() {
 			s.win.Skip()
 			s.count(f, -1)
@@ -437,6 +464,7 @@ func (s *stream) receive(cs grpc.BidiStreamingClient[halleyv1.DeliverRequest, ha
 			return err
 		}
 		acked = acked[:0]
+		n := 0
 		s.mu.Lock()
 		for _, nh := range resp.GetNotHeld() {
 			if f, ok := s.win.At(nh.GetNumber()); ok {
@@ -450,22 +478,26 @@ func (s *stream) receive(cs grpc.BidiStreamingClient[halleyv1.DeliverRequest, ha
 		}
 		err = s.win.Ack(resp.GetAcked(), func(f *flight) {
 			s.count(f, -1)
-			acked = append(acked, f)
+			n++
+			f.settled = true
+			if !f.passed {
+				acked = append(acked, f)
+			}
 		})
-		if len(acked) > 0 {
+		if n > 0 {
 			s.eased(time.Now())
 		}
 		s.mu.Unlock()
 		if err != nil {
 			return status.Errorf(codes.Internal, "comet %s: %v", s.comet.name, err)
 		}
-		if n := resp.GetReached(); n > 0 {
-			s.lane.meter.Reached.Add(float64(n))
+		if reached := resp.GetReached(); reached > 0 {
+			s.lane.meter.Reached.Add(float64(reached))
 		}
-		if len(acked) > 0 {
-			s.acks.Add(uint64(len(acked)))
-			s.hub.acks.Add(uint64(len(acked)))
-			s.lane.meter.Acked.Add(float64(len(acked)))
+		if n > 0 {
+			s.acks.Add(uint64(n))
+			s.hub.acks.Add(uint64(n))
+			s.lane.meter.Acked.Add(float64(n))
 			s.lane.settle(acked)
 			clear(acked)
 		}

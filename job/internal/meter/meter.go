@@ -65,6 +65,16 @@ type Meter struct {
 	Behind    *prometheus.GaugeVec // topic, partition
 
 	Streams *prometheus.GaugeVec // lane, state
+
+	Chat Chat
+}
+
+// Chat is what is counted of conversations besides their lane's. What became of each proposal is the store's to count.
+type Chat struct {
+	StoreFails *prometheus.CounterVec // what
+	RedisFails prometheus.Counter
+	Rosters    prometheus.Counter
+	Stored     prometheus.Histogram
 }
 
 // Lane is what is counted for each lane, its labels bound.
@@ -83,6 +93,7 @@ type Lane struct {
 	Again      prometheus.Counter
 	Redials    prometheus.Counter
 	Stalls     prometheus.Counter
+	Resyncs    prometheus.Counter
 	Rebalances prometheus.Counter
 	Dead       prometheus.Counter
 	DeadFails  prometheus.Counter
@@ -128,6 +139,12 @@ func New(reg prometheus.Registerer, lanes []halleyv1.Lane) (*Meter, error) {
 	m.OldestLag = b.gauge("unacknowledged_seconds", "Age of the oldest record of the partition that has not ended; 0: none.", "topic", "partition")
 	m.Behind = b.gauge("behind_records", "Records of the partition that are not taken yet, when the last one was.", "topic", "partition")
 	m.Streams = b.gauge("streams", "Streams to comets by state.", "lane", "state")
+	m.Chat = Chat{
+		StoreFails: b.counter("store_failures_total", "Calls of the database that failed and were repeated.", "call"),
+		RedisFails: b.counter("outcome_failures_total", "Writes of outcomes and marks to Redis that failed; marks are written again.").WithLabelValues(),
+		Rosters:    b.counter("rosters_total", "Groups whose members were read from the database.").WithLabelValues(),
+		Stored:     b.histogram("stored_seconds", "From a proposal's acceptance to its commit.", coarse).WithLabelValues(),
+	}
 
 	records := b.counter("records_total", "Records taken out of Kafka and decoded.", "lane")
 	targets := b.counter("targets_total", "Targets of these records.", "lane")
@@ -142,6 +159,7 @@ func New(reg prometheus.Registerer, lanes []halleyv1.Lane) (*Meter, error) {
 	again := b.counter("located_again_total", "Targets looked up a second time.", "lane")
 	redials := b.counter("redials_total", "Streams that broke and were opened again.", "lane")
 	stalls := b.counter("stalls_total", "Times that a stream became stalled.", "lane")
+	resyncs := b.counter("resyncs_total", "Times that a stalled comet was told to resync all its sessions, in the place of stored deliveries that it had no room for.", "lane")
 	rebalances := b.counter("rebalances_total", "Generations of the consumer group that this job joined.", "lane")
 	dead := b.counter("dead_letters_total", "Records that could not be decoded and were put aside.", "lane")
 	deadFails := b.counter("dead_letter_failures_total", "Writes of such a record that failed and were repeated, shortened where Kafka refused it whole.", "lane")
@@ -157,7 +175,7 @@ func New(reg prometheus.Registerer, lanes []halleyv1.Lane) (*Meter, error) {
 			Records: records.WithLabelValues(n), Targets: targets.WithLabelValues(n), Delivered: delivered.WithLabelValues(n),
 			HandOver: handOver.WithLabelValues(n), Deliveries: deliveries.WithLabelValues(n), Acked: acked.WithLabelValues(n),
 			Resent: resent.WithLabelValues(n), Reached: reached.WithLabelValues(n), Again: again.WithLabelValues(n),
-			Redials: redials.WithLabelValues(n), Stalls: stalls.WithLabelValues(n), Rebalances: rebalances.WithLabelValues(n),
+			Redials: redials.WithLabelValues(n), Stalls: stalls.WithLabelValues(n), Resyncs: resyncs.WithLabelValues(n), Rebalances: rebalances.WithLabelValues(n),
 			Dead: dead.WithLabelValues(n), DeadFails: deadFails.WithLabelValues(n),
 			Commits: commits.WithLabelValues(n), CommitFail: commitFail.WithLabelValues(n), Resets: resets.WithLabelValues(n),
 			BatchRecords: batch.WithLabelValues(n), StreamBatch: stream.WithLabelValues(n), Age: age.WithLabelValues(n),

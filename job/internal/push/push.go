@@ -12,6 +12,7 @@ import (
 	"github.com/halley-im/halley/job/internal/consume"
 	"github.com/halley-im/halley/job/internal/dead"
 	"github.com/halley-im/halley/job/internal/deliver"
+	"github.com/halley-im/halley/job/internal/meter"
 	"github.com/halley-im/halley/proto/errcode"
 	"github.com/halley-im/halley/proto/name"
 
@@ -20,8 +21,9 @@ import (
 
 // Handlers makes the handlers of one topic's partitions.
 type Handlers struct {
-	Lane *deliver.Lane
-	Dead *dead.Letters
+	Lane  *deliver.Lane
+	Meter *meter.Lane
+	Dead  *dead.Letters
 }
 
 // New returns the handler of a partition.
@@ -44,6 +46,7 @@ func (h *handler) Handle(ctx context.Context, first uint64, msgs []kafka.Message
 	for i := range msgs {
 		rec, reason := Decode(msgs[i].Value)
 		if reason == "" {
+			h.Meter.Records.Inc()
 			h.items = append(h.items, h.Lane.NewItem(rec, h.owner, first+uint64(i)))
 			continue
 		}

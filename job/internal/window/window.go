@@ -51,6 +51,25 @@ func (w *Window[T]) Send() uint64 {
 // Skip removes the thing that Peek showed without sending it.
 func (w *Window[T]) Skip() { w.bytes -= w.unsent.pop().size }
 
+// Sent hands everything that was sent and is not acknowledged to f, in order.
+func (w *Window[T]) Sent(f func(T)) {
+	for i := range w.sent.len() {
+		f(w.sent.at(i).v)
+	}
+}
+
+// Thin removes from what is not sent all that out says.
+func (w *Window[T]) Thin(out func(T) bool) {
+	for range w.unsent.len() {
+		s := w.unsent.pop()
+		if out(s.v) {
+			w.bytes -= s.size
+			continue
+		}
+		w.unsent.push(s)
+	}
+}
+
 // At returns the thing that was sent with that number, if it is not acknowledged.
 func (w *Window[T]) At(number uint64) (T, bool) {
 	if number <= w.acked || number-w.acked > uint64(w.sent.len()) {

@@ -156,3 +156,25 @@ func TestOffsetsNeverPassARecordInFlight(t *testing.T) {
 		}
 	}
 }
+
+func TestThinTakesOutOnlyWhatIsNotSent(t *testing.T) {
+	var w window.Window[int]
+	for i := range 6 {
+		w.Push(i, 10)
+	}
+	w.Peek()
+	w.Send()
+	w.Send()
+	w.Thin(func(v int) bool { return v%2 == 0 })
+	var sent []int
+	w.Sent(func(v int) { sent = append(sent, v) })
+	if !slices.Equal(sent, []int{0, 1}) || w.Unsent() != 2 || w.Count() != 4 || w.Bytes() != 40 {
+		t.Errorf("sent %v, %d not, %d bytes", sent, w.Unsent(), w.Bytes())
+	}
+	w.Rewind()
+	var all []int
+	w.Drain(func(v int) { all = append(all, v) })
+	if !slices.Equal(all, []int{0, 1, 3, 5}) || w.Bytes() != 0 {
+		t.Errorf("left are %v, %d bytes", all, w.Bytes())
+	}
+}
