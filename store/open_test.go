@@ -44,6 +44,18 @@ func TestManyMayStartAtOnce(t *testing.T) {
 	})
 }
 
+func TestOneConnectionIsEnough(t *testing.T) {
+	both(t, func(t *testing.T, p *place) {
+		p.cfg.MaxConns, p.cfg.MigrateTimeout = 1, 20*time.Second
+		s := p.open(t)
+		k := direct(t, s, "a", "b")
+		k.must(k.say("a", "hi"))
+		if _, err := s.Sync(t.Context(), tenant, "a", store.SyncQuery{Limit: 10, Newest: 5, MaxGap: 5}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestWhatIsStoredOutlivesTheProcess(t *testing.T) {
 	both(t, func(t *testing.T, p *place) {
 		s, err := store.Open(t.Context(), p.cfg, store.Deps{})
