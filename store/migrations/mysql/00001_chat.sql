@@ -167,7 +167,7 @@ CREATE TABLE IF NOT EXISTS users (
   tenant         VARBINARY(32)   NOT NULL,
   uid            VARBINARY(64)   NOT NULL,
   name           VARCHAR(255)    NOT NULL,
-  name_folded    VARBINARY(1024) NOT NULL,
+  name_folded    VARBINARY(512)  NOT NULL,
   avatar         VARCHAR(1024)   NOT NULL,
   profile        BLOB            NULL,
   visibility     TINYINT         NOT NULL,
@@ -175,7 +175,7 @@ CREATE TABLE IF NOT EXISTS users (
   created_at     BIGINT          NOT NULL,
   updated_at     BIGINT          NOT NULL,
   PRIMARY KEY (tenant, uid),
-  KEY users_name (tenant, name_folded(64), uid)
+  KEY users_name (tenant, name_folded, uid)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 CREATE TABLE IF NOT EXISTS contacts (

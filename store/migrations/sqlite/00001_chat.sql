@@ -166,7 +166,7 @@ CREATE TABLE IF NOT EXISTS users (
   tenant         TEXT     NOT NULL CHECK (octet_length(tenant) <= 32),
   uid            TEXT     NOT NULL CHECK (octet_length(uid) <= 64),
   name           TEXT     NOT NULL CHECK (length(name) <= 255),
-  name_folded    TEXT     NOT NULL CHECK (octet_length(name_folded) <= 1024),
+  name_folded    TEXT     NOT NULL CHECK (octet_length(name_folded) <= 512),
   avatar         TEXT     NOT NULL CHECK (length(avatar) <= 1024),
   profile        BLOB     CHECK (octet_length(profile) <= 65535),
   visibility     INTEGER  NOT NULL,
