@@ -63,3 +63,6 @@ func (s *Store) Analyze(ctx context.Context, tables ...string) error {
 	}
 	return nil
 }
+
+// IsRecords reports whether an error is a record's own fault.
+func IsRecords(err error) bool { return faultOf(err) == records }
