@@ -100,6 +100,13 @@ func (s *faultyStore) Rosters(ctx context.Context, ids []store.ID) (map[store.ID
 	return s.Store.Rosters(ctx, ids)
 }
 
+func (s *faultyStore) MembersOf(ctx context.Context, tenant, id string, uids []string) (map[string]conversation.Membership, error) {
+	if err := s.call("members"); err != nil {
+		return nil, err
+	}
+	return s.Store.MembersOf(ctx, tenant, id, uids)
+}
+
 func newStore(t testing.TB, cfg store.Config) *faultyStore {
 	t.Helper()
 	return &faultyStore{Store: storetest.Open(t, cfg), calls: map[string]int{}}

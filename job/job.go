@@ -128,9 +128,13 @@ func New(cfg Config, deps Deps) (*Job, error) {
 	}
 	if deps.Store != nil {
 		const lane = halleyv1.Lane_LANE_CHAT
+		var hooks sequence.Hooks // not a nil *hook.Hooks
+		if j.hooks != nil {
+			hooks = j.hooks
+		}
 		h := &sequence.Handlers{
 			Lane: hub.Lane(lane), Meter: m, Records: m.Lanes[lane], Dead: letters(m.Lanes[lane], topic.Chat, "sequence"), Store: deps.Store,
-			Redis: deps.Redis, Prefix: deps.RedisPrefix, RedisTimeout: cfg.OutcomeTimeout, Log: log.With(logs.Component, "sequence"),
+			Hooks: hooks, Redis: deps.Redis, Prefix: deps.RedisPrefix, RedisTimeout: cfg.OutcomeTimeout, Log: log.With(logs.Component, "sequence"),
 			RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, Members: cfg.ChatMembers,
 		}
 		reading.InFlight, reading.InFlightBytes = cfg.ChatInFlight, cfg.ChatInFlightBytes
