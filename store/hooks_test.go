@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -212,6 +213,44 @@ func TestNoHookIsForgottenBetweenWritersAndSenders(t *testing.T) {
 		slices.Sort(sent["both"])
 		if got := slices.Compact(sent["both"]); len(got) != writers*each {
 			t.Errorf("got %d, want %d", len(got), writers*each)
+		}
+	})
+}
+
+// TestAHookThatComesWhileItsKeyIsForgottenStays puts one in just before the row of its key is removed, since nothing was left.
+func TestAHookThatComesWhileItsKeyIsForgottenStays(t *testing.T) {
+	both(t, func(t *testing.T, p *place) {
+		s, other := p.open(t), p.open(t)
+		putHooks(t, s, 100, hook("a", 1))
+		c := claimHooks(t, s, 100, 9)["a"]
+		if err := s.DoneHook(t.Context(), c, &c.Hooks[0]); err != nil {
+			t.Fatal(err)
+		}
+		var putting sync.WaitGroup
+		s.SetTrace(func(text string, _ []any) {
+			if !strings.HasPrefix(text, "DELETE FROM hook_keys") {
+				return
+			}
+			done := make(chan struct{})
+			putting.Go(func() {
+				defer close(done)
+				if err := other.PutHooks(t.Context(), 100, []store.Hook{hook("a", 2)}); err != nil {
+					t.Error(err)
+				}
+			})
+			select {
+			case <-done:
+			case <-time.After(300 * time.Millisecond): // it waits for us
+			}
+		})
+		_, err := s.ReleaseHooks(t.Context(), c, 100, false)
+		s.SetTrace(nil)
+		putting.Wait()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := hookIDs(claimHooks(t, s, 100, 9)["a"]); !slices.Equal(got, []string{"a2"}) {
+			t.Errorf("got %v, want a2", got)
 		}
 	})
 }
