@@ -117,6 +117,9 @@ func New(cfg Config, deps Deps) (*Job, error) {
 		h := &push.Handlers{Lane: hub.Lane(lane), Meter: m.Lanes[lane], Dead: letters(m.Lanes[lane], name, "push")}
 		j.consumers = append(j.consumers, consume.New(reading, deps.Kafka, name, log, m, m.Lanes[lane], h.New))
 	}
+	if deps.Hooks == nil && (len(cfg.Hook.Endpoints) > 0 || cfg.Hook.File != "") {
+		return nil, errors.New("job: hook-endpoints: webhooks need a database, and none is set")
+	}
 	if deps.Hooks != nil {
 		if j.hooks, err = hook.New(cfg.Hook, hook.Deps{
 			Log: log, Metrics: deps.Metrics, Meter: m.Hooks, Store: deps.Hooks, Producer: deps.Producer, Dead: letters(m.Hooks, topic.Hooks, "hook"),

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -25,6 +26,7 @@ type Endpoint struct {
 
 	url     string
 	host    string
+	open    bool // neither encrypted nor on this machine
 	secrets []*standardwebhooks.Webhook
 }
 
@@ -68,6 +70,8 @@ func ParseEndpoint(line string) (*Endpoint, error) {
 		return fail("url: without user, password or fragment")
 	}
 	e.url, e.host = u.String(), u.Scheme+"://"+u.Host
+	ip, err := netip.ParseAddr(u.Hostname())
+	e.open = u.Scheme == "http" && u.Hostname() != "localhost" && (err != nil || !ip.IsLoopback())
 	for s := range strings.SplitSeq(f[2], "|") {
 		n := len(s) - len(secretPrefix)
 		w, err := standardwebhooks.NewWebhook(s)

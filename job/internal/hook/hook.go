@@ -91,7 +91,7 @@ func New(cfg Config, d Deps) (*Hooks, error) {
 	for _, e := range h.endpoints {
 		m.show(e.Name)
 		h.senders[e.Name] = newSender(h, e)
-		if e.url[:5] == "http:" {
+		if e.open {
 			h.log.Warn("webhooks go unencrypted to this endpoint", "endpoint", e.Name, "host", e.host)
 		}
 	}
