@@ -50,12 +50,12 @@ func (s *Store) Explain(ctx context.Context, text string, args []any, f func(map
 	return rows.Err()
 }
 
-// Analyze brings the database's statistics up to date.
-func (s *Store) Analyze(ctx context.Context, tables ...string) error {
+// Count brings the database's statistics up to date.
+func (s *Store) Count(ctx context.Context, tables ...string) error {
 	for _, t := range tables {
-		text := "ANALYZE " + t
+		text := "ANALYZE " + t //nolint:misspell // SQL's word
 		if s.dialect == &mysqlDialect {
-			text = "ANALYZE TABLE " + t
+			text = "ANALYZE TABLE " + t //nolint:misspell // SQL's word
 		}
 		if _, err := s.write.ExecContext(ctx, text); err != nil {
 			return err

@@ -145,7 +145,7 @@ func crowd(t testing.TB, s *store.Store, n int) {
 	fill("blocks", "tenant uid peer blocked_at", func(i int) []any { return []any{tenant, uid(i % 50), uid(i), start} })
 	fill("hook_keys", "tenant endpoint hook_key due since attempts claim", func(i int) []any { return []any{tenant, "e", uid(i), i, i, 0, 0} })
 	fill("hook_queue", "tenant endpoint hook_key number id created_at body", func(i int) []any { return []any{tenant, "e", uid(i % 300), i, fmt.Sprint(i), i, []byte(`{}`)} })
-	if err := s.Analyze(t.Context(), "conversations", "members", "user_conversations", "entries", "rejections", "mentions", "reactions", "pins", "audit",
+	if err := s.Count(t.Context(), "conversations", "members", "user_conversations", "entries", "rejections", "mentions", "reactions", "pins", "audit",
 		"user_numbers", "user_changes", "users", "contacts", "blocks", "hook_keys", "hook_queue"); err != nil {
 		t.Fatal(err)
 	}
