@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/halley-im/halley/job/internal/hook"
 )
 
 // Config is what an operator can set. Zero values are not valid: defaults are those of the tags.
@@ -59,6 +61,9 @@ type Config struct {
 	RefusedFor time.Duration `help:"How long an epoch that comet or router gave up is avoided; longer than routers cache who lives (1s)." default:"1200ms"`
 	// ConnectTimeout bounds opening a stream.
 	ConnectTimeout time.Duration `help:"Time limit for opening a stream to a comet." default:"2s"`
+
+	// Hook is about webhooks; it counts where Deps.Store is set.
+	Hook hook.Config `embed:"" prefix:"hook-"`
 }
 
 // Validate reports the first setting that can't work.

@@ -2,7 +2,7 @@
 // then tells who has to know. A batch is one transaction of the store, which alone decides; what is remembered here (who is
 // in a group) is checked against what the store answers.
 //
-// Each partition has two goroutines. The one that reads stores: it repeats what the database fails at until it succeeds or the
+// Each partition has two goroutines, and a third one where webhooks want to know whom a message did not reach. The one that reads stores: it repeats what the database fails at until it succeeds or the
 // generation ends, so that a database that is away holds a partition up and loses nothing of it. The other one follows: outcomes
 // and marks to Redis, then deliveries. So storing goes on while a comet or router is slow, ahead by as many records as the
 // consumer lets be in flight. A record is done, and may be passed by the committed offset, when all that it makes be told is.
@@ -14,6 +14,7 @@ package sequence
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -24,6 +25,7 @@ import (
 	"github.com/halley-im/halley/job/internal/dead"
 	"github.com/halley-im/halley/job/internal/deliver"
 	"github.com/halley-im/halley/job/internal/meter"
+	"github.com/halley-im/halley/kit/hook"
 	"github.com/halley-im/halley/kit/logs"
 	"github.com/halley-im/halley/store"
 	"github.com/halley-im/halley/store/conversation"
@@ -36,6 +38,15 @@ type Store interface {
 	PutUserChanges(ctx context.Context, us []store.UserChange) ([]store.ChangeOutcome, error)
 	Entries(ctx context.Context, tenant, id string, from, to int64, limit int) ([]store.Entry, error)
 	Rosters(ctx context.Context, ids []store.ID) (map[store.ID]store.Roster, error)
+	MembersOf(ctx context.Context, tenant, id string, uids []string) (map[string]conversation.Membership, error)
+}
+
+// Hooks tells the host's backend; hook.Hooks are one.
+type Hooks interface {
+	// Wanted reports whether anybody wants to be told of an event.
+	Wanted(tenant, event string) bool
+	// Offline has it told, and tries until that is sure; false if ctx ended first.
+	Offline(ctx context.Context, list ...hook.Offline) bool
 }
 
 // Handlers makes the handlers of the topic's partitions.
@@ -46,6 +57,8 @@ type Handlers struct {
 	Records *meter.Lane
 	Dead    *dead.Letters
 	Store   Store
+	// Hooks are told of messages that did not reach somebody. Nil: nobody wants to know.
+	Hooks Hooks
 	// Redis takes outcomes and marks, below Prefix, in RedisTimeout. Nil: nobody waits for outcomes, and there are no marks.
 	Redis        redis.UniversalClient
 	Prefix       string
@@ -60,7 +73,7 @@ type Handlers struct {
 // New returns the handler of a partition.
 func (h *Handlers) New(p *consume.Partition) consume.Handler {
 	return &handler{
-		Handlers: h, owner: p, partition: p.ID, members: newMembers(h.Members), queue: newQueue(),
+		Handlers: h, owner: p, partition: p.ID, members: newMembers(h.Members), queue: newQueue(), absent: newAbsences(),
 		log: h.Log.With(logs.Partition, p.ID),
 	}
 }
@@ -72,6 +85,7 @@ type handler struct {
 	log       *slog.Logger
 	members   *members // Handle's
 	queue     *queue
+	absent    *absences
 }
 
 // Handle stores records and queues what is to be told of them. One that can't be decoded goes to the dead letters.
@@ -154,6 +168,11 @@ func (h *handler) keepChanges(ctx context.Context, b *batch, r *round) bool {
 
 // Run tells what Handle queues, in its order, until ctx ends; then it hands the rest over.
 func (h *handler) Run(ctx context.Context) {
+	if h.Hooks != nil {
+		var beside sync.WaitGroup
+		beside.Go(func() { h.tellAbsent(ctx) })
+		defer beside.Wait()
+	}
 	var w deliver.Work
 	var n notes
 	for {

@@ -22,6 +22,8 @@ type teller struct {
 	h    *handler
 	r    *round
 	told []*halleyv1.PushRecord // of one record
+	// absence is of the last of told, nil: of none.
+	absence *absence
 }
 
 // proposal tells of a proposal's outcome; listed are the outcomes of its listings.
@@ -54,6 +56,9 @@ func (t *teller) proposal(src *source, p *conversation.Proposal, o *store.Outcom
 	}
 	body, err := wire.StoredEvent(p.Conversation, e)
 	t.tell(src, body, err, to)
+	if err == nil {
+		t.absence = t.h.absence(idOf(p), e)
+	}
 }
 
 // rejected tells the sender. Nobody waits for what becomes of markers.
@@ -127,6 +132,8 @@ func (t *teller) outcome(src *source, rejected error, seq, atMs int64) {
 
 // end makes items of what was told of a record.
 func (t *teller) end(src *source) {
+	absence := t.absence
+	t.absence = nil
 	owner := t.h.owner
 	switch n := len(t.told); n {
 	case 0:
@@ -138,8 +145,15 @@ func (t *teller) end(src *source) {
 		s.open.Store(int32(n))
 		owner = s
 	}
-	for _, rec := range t.told {
-		t.r.items = append(t.r.items, t.h.Lane.NewItem(rec, owner, src.seq))
+	for i, rec := range t.told {
+		if absence != nil && i == len(t.told)-1 {
+			absence.owner, owner = owner, absence
+		}
+		item := t.h.Lane.NewItem(rec, owner, src.seq)
+		if owner == absence {
+			absence.item = item
+		}
+		t.r.items = append(t.r.items, item)
 		t.r.targets += len(rec.GetTargets())
 	}
 }
