@@ -248,6 +248,24 @@ func (c *chat) lines(at *cometServer, conn string, lists bool) []string {
 	return out
 }
 
+// told returns the lines of one conversation's entries that a connection was told, in order.
+func (c *chat) told(at *cometServer, conn, id string) []string {
+	c.t.Helper()
+	var out []string
+	for _, body := range at.bodies(conn) {
+		var e event
+		if body != "" && json.Unmarshal([]byte(body), &e) != nil {
+			c.t.Fatalf("not an event: %s", body)
+		}
+		for _, s := range []*storedEvent{e.Stored, e.Entry} {
+			if s != nil && s.Conversation == id {
+				out = append(out, e.line())
+			}
+		}
+	}
+	return out
+}
+
 // waitLines waits until a connection was told exactly this.
 func (c *chat) waitLines(at *cometServer, conn string, want ...string) {
 	c.t.Helper()

@@ -36,6 +36,7 @@ type Store interface {
 	PutUserChanges(ctx context.Context, us []store.UserChange) ([]store.ChangeOutcome, error)
 	Entries(ctx context.Context, tenant, id string, from, to int64, limit int) ([]store.Entry, error)
 	Rosters(ctx context.Context, ids []store.ID) (map[store.ID]store.Roster, error)
+	MembersOf(ctx context.Context, tenant, id string, uids []string) (map[string]conversation.Membership, error)
 }
 
 // Handlers makes the handlers of the topic's partitions.
@@ -55,12 +56,14 @@ type Handlers struct {
 	RetryMin, RetryMax time.Duration
 	// Members is how many members of groups a partition remembers.
 	Members int
+	// Large is the number of members above which a group's entries go to a room; 0: never.
+	Large int64
 }
 
 // New returns the handler of a partition.
 func (h *Handlers) New(p *consume.Partition) consume.Handler {
 	return &handler{
-		Handlers: h, owner: p, partition: p.ID, members: newMembers(h.Members), queue: newQueue(),
+		Handlers: h, owner: p, partition: p.ID, members: newMembers(h.Members), queue: newQueue(), rooms: map[store.ID]*room{},
 		log: h.Log.With(logs.Partition, p.ID),
 	}
 }
@@ -71,6 +74,7 @@ type handler struct {
 	partition int
 	log       *slog.Logger
 	members   *members // Handle's
+	rooms     map[store.ID]*room
 	queue     *queue
 }
 
@@ -130,11 +134,18 @@ func (h *handler) keepProposals(ctx context.Context, b *batch, r *round) bool {
 	if !ok {
 		return false
 	}
-	t := teller{h: h, r: r}
+	standing, ok := h.standing(ctx, b, outcomes, rows)
+	if !ok {
+		return false
+	}
+	t := teller{h: h, r: r, rows: rows, who: who, standing: standing}
 	for i := range outcomes {
 		n := len(outcomes[i].Listings)
-		t.proposal(&b.sources[i], &b.proposals[i], &outcomes[i], listed[:n], rows, who)
+		t.proposal(&b.sources[i], &b.proposals[i], &outcomes[i], listed[:n])
 		listed = listed[n:]
+	}
+	if !h.turn(ctx, b, outcomes, &t) {
+		return false
 	}
 	h.members.shrink()
 	return true
