@@ -2,10 +2,11 @@
 // then tells who has to know. A batch is one transaction of the store, which alone decides; what is remembered here (who is
 // in a group) is checked against what the store answers.
 //
-// Each partition has two goroutines, and a third one where webhooks want to know whom a message did not reach. The one that reads stores: it repeats what the database fails at until it succeeds or the
-// generation ends, so that a database that is away holds a partition up and loses nothing of it. The other one follows: outcomes
-// and marks to Redis, then deliveries. So storing goes on while a comet or router is slow, ahead by as many records as the
-// consumer lets be in flight. A record is done, and may be passed by the committed offset, when all that it makes be told is.
+// Each partition has two goroutines, and a third one where webhooks want to know whom a message did not reach. The one that reads
+// stores: it repeats what the database fails at until it succeeds or the generation ends, so that a database that is away holds a
+// partition up and loses nothing of it. The other one follows: outcomes and marks to Redis, then deliveries. So storing goes on
+// while a comet or router is slow, ahead by as many records as the consumer lets be in flight. A record is done, and may be passed
+// by the committed offset, when all that it makes be told is.
 //
 // Whoever had the partition before may have died between any two of these steps. His records come again then, the store answers
 // with their first outcomes, and all that follows from them is done again.
@@ -68,12 +69,14 @@ type Handlers struct {
 	RetryMin, RetryMax time.Duration
 	// Members is how many members of groups a partition remembers.
 	Members int
+	// Large is the number of members above which a group's entries go to a room; 0: never.
+	Large int64
 }
 
 // New returns the handler of a partition.
 func (h *Handlers) New(p *consume.Partition) consume.Handler {
 	return &handler{
-		Handlers: h, owner: p, partition: p.ID, members: newMembers(h.Members), queue: newQueue(), absent: newAbsences(),
+		Handlers: h, owner: p, partition: p.ID, members: newMembers(h.Members), rooms: map[store.ID]*room{}, queue: newQueue(), absent: newAbsences(),
 		log: h.Log.With(logs.Partition, p.ID),
 	}
 }
@@ -84,6 +87,7 @@ type handler struct {
 	partition int
 	log       *slog.Logger
 	members   *members // Handle's
+	rooms     map[store.ID]*room
 	queue     *queue
 	absent    *absences
 }
@@ -144,11 +148,18 @@ func (h *handler) keepProposals(ctx context.Context, b *batch, r *round) bool {
 	if !ok {
 		return false
 	}
-	t := teller{h: h, r: r}
+	standing, ok := h.standing(ctx, b, outcomes, rows)
+	if !ok {
+		return false
+	}
+	t := teller{h: h, r: r, rows: rows, who: who, standing: standing}
 	for i := range outcomes {
 		n := len(outcomes[i].Listings)
-		t.proposal(&b.sources[i], &b.proposals[i], &outcomes[i], listed[:n], rows, who)
+		t.proposal(&b.sources[i], &b.proposals[i], &outcomes[i], listed[:n])
 		listed = listed[n:]
+	}
+	if !h.turn(ctx, b, outcomes, &t) {
+		return false
 	}
 	h.members.shrink()
 	return true
