@@ -18,6 +18,7 @@ import (
 	"github.com/halley-im/halley/comet/internal/outbox"
 	"github.com/halley-im/halley/comet/internal/session"
 	"github.com/halley-im/halley/comet/internal/table"
+	"github.com/halley-im/halley/proto/errcode"
 	"github.com/halley-im/halley/proto/frame"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 )
@@ -316,7 +317,7 @@ func (st *stream) control(d *halleyv1.Delivery) (notHeld []string) {
 	}
 	ex := newExcept(d)
 	do := func(s *session.Session) bool {
-		return s.WhenLive(func() {
+		err := s.WhenLive(func() {
 			if ex != nil && ex.has(s.Who()) {
 				return
 			}
@@ -332,6 +333,13 @@ func (st *stream) control(d *halleyv1.Delivery) (notHeld []string) {
 				st.sv.controls.Leave(s, d.GetRoom())
 			}
 		})
+		if errors.Is(err, session.ErrTooManyControls) {
+			// One that was left out may be a kick: the session must not go on without it.
+			st.sv.m.Dropped.WithLabelValues("too_many_controls").Inc()
+			s.Close(session.Cause{Code: errcode.Busy, Reason: "too_many_controls"})
+			return true
+		}
+		return err == nil
 	}
 	targets := slices.Clone(st.named(d))
 	for _, id := range d.GetConnIds() {

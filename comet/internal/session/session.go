@@ -133,6 +133,7 @@ type more struct {
 	rest     []byte        // what a short write left
 	room     chan struct{} // closed when replies were written while the reader waited
 	deferred []func()
+	catching bool // Open is carrying out what was deferred
 	reqs     Requests
 }
 
@@ -231,59 +232,6 @@ func (s *Session) SetIdentity(who Identity, idle time.Duration) {
 	s.idle = idle
 	s.acceptAll = who.Signed
 	s.mu.Unlock()
-}
-
-// Open makes the session live: reply is the first thing that the client sees, then what queued up for it. It
-// returns false if the session has ended meanwhile.
-func (s *Session) Open(reply *outbox.Message) bool {
-	now := Now()
-	s.mu.Lock()
-	if s.state != pending {
-		s.mu.Unlock()
-		return false
-	}
-	s.state = live
-	s.held = false
-	s.q.Retain(func(m *outbox.Message) bool { return s.wants(m) })
-	s.q.Push(reply, s.host.OutboxBytes)
-	s.alive.Store(now)
-	s.redue(now)
-	var deferred []func()
-	if s.more != nil {
-		deferred, s.more.deferred = s.more.deferred, nil
-	}
-	gap := !s.who.Signed && s.q.HasGap()
-	s.mu.Unlock()
-	if gap {
-		s.Overflowed()
-		return false
-	}
-	s.Flush(nil)
-	for _, f := range deferred {
-		f()
-	}
-	return true
-}
-
-// WhenLive calls f now, or, if the session isn't authenticated yet, once it is: controls need to know who it
-// is. It returns false if the session has ended.
-func (s *Session) WhenLive(f func()) bool {
-	s.mu.Lock()
-	switch s.state {
-	case pending:
-		// More than a few are no session's fate; what is left out, a kick among them, is the next delivery's.
-		if x := s.extra(); len(x.deferred) < 64 {
-			x.deferred = append(x.deferred, f)
-		}
-		s.mu.Unlock()
-		return true
-	case live:
-		s.mu.Unlock()
-		f()
-		return true
-	}
-	s.mu.Unlock()
-	return false
 }
 
 // Live returns the session's identity if it is authenticated and addressable, else nil.
