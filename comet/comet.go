@@ -111,8 +111,9 @@ func New(cfg Config, deps Deps) (*Comet, error) {
 	c.gate = transport.NewGate(cfg.MaxConnections, cfg.MaxConnectionsPerAddress, cfg.HandshakeRate)
 	c.host = &session.Host{
 		OutboxBytes: int(cfg.OutboxBytes), WriteTimeout: cfg.WriteTimeout, CloseGrace: cfg.CloseGrace,
-		Count: new(session.Counters),
-		Ended: func(s *session.Session, reason string) { c.dispatch.Ended(s, reason) },
+		Count:      new(session.Counters),
+		Unaccepted: func(n int) { c.metrics.Dropped.WithLabelValues("not_accepted").Add(float64(n)) },
+		Ended:      func(s *session.Session, reason string) { c.dispatch.Ended(s, reason) },
 		Closed: func(s *session.Session) {
 			if !s.Reader.Authed {
 				c.metrics.Handshakes.WithLabelValues("none").Inc()

@@ -66,3 +66,34 @@ func TestControlsOfALogInAreCarriedOutInTheirOrder(t *testing.T) {
 	j.send(&halleyv1.Delivery{Room: "live://1", Content: push(1000, "to the room")}, &halleyv1.Delivery{Uids: []string{"a"}, Content: push(1000, "to the user")})
 	c.expect(1000, "to the user")
 }
+
+func TestExcludedSessionsGetNothingThatCameDuringTheirLogIn(t *testing.T) {
+	onAll(t, nil, func(t *testing.T, n *node, tr string) {
+		j := n.job(halleyv1.Lane_LANE_PUSH)
+		n.duringLogIn(func(id string) {
+			to := func(body string, uids, keys []string) *halleyv1.Delivery {
+				return &halleyv1.Delivery{ConnIds: []string{id}, ExcludeUids: uids, ExcludeKeys: keys, Content: push(1000, body)}
+			}
+			resp := j.send(
+				to("not to the user", []string{"x", "u-" + tr}, nil), to("not to the key", nil, []string{"k-" + tr}),
+				to("to others as well", []string{"k-" + tr}, []string{"u-" + tr}),
+			)
+			if len(resp.GetNotHeld()) != 0 {
+				t.Errorf("not held %v", resp.GetNotHeld())
+			}
+		})
+		c := n.login(tr, `{"token":"u-`+tr+`","key":"k-`+tr+`"}`)
+		c.expect(1000, "to others as well")
+		c.barrier()
+	})
+}
+
+func TestWhatALogInTurnsOutNotToAcceptIsCounted(t *testing.T) {
+	n := start(t)
+	j := n.job(halleyv1.Lane_LANE_PUSH)
+	n.duringLogIn(func(id string) { j.send(&halleyv1.Delivery{ConnIds: []string{id}, Content: push(1999, "unwanted")}) })
+	n.login("tcp", `{"token":"a","accepts":[1000]}`).barrier()
+	if got := n.metric("halley_comet_dropped_total", "reason", "not_accepted"); got != 1 {
+		t.Errorf("%v counted, want 1", got)
+	}
+}

@@ -19,8 +19,7 @@ type Broadcast struct {
 	Tenant  string
 	Message *outbox.Message
 	// Speed is the sessions a second; 0: the comet's own pace.
-	Speed  int
-	except *except
+	Speed int
 }
 
 // Broadcaster sends pushes to all, one after another, each at its pace. Use NewBroadcaster, then Run.
@@ -101,7 +100,7 @@ func (c *Broadcaster) send(ctx context.Context, batch *flush.Batch, b Broadcast)
 		conns = c.table.Conns(conns[:0], i)
 		for _, s := range conns {
 			who := s.Live()
-			if who == nil || who.Tenant != b.Tenant || b.except != nil && b.except.has(who) {
+			if who == nil || who.Tenant != b.Tenant {
 				continue
 			}
 			r := s.Enqueue(b.Message, batch.Now, batch.Window())

@@ -246,38 +246,32 @@ func (st *stream) message(d *halleyv1.Delivery) *outbox.Message {
 	m := outbox.NewPush(frame.Op(d.GetPush().GetOp()), d.GetPush().GetBody(), st.rank, class)
 	// goim's contract: pushes to rooms ignore the accepted ops.
 	m.Filtered = d.GetRoom() == ""
+	m.Except = except(d)
 	return m
 }
 
 func (st *stream) push(d *halleyv1.Delivery) (notHeld []string, err error) {
 	m := st.message(d)
-	ex := newExcept(d)
 	switch {
 	case d.GetAll():
-		return nil, st.toAll(Broadcast{Tenant: d.GetTenant(), Message: m, Speed: int(d.GetSpeed()), except: ex})
+		return nil, st.toAll(Broadcast{Tenant: d.GetTenant(), Message: m, Speed: int(d.GetSpeed())})
 	case d.GetRoom() != "":
 		r := st.sv.table.Room(table.Name(d.GetTenant(), d.GetRoom()))
 		if r == nil {
 			st.gone++
 			return nil, nil
 		}
-		r.Each(func(s *session.Session) {
-			if ex == nil || !ex.has(s.Who()) {
-				st.enqueue(s, m)
-			}
-		})
+		r.Each(func(s *session.Session) { st.enqueue(s, m) })
 		return nil, nil
 	}
 	// By name first: a session that gets its names meanwhile is found by its connection then.
 	named := st.named(d)
 	for _, s := range named {
-		if ex == nil || !ex.has(s.Who()) {
-			st.enqueue(s, m)
-		}
+		st.enqueue(s, m)
 	}
 	for _, id := range d.GetConnIds() {
 		s := st.sv.table.Conn(id)
-		if s != nil && (ex != nil && ex.hasLive(s) || slices.Contains(named, s)) {
+		if s != nil && slices.Contains(named, s) {
 			continue
 		}
 		if s == nil || !st.enqueue(s, m) {
@@ -315,10 +309,10 @@ func (st *stream) control(d *halleyv1.Delivery) (notHeld []string) {
 		st.sv.resyncs.All()
 		return nil
 	}
-	ex := newExcept(d)
+	ex := except(d)
 	do := func(s *session.Session) bool {
 		err := s.WhenLive(func() {
-			if ex != nil && ex.has(s.Who()) {
+			if who := s.Who(); ex.Has(who.UID(), who.Key()) {
 				return
 			}
 			switch {
@@ -371,30 +365,16 @@ func (st *stream) control(d *halleyv1.Delivery) (notHeld []string) {
 	return notHeld
 }
 
-// except is who doesn't get a push.
-type except struct{ uids, keys map[string]bool }
-
-func newExcept(d *halleyv1.Delivery) *except {
+func except(d *halleyv1.Delivery) *outbox.Except {
 	if len(d.GetExcludeUids()) == 0 && len(d.GetExcludeKeys()) == 0 {
 		return nil
 	}
-	e := &except{make(map[string]bool, len(d.GetExcludeUids())), make(map[string]bool, len(d.GetExcludeKeys()))}
+	e := &outbox.Except{UIDs: make(map[string]bool, len(d.GetExcludeUids())), Keys: make(map[string]bool, len(d.GetExcludeKeys()))}
 	for _, u := range d.GetExcludeUids() {
-		e.uids[u] = true
+		e.UIDs[u] = true
 	}
 	for _, k := range d.GetExcludeKeys() {
-		e.keys[k] = true
+		e.Keys[k] = true
 	}
 	return e
-}
-
-func (e *except) has(who *session.Identity) bool {
-	uid := who.UID()
-	return uid != "" && e.uids[uid] || e.keys[who.Key()]
-}
-
-// hasLive is has for a session that may not be authenticated yet; such a one is not excluded.
-func (e *except) hasLive(s *session.Session) bool {
-	who := s.Live()
-	return who != nil && e.has(who)
 }

@@ -101,10 +101,10 @@ func (q *Queue) take(m *Message) {
 	}
 }
 
-// Retain drops the filtered messages whose op is not accepted: for what came in before the session's filter
-// was known.
-func (q *Queue) Retain(accepts func(*Message) bool) {
-	q.remove(func(m *Message) bool { return !accepts(m) })
+// Retain drops what a session doesn't get, and returns how many messages that were: for what came in before the session and its
+// filter were known.
+func (q *Queue) Retain(gets func(*Message) bool) int {
+	return q.remove(func(m *Message) bool { return !gets(m) })
 }
 
 // Finish sets what is written after everything else, in that order. Nothing is pushed afterwards.

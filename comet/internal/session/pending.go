@@ -30,7 +30,7 @@ func (s *Session) Open(reply *outbox.Message) bool {
 	}
 	s.state = live
 	s.held = false
-	s.q.Retain(func(m *outbox.Message) bool { return s.wants(m) })
+	unaccepted := s.q.Retain(s.wants)
 	s.q.Push(reply, s.host.OutboxBytes)
 	s.alive.Store(now)
 	s.redue(now)
@@ -40,6 +40,7 @@ func (s *Session) Open(reply *outbox.Message) bool {
 	}
 	gap := !s.who.Signed && s.q.HasGap()
 	s.mu.Unlock()
+	s.host.Unaccepted(unaccepted)
 	if gap {
 		s.Overflowed()
 		return false

@@ -36,6 +36,9 @@ type Host struct {
 	Closed func(s *Session)
 	// Count is called with what a flush wrote.
 	Count *Counters
+	// Unaccepted is called with the number of messages that waited for a session and are not among the ops that it turned out to
+	// accept.
+	Unaccepted func(n int)
 	// Background holds the goroutines that wait for sockets.
 	Background sync.WaitGroup
 }
@@ -225,12 +228,14 @@ func (s *Session) Proto(conn *halleyv1.Conn) *halleyv1.Session {
 	}
 }
 
-// SetIdentity says who the session is; once, before it is put into a table of names.
+// SetIdentity says who the session is; once, before it is put into a table of names. What waits for it and excludes who it turns
+// out to be is gone then.
 func (s *Session) SetIdentity(who Identity, idle time.Duration) {
 	s.mu.Lock()
 	s.who = who
 	s.idle = idle
 	s.acceptAll = who.Signed
+	s.q.Retain(s.meant)
 	s.mu.Unlock()
 }
 
@@ -260,6 +265,8 @@ const (
 	Gone Result = iota
 	// Unwanted: the session's filter keeps it out.
 	Unwanted
+	// Excluded: the message is not for this session.
+	Excluded
 	// Queued: somebody will write it without the caller's doing.
 	Queued
 	// WriteNow: the caller hands the session to a walker, to be written at once.
@@ -269,6 +276,14 @@ const (
 	// Overflow: the session can't be told of a gap. The caller closes it, outside all locks.
 	Overflow
 )
+
+// known reports whether it is known who the session is; s.mu is held.
+func (s *Session) known() bool { return s.who.KeyName != "" }
+
+// meant reports whether a message is for the session, of which it is known who it is; s.mu is held.
+func (s *Session) meant(m *outbox.Message) bool {
+	return m.Except == nil || !m.Except.Has(s.who.UID(), s.who.Key())
+}
 
 // wants reports whether the session gets a push; s.mu is held.
 func (s *Session) wants(m *outbox.Message) bool {
@@ -296,15 +311,14 @@ func (s *Session) wants(m *outbox.Message) bool {
 // written to now, and so is one with something urgent.
 func (s *Session) Enqueue(m *outbox.Message, now, window int64) Result {
 	s.mu.Lock()
-	if s.state != live {
-		if s.state != pending {
-			s.mu.Unlock()
-			return Gone
-		}
-	} else if s.doomed {
+	switch {
+	case s.state >= closing || s.doomed:
 		s.mu.Unlock()
 		return Gone
-	} else if !s.wants(m) {
+	case s.known() && !s.meant(m):
+		s.mu.Unlock()
+		return Excluded
+	case s.state == live && !s.wants(m):
 		s.mu.Unlock()
 		return Unwanted
 	}
