@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -158,6 +159,21 @@ func (c *cluster) produce(msgs ...kafka.Message) {
 func (r *running) count(name string, want ...string) float64 {
 	r.c.t.Helper()
 	return gathered(r.c.t, r.reg, name, want...)
+}
+
+// has reports whether there is such a metric.
+func (r *running) has(name string, want ...string) bool {
+	r.c.t.Helper()
+	fams, err := r.reg.Gather()
+	if err != nil {
+		r.c.t.Fatal(err)
+	}
+	for _, f := range fams {
+		if f.GetName() == "halley_job_"+name && slices.ContainsFunc(f.GetMetric(), func(m *dto.Metric) bool { return hasAll(m, want) }) {
+			return true
+		}
+	}
+	return false
 }
 
 func gathered(t testing.TB, reg prometheus.Gatherer, name string, want ...string) float64 {

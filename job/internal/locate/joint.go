@@ -39,7 +39,8 @@ func (l *Locator) Join() *Joint {
 // Wait waits for questions under way, whose callers may have left.
 func (j *Joint) Wait() { j.j.Wait() }
 
-// Locate is Locator.Locate. It also returns, with an UnknownError, when ctx ends.
+// Locate is Locator.Locate. It also returns, with an UnknownError, when ctx ends; then the question may be under way yet, so after an
+// error names must not be written to.
 func (j *Joint) Locate(ctx context.Context, names []*halleyv1.Name) (*halleyv1.LocateResponse, error) {
 	if len(names) > j.l.most {
 		return j.l.Locate(ctx, names)
