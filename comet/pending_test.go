@@ -2,8 +2,10 @@ package comet_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
+	"github.com/halley-im/halley/comet"
 	"github.com/halley-im/halley/proto/frame"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 )
@@ -94,6 +96,108 @@ func TestWhatALogInTurnsOutNotToAcceptIsCounted(t *testing.T) {
 	n.duringLogIn(func(id string) { j.send(&halleyv1.Delivery{ConnIds: []string{id}, Content: push(1999, "unwanted")}) })
 	n.login("tcp", `{"token":"a","accepts":[1000]}`).barrier()
 	if got := n.metric("halley_comet_dropped_total", "reason", "not_accepted"); got != 1 {
+		t.Errorf("%v counted, want 1", got)
+	}
+}
+
+// toAllDuringLogIns sends pushes to all while log-ins are under way, and lets these go on when comet has worked them off.
+func (n *node) toAllDuringLogIns(ds ...func() *halleyv1.Delivery) {
+	j := n.job(halleyv1.Lane_LANE_BULK)
+	n.duringLogIn(func(string) {})
+	witness := n.login("tcp", `{"token":"witness","tenant":"other"}`)
+	n.duringLogIn(func(string) {
+		for _, d := range ds {
+			j.send(d())
+		}
+		// They are sent one after another: who has got the last one tells that those before are done.
+		j.send(&halleyv1.Delivery{Tenant: "other", All: true, Content: push(1000, "done")})
+		for string(witness.next().Body) != "done" {
+		}
+	})
+}
+
+func TestPushToAllReachesASessionWhoseLogInIsUnderWay(t *testing.T) {
+	onAll(t, nil, func(t *testing.T, n *node, tr string) {
+		n.toAllDuringLogIns(
+			func() *halleyv1.Delivery { return &halleyv1.Delivery{All: true, Content: push(1000, "to all")} },
+			func() *halleyv1.Delivery {
+				return &halleyv1.Delivery{All: true, Tenant: "other", Content: push(1000, "to another tenant")}
+			},
+			func() *halleyv1.Delivery {
+				return &halleyv1.Delivery{All: true, ExcludeUids: []string{"u-" + tr}, Content: push(1000, "to all others")}
+			},
+			func() *halleyv1.Delivery { return &halleyv1.Delivery{All: true, Content: push(1999, "unwanted")} },
+		)
+		silent := n.dial(tr) // hasn't said who it is
+		late := n.dial(tr)
+		late.auth(`{"token":"u-` + tr + `","accepts":[1000]}`)
+		late.expect(1000, "to all")
+		late.barrier()
+		n.duringLogIn(func(string) {})
+		silent.auth(`{"token":"s-` + tr + `"}`)
+		silent.barrier()
+	})
+}
+
+func TestPushesToAllOfAnotherTenantTakeNoRoomInALogInsOutbox(t *testing.T) {
+	n := start(t, with(func(c *comet.Config) { c.OutboxBytes = 8 << 10 }))
+	large := strings.Repeat("x", 5<<10)
+	n.toAllDuringLogIns(
+		func() *halleyv1.Delivery {
+			return &halleyv1.Delivery{All: true, Tenant: "other", Content: push(1000, large)}
+		},
+		func() *halleyv1.Delivery {
+			return &halleyv1.Delivery{All: true, Tenant: "other", Content: push(1000, large)}
+		},
+		func() *halleyv1.Delivery { return &halleyv1.Delivery{All: true, Content: push(1000, "mine")} },
+	)
+	// One that misses something can't be told: it would be closed.
+	n.login("tcp", `{"mid":1,"accepts":[1000]}`).expect(1000, "mine")
+}
+
+func TestPushesToAllThatALogInCantKeepAreTold(t *testing.T) {
+	n := start(t, with(func(c *comet.Config) { c.OutboxBytes = 8 << 10 }))
+	large := func() *halleyv1.Delivery {
+		return &halleyv1.Delivery{All: true, Content: push(1000, strings.Repeat("x", 5<<10))}
+	}
+	n.toAllDuringLogIns(large, large, large)
+	c := n.login("tcp", `{"token":"a"}`)
+	if e := c.expectEvent("lagged"); e["dropped"].(float64) != 2 {
+		t.Errorf("lagged %v, want 2 dropped", e)
+	}
+	c.expect(1000, strings.Repeat("x", 5<<10))
+	if got := n.metric("halley_comet_outbox_dropped_volatile_total"); got != 2 {
+		t.Errorf("%v dropped in the metrics, want 2", got)
+	}
+}
+
+func TestResyncOfAllReachesASessionWhoseLogInIsUnderWay(t *testing.T) {
+	n := start(t)
+	j := n.job(halleyv1.Lane_LANE_URGENT)
+	resyncs := n.metric("halley_comet_resyncs_total")
+	n.duringLogIn(func(string) {
+		j.send(&halleyv1.Delivery{All: true, Content: &halleyv1.Delivery_Control{Control: &halleyv1.Control{Control: &halleyv1.Control_Resync{Resync: &halleyv1.ResyncSession{}}}}})
+		eventually(t, func() bool { return n.metric("halley_comet_resyncs_total") > resyncs }, "the session's turn")
+	})
+	c := n.login("tcp", `{"token":"a"}`)
+	c.expectEvent("resync")
+	c.barrier()
+}
+
+func TestWhatWaitedForALogInThatFailsIsCounted(t *testing.T) {
+	n := start(t)
+	j := n.job(halleyv1.Lane_LANE_PUSH)
+	n.logic.mu.Lock()
+	n.logic.connect = func(r *halleyv1.ConnectRequest, resp *halleyv1.ConnectResponse) error {
+		j.send(&halleyv1.Delivery{ConnIds: []string{r.GetConn().GetId()}, Content: push(1000, "for nobody")})
+		resp.Error = &halleyv1.Error{Code: "unavailable"}
+		return nil
+	}
+	n.logic.mu.Unlock()
+	c := n.dial("tcp")
+	c.auth(`{"token":"a"}`)
+	c.closed()
+	if got := n.metric("halley_comet_outbox_discarded_total"); got != 1 {
 		t.Errorf("%v counted, want 1", got)
 	}
 }

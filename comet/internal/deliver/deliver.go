@@ -254,7 +254,8 @@ func (st *stream) push(d *halleyv1.Delivery) (notHeld []string, err error) {
 	m := st.message(d)
 	switch {
 	case d.GetAll():
-		return nil, st.toAll(Broadcast{Tenant: d.GetTenant(), Message: m, Speed: int(d.GetSpeed())})
+		m.Tenant = d.GetTenant()
+		return nil, st.toAll(Broadcast{Message: m, Speed: int(d.GetSpeed())})
 	case d.GetRoom() != "":
 		r := st.sv.table.Room(table.Name(d.GetTenant(), d.GetRoom()))
 		if r == nil {
@@ -312,7 +313,7 @@ func (st *stream) control(d *halleyv1.Delivery) (notHeld []string) {
 	ex := except(d)
 	do := func(s *session.Session) bool {
 		err := s.WhenLive(func() {
-			if who := s.Who(); ex.Has(who.UID(), who.Key()) {
+			if who := s.Who(); ex.Has(who.UID(), who.Key()) || d.GetAll() && who.Tenant != d.GetTenant() {
 				return
 			}
 			switch {
@@ -354,10 +355,7 @@ func (st *stream) control(d *halleyv1.Delivery) (notHeld []string) {
 		for i := range table.Shards {
 			targets = st.sv.table.Conns(targets, i)
 		}
-		targets = slices.DeleteFunc(targets, func(s *session.Session) bool {
-			who := s.Live()
-			return who == nil || who.Tenant != d.GetTenant()
-		})
+		targets = slices.DeleteFunc(targets, func(s *session.Session) bool { return !s.Present() })
 	}
 	for _, s := range targets {
 		do(s)

@@ -53,7 +53,8 @@ func (d *Dispatcher) connect(ctx context.Context, s *session.Session, f frame.Fr
 		d.refuse(s, f, e, resp.GetReply())
 		return
 	}
-	s.SetIdentity(identity(resp.GetSession()), time.Duration(resp.GetIdleTimeoutMs())*time.Millisecond)
+	n := s.SetIdentity(identity(resp.GetSession()), time.Duration(resp.GetIdleTimeoutMs())*time.Millisecond)
+	d.Metrics.Messages.WithLabelValues("bulk").Add(float64(n))
 	older, ok := d.Table.Bind(s)
 	if !ok {
 		gone := resp.GetSession()

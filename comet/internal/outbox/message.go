@@ -49,6 +49,8 @@ type Message struct {
 	batch bool
 	// Filtered says that sessions get it only if they accept the op.
 	Filtered bool
+	// Tenant is whose sessions get it, all of them; empty: whoever has found the session knows that it is meant.
+	Tenant string
 	// Except is who doesn't get it; nil: nobody.
 	Except *Except
 	op     frame.Op

@@ -152,6 +152,12 @@ func (q *Queue) Gap() Gap {
 	return g
 }
 
+// Miss notes what was dropped before it came to the queue.
+func (q *Queue) Miss(g Gap) {
+	q.dropped += g.Dropped
+	q.resync = q.resync || g.Resync
+}
+
 // HasGap reports whether Gap has something to tell.
 func (q *Queue) HasGap() bool { return q.dropped > 0 || q.resync }
 

@@ -19,6 +19,87 @@ var (
 	ErrTooManyControls = errors.New("too many controls wait for a log-in")
 )
 
+// heard is what a session keeps of pushes to all of a tenant while it isn't known whose it is. They are not in its outbox: another
+// tenant's must not push its own out of there.
+type heard struct {
+	messages []*outbox.Message
+	bytes    int
+	// missed is what there was no room for, by tenant.
+	missed map[string]outbox.Gap
+}
+
+// Authenticating says that the auth frame is there: the handshake is no longer the client's to end in time. From now on the
+// session may be registered at router, and what is sent to all is sent to it too; before it was nobody.
+func (s *Session) Authenticating() {
+	s.due.Store(0)
+	s.mu.Lock()
+	s.asked = true
+	s.mu.Unlock()
+}
+
+// Present reports whether the session is authenticated or about to be.
+func (s *Session) Present() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state == live || s.state == pending && s.asked
+}
+
+// Resyncable reports whether a resync means something to the session, as far as it is known yet who that is.
+func (s *Session) Resyncable() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state == live && s.who.Signed || s.state == pending && s.asked && (!s.known() || s.who.Signed)
+}
+
+// hear keeps a push to all, at most as many bytes as an outbox may hold; s.mu is held.
+func (s *Session) hear(m *outbox.Message) {
+	if !s.asked {
+		return
+	}
+	x := s.extra()
+	if x.heard == nil {
+		x.heard = &heard{missed: make(map[string]outbox.Gap)}
+	}
+	h := x.heard
+	if h.bytes > 0 && h.bytes+m.Size() > s.host.OutboxBytes {
+		g := h.missed[m.Tenant]
+		if m.Class() == outbox.Stored {
+			g.Resync = true
+		} else {
+			g.Dropped++
+		}
+		h.missed[m.Tenant] = g
+		return
+	}
+	h.messages = append(h.messages, m)
+	h.bytes += m.Size()
+}
+
+// recall puts what was heard and is meant for the session into its outbox, and returns how many messages that were; s.mu is held.
+func (s *Session) recall() (n int) {
+	if s.more == nil || s.more.heard == nil {
+		return 0
+	}
+	h := s.more.heard
+	s.more.heard = nil
+	if s.state != pending {
+		return 0
+	}
+	for _, m := range h.messages {
+		if s.meant(m) {
+			s.push(m)
+			n++
+		}
+	}
+	g := h.missed[s.who.Tenant]
+	s.host.Count.DroppedVolatile.Add(int64(g.Dropped))
+	if g.Resync {
+		s.host.Count.ReplacedRest.Add(1)
+	}
+	s.q.Miss(g)
+	return n
+}
+
 // Open makes the session live: reply is the first thing that the client sees, then what queued up for it. It
 // returns false if the session has ended meanwhile.
 func (s *Session) Open(reply *outbox.Message) bool {

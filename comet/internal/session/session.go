@@ -106,6 +106,7 @@ type Session struct {
 	queued    bool // in a walker's list
 	urgent    bool // in a walker's list for now
 	held      bool // nothing is written before the auth reply
+	asked     bool // logic is being asked who it is, or was
 	doomed    bool // it missed something that it can't be told of: it gets nothing more, and ends
 	acceptAll bool
 	q         outbox.Queue
@@ -135,6 +136,7 @@ type Session struct {
 type more struct {
 	rest     []byte        // what a short write left
 	room     chan struct{} // closed when replies were written while the reader waited
+	heard    *heard        // until it is known who the session is
 	deferred []func()
 	catching bool // Open is carrying out what was deferred
 	reqs     Requests
@@ -229,14 +231,16 @@ func (s *Session) Proto(conn *halleyv1.Conn) *halleyv1.Session {
 }
 
 // SetIdentity says who the session is; once, before it is put into a table of names. What waits for it and excludes who it turns
-// out to be is gone then.
-func (s *Session) SetIdentity(who Identity, idle time.Duration) {
+// out to be is gone then. It returns how many pushes to all came into the outbox by it.
+func (s *Session) SetIdentity(who Identity, idle time.Duration) int {
 	s.mu.Lock()
 	s.who = who
 	s.idle = idle
 	s.acceptAll = who.Signed
 	s.q.Retain(s.meant)
+	n := s.recall()
 	s.mu.Unlock()
+	return n
 }
 
 // Live returns the session's identity if it is authenticated and addressable, else nil.
@@ -265,7 +269,7 @@ const (
 	Gone Result = iota
 	// Unwanted: the session's filter keeps it out.
 	Unwanted
-	// Excluded: the message is not for this session.
+	// Excluded: the message is not for this session, as far as it is known yet who that is.
 	Excluded
 	// Queued: somebody will write it without the caller's doing.
 	Queued
@@ -282,6 +286,9 @@ func (s *Session) known() bool { return s.who.KeyName != "" }
 
 // meant reports whether a message is for the session, of which it is known who it is; s.mu is held.
 func (s *Session) meant(m *outbox.Message) bool {
+	if m.Tenant != "" && m.Tenant != s.who.Tenant {
+		return false
+	}
 	return m.Except == nil || !m.Except.Has(s.who.UID(), s.who.Key())
 }
 
@@ -318,14 +325,15 @@ func (s *Session) Enqueue(m *outbox.Message, now, window int64) Result {
 	case s.known() && !s.meant(m):
 		s.mu.Unlock()
 		return Excluded
+	case !s.known() && m.Tenant != "":
+		s.hear(m)
+		s.mu.Unlock()
+		return Excluded
 	case s.state == live && !s.wants(m):
 		s.mu.Unlock()
 		return Unwanted
 	}
-	d := s.q.Push(m, s.host.OutboxBytes)
-	if d != (outbox.Dropped{}) {
-		s.host.Count.DroppedVolatile.Add(int64(d.Volatile))
-		s.host.Count.ReplacedRest.Add(int64(d.Stored))
+	if s.push(m) {
 		if !s.who.Signed && s.state == live {
 			// It can't be told of the gap, so nothing behind the gap may reach it: somebody may write to it until the
 			// caller ends it.
@@ -347,6 +355,17 @@ func (s *Session) Enqueue(m *outbox.Message, now, window int64) Result {
 	}
 	s.mu.Unlock()
 	return r
+}
+
+// push puts m into the queue and reports whether that dropped anything, which it counts; s.mu is held.
+func (s *Session) push(m *outbox.Message) (dropped bool) {
+	d := s.q.Push(m, s.host.OutboxBytes)
+	if d == (outbox.Dropped{}) {
+		return false
+	}
+	s.host.Count.DroppedVolatile.Add(int64(d.Volatile))
+	s.host.Count.ReplacedRest.Add(int64(d.Stored))
+	return true
 }
 
 // Reply puts an answer into the outbox; Flush writes it. It is refused when the session is closing.
@@ -483,9 +502,6 @@ func (s *Session) SetExpiry(unixMilli int64) {
 	}
 	s.mu.Unlock()
 }
-
-// Authenticating says that the auth frame is there: the handshake is no longer the client's to end in time.
-func (s *Session) Authenticating() { s.due.Store(0) }
 
 // Alive notes that the client did what extends its life.
 func (s *Session) Alive(now int64) { s.alive.Store(now) }

@@ -263,7 +263,7 @@ func (s *Session) Close(c Cause) {
 	var final []*outbox.Message
 	if s.state == pending {
 		// Nothing may come before the auth reply, and there won't be one.
-		s.q.Clear()
+		s.host.Count.Discarded.Add(int64(s.q.Clear()))
 	} else if s.who.Signed && !c.Quiet {
 		e := c.Error
 		if e == nil {
@@ -281,7 +281,7 @@ func (s *Session) Refuse(reply *outbox.Message, c Cause) {
 		s.mu.Unlock()
 		return
 	}
-	s.q.Clear()
+	s.host.Count.Discarded.Add(int64(s.q.Clear()))
 	var final []*outbox.Message
 	if reply != nil {
 		final = append(final, reply)
@@ -300,6 +300,9 @@ func (s *Session) finish(c Cause, final []*outbox.Message) {
 	}
 	s.state = closing
 	s.held = false
+	if s.more != nil {
+		s.more.heard, s.more.deferred = nil, nil
+	}
 	s.closeDue = Now() + int64(s.host.CloseGrace)
 	s.redue(0)
 	s.q.Finish(final...)
@@ -362,7 +365,7 @@ func (s *Session) abort(reason string, reset bool) {
 	s.state = closed
 	n := s.q.Clear()
 	if s.more != nil {
-		s.more.deferred, s.more.rest = nil, nil
+		s.more.heard, s.more.deferred, s.more.rest = nil, nil, nil
 	}
 	s.wake()
 	s.mu.Unlock()
