@@ -78,6 +78,9 @@ type Answer struct {
 // Final reports whether a repeat would be answered alike for ever: it is what was done, or why it never can be.
 func (a *Answer) Final() bool {
 	switch a.Status {
+	case http.StatusMultiStatus:
+		// Some of it was not done, and may be now.
+		return false
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests:
 		// Rights, states and rates change.
 		return false
