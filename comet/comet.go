@@ -54,6 +54,10 @@ type Deps struct {
 	// Unsigned lets goim's auth bodies, which carry no token, through to logic. It is said for each comet, since
 	// logic doesn't see where a comet listens: one that strangers can reach refuses them unless told otherwise.
 	Unsigned bool
+	// ThisMachineOnly says that strangers are let in because nobody but this machine reaches the listeners. Browsers of this machine
+	// then must have named it as itself (localhost, 127.0.0.1), unless Config names origins: a page of anywhere can make its own
+	// name lead here.
+	ThisMachineOnly bool
 	// Endpoints are the addresses that clients use; nil: from Config and the listeners.
 	Endpoints *halleyv1.Endpoints
 }
@@ -147,7 +151,7 @@ func New(cfg Config, deps Deps) (*Comet, error) {
 		Logic: upstream.NewLogic(halleyv1.NewLogicClient(deps.Logic), cfg.ConnectTimeout),
 	})
 	c.server = transport.New(transport.Config{
-		Origins: cfg.Origins, Proxies: proxies, FrameTimeout: cfg.FrameTimeout, KeepAlive: cfg.KeepAlive,
+		Origins: cfg.Origins, ThisMachineOnly: deps.ThisMachineOnly, Proxies: proxies, FrameTimeout: cfg.FrameTimeout, KeepAlive: cfg.KeepAlive,
 		SendBuffer: int(cfg.SendBufferBytes), TLS: tlsConfig,
 	}, c.gate, (*handler)(c), c.log)
 	c.casts = deliver.NewBroadcaster(cfg.BroadcastQueue, cfg.BroadcastRate, c.table, c.flusher, c.metrics)

@@ -38,6 +38,8 @@ type Handler interface {
 type Config struct {
 	// Origins that browsers may come from: "*", or hosts with an optional leading "*."; empty: the host asked for.
 	Origins []string
+	// ThisMachineOnly refuses browsers that asked for another host than this machine, where Origins is empty.
+	ThisMachineOnly bool
 	// Proxies whose X-Forwarded-For is believed.
 	Proxies []netip.Prefix
 	// FrameTimeout is how long a frame may take from its first byte to its last.
