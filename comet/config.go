@@ -57,7 +57,7 @@ type Config struct {
 	RetryInterval   time.Duration `name:"retry-interval" help:"First pause after a call to router that failed; it doubles up to twenty times that." default:"100ms"`
 	RenewInterval   time.Duration `name:"renew-interval" help:"Time between two renewals of the lease; a third of the lease's length." default:"3s"`
 	RewriteInterval time.Duration `name:"rewrite-interval" help:"Time in which all that router holds of this comet is written again, bit by bit." default:"10m"`
-	RewriteRate     int           `name:"rewrite-rate" help:"Entries a second when buckets are written again." default:"5000"`
+	RewriteRate     int           `name:"rewrite-rate" help:"Entries a second when buckets are written again, and rooms or sessions a second when all are registered in a new epoch." default:"5000"`
 	CountInterval   time.Duration `name:"count-interval" help:"How often the online counts of rooms are asked for." default:"10s"`
 	DeregisterQueue int           `name:"deregister-queue" help:"Ended sessions that may wait for router; over it they are left to the next rewrite." default:"500000"`
 

@@ -78,6 +78,55 @@ func TestDeadEpochMakesANewOne(t *testing.T) {
 	plain.barrier()
 }
 
+func TestAllIsRegisteredInANewEpochAtThePaceOfRewrites(t *testing.T) {
+	const sessions, rate = 40, 80
+	n := start(t, with(func(c *comet.Config) { c.RewriteRate, c.RewriteInterval = rate, time.Hour }))
+	var cs []*client
+	for i := range sessions {
+		cs = append(cs, n.login("tcp", fmt.Sprintf(`{"token":"u%d","rooms":["live://%d"]}`, i, i)))
+	}
+	old := n.epoch()
+	var renews int
+	n.router.with(func() {
+		n.router.dead[old] = true
+		clear(n.router.rooms)
+		clear(n.router.numbers)
+	})
+	// stored returns how long it took from the first one to the last.
+	stored := func(what string, count func() int) time.Duration {
+		t.Helper()
+		have := func(want int) func() bool {
+			return func() (ok bool) { n.router.with(func() { ok = count() >= want }); return ok }
+		}
+		eventually(t, have(1), "the first of the "+what)
+		begun := time.Now()
+		n.router.with(func() { renews = n.router.renews })
+		eventually(t, have(sessions), "all "+what)
+		return time.Since(begun)
+	}
+	const least = sessions * time.Second / rate / 2
+	if took := stored("rooms", func() int { return len(n.router.rooms) }); took < least {
+		t.Errorf("%d rooms at %d a second took %v", sessions, rate, took)
+	}
+	n.router.with(func() {
+		if len(n.router.registered) > sessions/4 {
+			t.Errorf("%d sessions registered before the last room", len(n.router.registered))
+		}
+	})
+	if took := stored("sessions", func() int { return len(n.router.registered) }); took < least {
+		t.Errorf("%d sessions at %d a second took %v", sessions, rate, took)
+	}
+	n.router.with(func() {
+		// Every 50 ms.
+		if got := n.router.renews - renews; got < 3 {
+			t.Errorf("the lease was renewed %d times meanwhile", got)
+		}
+	})
+	for _, c := range cs {
+		c.expectEvent("resync")
+	}
+}
+
 func TestSessionThatConnectedOverADyingEpochIsRegisteredAgain(t *testing.T) {
 	n := start(t)
 	old := n.epoch()

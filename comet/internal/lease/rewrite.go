@@ -12,7 +12,7 @@ import (
 	"github.com/halley-im/halley/proto/name"
 )
 
-// rewriting writes lost buckets as they are found, and every bucket in turn, until ctx ends.
+// rewriting registers all in a new epoch, writes lost buckets as they are found, and every bucket in turn, until ctx ends.
 func (l *Lease) rewriting(ctx context.Context) {
 	number := uint64(time.Now().UnixMilli())
 	tick := time.NewTicker(max(l.cfg.RewriteEvery/name.Buckets, time.Millisecond))
@@ -33,9 +33,12 @@ func (l *Lease) rewriting(ctx context.Context) {
 			buckets = append(buckets, b)
 		}
 		clear(l.lost)
-		again := l.again
-		l.again = nil
+		again, fresh := l.again, l.fresh
+		l.again, l.fresh = nil, false
 		l.mu.Unlock()
+		if fresh {
+			l.registerAll(ctx)
+		}
 		if len(again) > 0 {
 			l.register(ctx, l.Epoch(), again)
 		}
@@ -45,9 +48,6 @@ func (l *Lease) rewriting(ctx context.Context) {
 }
 
 var errDead = errors.New("epoch is dead")
-
-// rewriteChunk is the most entries in a call.
-const rewriteChunk = 500
 
 // rewrite writes buckets: rooms first, then sessions, at most the configured number of entries a second.
 func (l *Lease) rewrite(ctx context.Context, buckets []uint32, number uint64) uint64 {
@@ -118,20 +118,18 @@ func (l *Lease) rewriteBucket(ctx context.Context, epoch string, bucket uint32, 
 				l.hooks.Replaced(s)
 			}
 		}
-		if n := len(changes) + len(sessions); n > 0 && l.cfg.RewriteRate > 0 {
-			return sleep(ctx, time.Duration(n)*time.Second/time.Duration(l.cfg.RewriteRate))
-		}
-		return nil
+		return l.pace(ctx, len(changes)+len(sessions))
 	}
-	err := l.rooms.Bucket(ctx, bucket, epoch, rewriteChunk, func(c []*halleyv1.RoomChange) error { return call(c, nil, false) })
+	chunk := l.chunk()
+	err := l.rooms.Bucket(ctx, bucket, epoch, chunk, func(c []*halleyv1.RoomChange) error { return call(c, nil, false) })
 	if err != nil {
 		return err
 	}
-	for len(held) > rewriteChunk {
-		if err := call(nil, l.protos(held[:rewriteChunk], epoch), false); err != nil {
+	for len(held) > chunk {
+		if err := call(nil, l.protos(held[:chunk], epoch), false); err != nil {
 			return err
 		}
-		held = held[rewriteChunk:]
+		held = held[chunk:]
 	}
 	return call(nil, l.protos(held, epoch), true)
 }

@@ -337,24 +337,31 @@ func (st *Store) settle(r *session.Room, y *state, version uint64, members int) 
 	}
 }
 
-// All stores every room again: in a new epoch.
-func (st *Store) All() {
-	var rooms []*session.Room
+// All stores every room again, in a new epoch: n at a time, after each of which it calls pace. It returns when the last ones are
+// queued, or with pace's error.
+func (st *Store) All(ctx context.Context, n int, pace func(ctx context.Context, n int) error) error {
+	var rooms, queue []*session.Room
 	for i := range table.Shards {
 		rooms = st.table.RoomsOf(rooms[:0], i)
-		for _, r := range rooms {
-			r.Lock()
-			y := of(r)
-			queue := !y.queued && !y.inflight
-			if queue {
-				y.queued = true
+		for chunk := range slices.Chunk(rooms, n) {
+			queue = queue[:0]
+			for _, r := range chunk {
+				r.Lock()
+				if y := of(r); !y.queued && !y.inflight {
+					y.queued = true
+					queue = append(queue, r)
+				}
+				r.Unlock()
 			}
-			r.Unlock()
-			if queue {
-				st.push(r)
+			if len(queue) > 0 {
+				st.push(queue...)
+			}
+			if err := pace(ctx, len(chunk)); err != nil {
+				return err
 			}
 		}
 	}
+	return nil
 }
 
 // Bucket hands all rooms of a bucket to write, as full changes in chunks of at most n, and takes the outcome.
