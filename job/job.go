@@ -84,6 +84,7 @@ func New(cfg Config, deps Deps) (*Job, error) {
 		}
 		j.consumers = append(j.consumers, consume.New(consume.Config{
 			BatchRecords: cfg.BatchRecords, BatchBytes: cfg.BatchBytes, InFlight: cfg.InFlight, CommitInterval: cfg.CommitInterval,
+			LagInterval: cfg.LagInterval,
 			// No heartbeat is sent while a generation drains: the broker must not take the member for dead.
 			DrainTimeout: min(cfg.DrainTimeout, deps.Kafka.SessionTimeout/3),
 		}, deps.Kafka, name, log, m, m.Lanes[lane], h.New))
