@@ -10,9 +10,9 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/halley-im/halley/kit/token"
 	"github.com/halley-im/halley/proto/errcode"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
-	"github.com/halley-im/halley/kit/token"
 	"github.com/halley-im/halley/proto/topic"
 )
 
