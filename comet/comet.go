@@ -25,7 +25,6 @@ import (
 
 	"github.com/halley-im/halley/comet/internal/deliver"
 	"github.com/halley-im/halley/comet/internal/dispatch"
-	"github.com/halley-im/halley/comet/internal/drain"
 	"github.com/halley-im/halley/comet/internal/flush"
 	"github.com/halley-im/halley/comet/internal/lease"
 	"github.com/halley-im/halley/comet/internal/meter"
@@ -84,7 +83,6 @@ type Comet struct {
 	metrics    *meter.Metrics
 
 	state atomic.Pointer[string] // why it isn't ready; "" ready
-	url   atomic.Pointer[string] // where drained WebSocket sessions are sent
 }
 
 // New builds a comet and starts nothing.
@@ -108,7 +106,6 @@ func New(cfg Config, deps Deps) (*Comet, error) {
 
 	c := &Comet{cfg: cfg, deps: deps, log: deps.Log.With("role", "comet")}
 	c.setState("starting")
-	c.url.Store(new(string))
 	c.router = halleyv1.NewRouterClient(deps.Router)
 	c.table = table.New(hex.EncodeToString(start[:]))
 	c.flusher = flush.New(cfg.walkers(), cfg.FlushMax)
@@ -235,22 +232,6 @@ func (c *Comet) Run(ctx context.Context) error {
 	return nil
 }
 
-func (c *Comet) drain(ctx context.Context) {
-	c.lease.Drain()
-	c.findURL(ctx)
-	drain.Run(ctx, drain.Config{
-		Rate: c.cfg.DrainRate, Grace: c.cfg.DrainGrace, Timeout: c.cfg.DrainTimeout, Tick: 20 * time.Millisecond,
-	}, drain.Parts{
-		Table: c.table, Spare: c.lease.Spare, Log: c.log,
-		Where: func(tr session.Transport) string {
-			if tr.WS {
-				return *c.url.Load()
-			}
-			return ""
-		},
-	})
-}
-
 // leave waits for the last readers and gives the epoch up.
 func (c *Comet) leave(ctx context.Context) {
 	c.service.Stop()
@@ -261,30 +242,6 @@ func (c *Comet) leave(ctx context.Context) {
 	if err := c.lease.Retire(ctx); err != nil {
 		// The lease runs out by itself.
 		c.log.Warn("epoch not given up", "err", err)
-	}
-}
-
-// findURL looks for the comet that was enrolled last and tells clients a URL of its own: sessions that leave go to the
-// youngest, which is least likely to be the next to leave.
-func (c *Comet) findURL(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.RouterTimeout)
-	defer cancel()
-	resp, err := c.router.ListComets(ctx, &halleyv1.ListCometsRequest{})
-	if err != nil {
-		return
-	}
-	var youngest *halleyv1.CometInfo
-	for _, info := range resp.GetComets() {
-		if info.GetDraining() || info.GetComet() == c.cfg.name() || info.GetEndpoints().GetWsUrl() == "" {
-			continue
-		}
-		if youngest == nil || info.GetEnrolledAtMs() > youngest.GetEnrolledAtMs() {
-			youngest = info
-		}
-	}
-	if youngest != nil {
-		url := youngest.GetEndpoints().GetWsUrl()
-		c.url.Store(&url)
 	}
 }
 

@@ -61,8 +61,8 @@ type Config struct {
 	CountInterval   time.Duration `name:"count-interval" help:"How often the online counts of rooms are asked for." default:"10s"`
 	DeregisterQueue int           `name:"deregister-queue" help:"Ended sessions that may wait for router; over it they are left to the next rewrite." default:"500000"`
 
-	DrainTimeout time.Duration `name:"drain-timeout" help:"Longest time that a drain takes; what is left is then closed. Where it is too short for drain_rate, sessions are asked faster: give it max_connections / drain_rate and drain_grace." default:"5m"`
-	DrainRate    float64       `name:"drain-rate" help:"Sessions a second that are asked to leave when draining." default:"1000"`
+	DrainTimeout time.Duration `name:"drain-timeout" help:"Longest time that a drain takes; what is left is then closed. Where it is too short for drain_rate, sessions are asked faster: give it max_connections / drain_rate and drain_grace. Sessions for which no other comet has room are closed one after another in the last drain_grace of it." default:"5m"`
+	DrainRate    float64       `name:"drain-rate" help:"Sessions a second that are asked to leave when draining; fewer where the other comets take fewer handshakes." default:"1000"`
 	DrainGrace   time.Duration `name:"drain-grace" help:"Time that a session has to leave after it was asked to." default:"10s"`
 }
 

@@ -133,8 +133,9 @@ type fakeRouter struct {
 	rewrites   []*halleyv1.RewriteRequest
 	down       bool
 	refuse     int
-	spare      float64
-	replaced   string // connection id that Register says is replaced
+	spare      float64 // handshakes a second of the other comets
+	room       int64   // and connections
+	replaced   string  // connection id that Register says is replaced
 	comets     []*halleyv1.CometInfo
 }
 
@@ -175,7 +176,7 @@ func (f *fakeRouter) Renew(_ context.Context, r *halleyv1.RenewRequest) (*halley
 	f.draining = r.GetInfo().GetDraining()
 	lost := f.lost
 	f.lost = nil
-	return &halleyv1.RenewResponse{Status: f.status(r.GetInfo().GetEpoch()), TtlMs: f.ttl.Milliseconds(), LostBuckets: lost, SpareHandshakeRate: f.spare}, nil
+	return &halleyv1.RenewResponse{Status: f.status(r.GetInfo().GetEpoch()), TtlMs: f.ttl.Milliseconds(), LostBuckets: lost, SpareHandshakeRate: f.spare, SpareConnections: f.room}, nil
 }
 
 func (f *fakeRouter) Retire(_ context.Context, r *halleyv1.RetireRequest) (*halleyv1.RetireResponse, error) {
