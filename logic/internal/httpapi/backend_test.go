@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/halley-im/halley/kit/token"
+	"github.com/halley-im/halley/logic/internal/httpapi"
 	"github.com/halley-im/halley/proto/errcode"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/proto/topic"
@@ -154,6 +155,12 @@ func TestRoomQueriesAreChecked(t *testing.T) {
 	for _, q := range []string{"", "?uid=a&key=b", "?uid=a%20b", "?key=a%20b"} {
 		s.do("GET", "/v1/sessions"+q, "read", "").want(t, 400, "invalid_request")
 	}
+}
+
+func TestRoomMessageIsBoundedAsClientsAre(t *testing.T) {
+	s := newServer(t, func(_ *httpapi.Config, d *httpapi.Deps) { d.RoomBodyBytes = 100 })
+	s.do("POST", "/v1/rooms/chat%3A%2F%2Flobby/messages", "push", `{"body":"`+strings.Repeat("x", 98)+`"}`).want(t, 200, "")
+	s.do("POST", "/v1/rooms/chat%3A%2F%2Flobby/messages", "push", `{"body":"`+strings.Repeat("x", 99)+`"}`).want(t, 413, "too_large")
 }
 
 func TestRoomMessageIsTheEventOfAMember(t *testing.T) {

@@ -309,7 +309,7 @@ func newServer(t testing.TB, opts ...option) *server {
 		t.Fatal(err)
 	}
 	deps := httpapi.Deps{
-		Push: pushes, Rooms: rooms, Minter: minter, Revoker: s.revoker, Router: s.router, RouterTimeout: time.Second,
+		Push: pushes, Rooms: rooms, Minter: minter, Revoker: s.revoker, Router: s.router, RouterTimeout: time.Second, RoomBodyBytes: 32 << 10,
 		Secret: []byte("0123456789abcdef0123456789abcdef"), Version: "test", Now: clock,
 	}
 	for _, o := range opts {

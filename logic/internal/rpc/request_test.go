@@ -492,7 +492,11 @@ func TestUpstreamKeepsTheSendersIdentity(t *testing.T) {
 	equal(t, "record", rec, &halleyv1.UpstreamRecord{Session: q.Session, Rooms: q.Rooms, Op: 1234, Body: []byte("\x00\xffraw"), AcceptedAtMs: now.UnixMilli()})
 
 	r.kafka.Fail(errors.New("no broker"))
-	wantCode(t, r.send(q, "x").GetError(), "unavailable")
+	e := r.send(q, "x").GetError()
+	wantCode(t, e, "unavailable")
+	if e.GetRetryAfterMs() != 3000 {
+		t.Errorf("to wait %d ms, want what is set, 3000", e.GetRetryAfterMs())
+	}
 }
 
 func TestUpstreamIsOffByDefault(t *testing.T) {

@@ -123,8 +123,8 @@ type Deps struct {
 	Upstream bool
 	// RouterTimeout bounds each call of router.
 	RouterTimeout time.Duration
-	// ProduceTimeout bounds a write of a client's frame.
-	ProduceTimeout time.Duration
+	// ProduceTimeout bounds a write of a client's frame; ProduceRetry is what its client is told to wait when Kafka doesn't take it.
+	ProduceTimeout, ProduceRetry time.Duration
 	// Now is the clock; time.Now.
 	Now func() time.Time
 }
