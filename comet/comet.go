@@ -85,6 +85,14 @@ type Comet struct {
 	state atomic.Pointer[string] // why it isn't ready; "" ready
 }
 
+// How changes are put together for router. They are no settings: they bound a call's time in Redis, a few milliseconds, and nothing
+// waits for a batch to fill. What an operator can tell is how much may wait (deregister_queue) and for how long (router_timeout).
+const (
+	roomBatch       = 1000
+	roomCalls       = 4
+	deregisterBatch = 500
+)
+
 // New builds a comet and starts nothing.
 func New(cfg Config, deps Deps) (*Comet, error) {
 	if err := cfg.Validate(); err != nil {
@@ -130,13 +138,12 @@ func New(cfg Config, deps Deps) (*Comet, error) {
 		Replaced: func(s *session.Session) { s.Close(session.Cause{Code: errcode.Replaced}) },
 		Resync:   func() { c.resyncs.All() },
 	}, c.log)
-	const maxSystemRooms = 4096
 	c.rooms = rooms.New(rooms.Config{
-		Batch: 1000, Calls: 4, Timeout: cfg.RouterTimeout, Retry: cfg.RetryInterval,
-		Limits: session.RoomLimits{User: cfg.MaxRooms, Presence: cfg.MaxWatched, System: maxSystemRooms},
+		Batch: roomBatch, Calls: roomCalls, Timeout: cfg.RouterTimeout, Retry: cfg.RetryInterval,
+		Limits: session.RoomLimits{User: cfg.MaxRooms, Presence: cfg.MaxWatched, System: cfg.MaxSystemRooms},
 	}, c.table, c.router, c.lease, c.log)
 	c.lease.SetRooms(c.rooms)
-	c.deregister = upstream.NewDeregister(c.router, c.lease, cfg.DeregisterQueue, 500, cfg.RouterTimeout, cfg.RetryInterval, c.log)
+	c.deregister = upstream.NewDeregister(c.router, c.lease, cfg.DeregisterQueue, deregisterBatch, cfg.RouterTimeout, cfg.RetryInterval, c.log)
 	if c.metrics, err = meter.New(deps.Metrics, c.gauges()); err != nil {
 		return nil, fmt.Errorf("comet: register metrics: %w", err)
 	}
@@ -267,6 +274,7 @@ func (c *Comet) listeners() []listener {
 
 // scan looks at every session's times, a part of the table at a time, until ctx ends.
 func (c *Comet) scan(ctx context.Context) {
+	// So that a scan of a large table is not felt; scan_interval says how often all of it is looked at.
 	const parts = 8
 	tick := time.NewTicker(max(c.cfg.ScanInterval/parts, time.Millisecond))
 	defer tick.Stop()

@@ -32,6 +32,7 @@ type Config struct {
 	RequestBurst             int     `name:"request-burst" help:"Frames that a session may send at once." default:"1000"`
 	RequestQueue             int     `name:"request-queue" help:"Requests of a session that may wait or run at once, in each of its three queues." default:"32"`
 	MaxRooms                 int     `name:"max-rooms" help:"Most rooms that a session may be in." default:"100"`
+	MaxSystemRooms           int     `name:"max-system-rooms" help:"Most conversations and meetings, together, that a session may be in besides." default:"4096"`
 	MaxWatched               int     `name:"max-watched" help:"Most users that a session may watch." default:"50"`
 
 	KeepAlive        time.Duration `name:"keep-alive" help:"TCP keep-alive interval." default:"60s"`
@@ -75,7 +76,7 @@ func (c *Config) Validate() error {
 		"broadcast-queue": int64(c.BroadcastQueue), "router-timeout": int64(c.RouterTimeout), "retry-interval": int64(c.RetryInterval),
 		"renew-interval": int64(c.RenewInterval), "rewrite-interval": int64(c.RewriteInterval), "rewrite-rate": int64(c.RewriteRate),
 		"count-interval": int64(c.CountInterval), "deregister-queue": int64(c.DeregisterQueue), "drain-timeout": int64(c.DrainTimeout),
-		"request-queue": int64(c.RequestQueue), "max-rooms": int64(c.MaxRooms),
+		"request-queue": int64(c.RequestQueue), "max-rooms": int64(c.MaxRooms), "max-system-rooms": int64(c.MaxSystemRooms),
 	}
 	var errs []error
 	for key, v := range positive {
@@ -83,9 +84,11 @@ func (c *Config) Validate() error {
 			errs = append(errs, fmt.Errorf("comet: %s must be greater than 0", key))
 		}
 	}
+	// What waits for longer doesn't come at once any more, to people's eyes.
 	if c.FlushMax < 0 || c.FlushMax > 400*time.Millisecond {
 		errs = append(errs, errors.New("comet: flush-max must be from 0 to 400ms"))
 	}
+	// A queue counts its bytes in 32 bits.
 	if c.OutboxBytes > 1<<30 {
 		errs = append(errs, errors.New("comet: outbox-bytes must be at most 1 GiB"))
 	}

@@ -164,7 +164,8 @@ func all(t *table.Table) []*session.Session {
 	return list
 }
 
-// lookAgain is how often sessions are looked for that came out of their handshake during the drain.
+// lookAgain is how often sessions are looked for that came out of their handshake during the drain: a look goes through the table,
+// and a second more or less is nothing to a drain.
 const lookAgain = 500 * time.Millisecond
 
 // fresh returns the live sessions that weren't asked.

@@ -18,7 +18,8 @@ import (
 	"github.com/halley-im/halley/proto/name"
 )
 
-// Listed is the number of members up to which a room's uids are listed.
+// Listed is the number of members up to which a room's uids are listed. It is the protocol's: clients are told of members one by
+// one up to here, and all comets must agree.
 const Listed = 200
 
 // Config holds what storing needs to know.
@@ -401,7 +402,7 @@ func (st *Store) Bucket(ctx context.Context, bucket uint32, epoch string, n int,
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
-			case <-time.After(10 * time.Millisecond):
+			case <-time.After(10 * time.Millisecond): // about as long as the call in flight takes
 			}
 			continue
 		}
@@ -424,6 +425,7 @@ func (st *Store) inflight(r *session.Room) bool {
 
 // Count asks for the counts of all rooms that heartbeats are answered with.
 func (st *Store) Count(ctx context.Context) error {
+	// A call's worth: a few milliseconds of Redis' time.
 	const most = 5000
 	var rooms, counted []*session.Room
 	for i := range table.Shards {

@@ -462,7 +462,8 @@ func (s *Session) SetAccepts(all bool, ops []int32) {
 	s.mu.Unlock()
 }
 
-// maxAccepts bounds a session's list of accepted ops.
+// maxAccepts bounds a session's list of accepted ops, which a client can make as long as it likes. No setting: whoever wants more
+// ops than a hundredth of that accepts all of them.
 const maxAccepts = 4096
 
 // Accept adds ops to the filter, or takes them out.

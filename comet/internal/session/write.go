@@ -206,7 +206,8 @@ func (s *Session) writeWaiting() {
 	}
 }
 
-// writeChunk is the most that is written under one deadline.
+// writeChunk is the most that is written under one deadline, write_timeout: so much in that time is progress. No setting: a share of
+// what is in the outbox, not a rate to tune.
 const writeChunk = 16 << 10
 
 func (s *Session) writeAll(sock net.Conn, out []byte) error {

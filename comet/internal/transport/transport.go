@@ -61,9 +61,13 @@ type Server struct {
 	refusing chan struct{}
 }
 
+// maxRefusing is how many of those there may be at once; more are closed without a word. No setting: it is a courtesy, on top of
+// max_connections, and must stay small beside it.
+const maxRefusing = 256
+
 // New returns a server; it starts nothing.
 func New(cfg Config, gate *Gate, h Handler, log *slog.Logger) *Server {
-	return &Server{cfg: cfg, gate: gate, h: h, log: log, refusing: make(chan struct{}, 256)}
+	return &Server{cfg: cfg, gate: gate, h: h, log: log, refusing: make(chan struct{}, maxRefusing)}
 }
 
 // Wait returns when no connection has a reader any more.
@@ -76,6 +80,7 @@ func (t *Server) Serve(ctx context.Context, ln net.Listener, tr session.Transpor
 	defer stop()
 	defer ln.Close()
 	t.boundSendBuffer(ln)
+	// As net/http does it: what is short (file descriptors) is back when somebody leaves.
 	const maxWait = time.Second
 	wait := 5 * time.Millisecond
 	for {

@@ -107,7 +107,7 @@ type httpSide struct {
 	bw  *bufio.Writer
 }
 
-// maxHeaderBytes bounds the upgrade request.
+// maxHeaderBytes bounds the upgrade request. No setting: proxies and browsers keep well below, the usual limit of headers is 8 KB.
 const maxHeaderBytes = 16 << 10
 
 var httpSides = sync.Pool{New: func() any {
