@@ -22,6 +22,7 @@ type question struct {
 	err    error
 }
 
+// Bounds of joining. No settings: all that they must be is far from what a router takes that works and from what locate-timeout allows.
 const (
 	// patience is well above what a router takes that works: a hung one must not hold up all partitions.
 	patience = 50 * time.Millisecond

@@ -158,7 +158,7 @@ func (a *api) pushBatch(ctx context.Context, in *batchInput) (*batchOutput, erro
 	return out, nil
 }
 
-// mostTTL is in seconds; as the schema says.
+// mostTTL is in seconds; as the schema says, so no setting. An operator may set a lower bound: push-max-ttl.
 const mostTTL = 24 * 60 * 60
 
 // pushRequest judges what only JSON can get wrong; the rest is package push's.

@@ -32,7 +32,7 @@ const (
 	redisPause = time.Second
 	// tokenLife is how long a token taken in advance is good for: a process that falls silent must not hoard.
 	tokenLife = time.Second
-	// mostBuckets bounds memory: callers beyond it push others out, idle ones first.
+	// mostBuckets bounds memory, to a few MB: callers beyond it push others out, idle ones first. API keys are far fewer.
 	mostBuckets = 10_000
 )
 

@@ -107,6 +107,7 @@ func newLeaseTable(s *Store) *leaseTable {
 	return &leaseTable{s: s, met: make(map[epoch]time.Time), warmUp: s.opt.WarmUp.Milliseconds()}
 }
 
+// metMax bounds met. No setting: it is far more than there are epochs without a lease; beyond it they are met anew.
 const metMax = 4096
 
 // absent reports whether an epoch that isn't in v has no lease for certain.
