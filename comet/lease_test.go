@@ -151,6 +151,34 @@ func TestSessionThatConnectedOverADyingEpochIsRegisteredAgain(t *testing.T) {
 	c.trySend(frame.Frame{Op: frame.OpHeartbeat})
 }
 
+// TestSessionThatConnectedOverALossIsRegisteredAgain: logic registered it, presence lost that, and comet wrote the bucket again, marker
+// and all, before it knew whose the session is.
+func TestSessionThatConnectedOverALossIsRegisteredAgain(t *testing.T) {
+	n := start(t, with(func(c *comet.Config) { c.RewriteInterval = time.Hour }))
+	var all []uint32
+	for b := range uint32(name.Buckets) {
+		all = append(all, b)
+	}
+	n.duringLogIn(func(string) {
+		n.router.with(func() { n.router.lost, n.router.rewrites = all, nil })
+		eventually(t, func() (ok bool) {
+			n.router.with(func() { ok = len(n.router.rewrites) >= name.Buckets })
+			return ok
+		}, "every bucket written")
+	})
+	n.login("tcp", `{"token":"a"}`)
+	eventually(t, func() (ok bool) { n.router.with(func() { ok = len(n.router.registered) == 1 }); return ok }, "registered again")
+	n.duringLogIn(func(string) {})
+	n.login("tcp", `{"token":"b"}`).barrier()
+	n.router.with(func() {
+		for _, s := range n.router.registered {
+			if s.GetUid() == "b" {
+				t.Error("one that nothing happened to was registered again")
+			}
+		}
+	})
+}
+
 func TestReplacedSessionIsClosedWhenRegisteredAgain(t *testing.T) {
 	n := start(t)
 	a := n.dial("tcp")

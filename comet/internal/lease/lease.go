@@ -64,6 +64,9 @@ type Lease struct {
 	kick chan struct{} // renew now
 	work chan struct{} // something to write
 
+	// begun is when each bucket's last rewrite began, in session.Now's nanoseconds.
+	begun [name.Buckets]atomic.Int64
+
 	mu    sync.Mutex
 	lost  map[uint32]bool
 	again []*session.Session
@@ -133,8 +136,15 @@ func (l *Lease) Lost(epoch string, buckets []uint32) {
 	l.signal()
 }
 
-// Again registers a session once more: it was registered in an epoch that ended meanwhile.
-func (l *Lease) Again(s *session.Session) {
+// Live tells of a session that became live. logic registered it in an epoch, some time after began, when it could not be part of a
+// rewrite yet. It is registered once more if that may be gone: the epoch has ended, or a rewrite of one of its buckets began
+// meanwhile, which happens where presence has lost what it held of it.
+func (l *Lease) Live(s *session.Session, epoch string, began int64) {
+	who := s.Who()
+	if epoch == l.Epoch() && l.begun[name.Bucket(who.Tenant, who.Key())].Load() < began &&
+		(who.UID() == "" || l.begun[name.Bucket(who.Tenant, who.UID())].Load() < began) {
+		return
+	}
 	l.mu.Lock()
 	l.again = append(l.again, s)
 	l.mu.Unlock()

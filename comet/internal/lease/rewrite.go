@@ -73,6 +73,8 @@ func (l *Lease) sessionsIn(buckets []uint32) map[uint32][]*session.Session {
 	held := make(map[uint32][]*session.Session, len(buckets))
 	for _, b := range buckets {
 		held[b] = nil
+		// Before anybody is looked at: who becomes live later sees it.
+		l.begun[b%name.Buckets].Store(session.Now())
 	}
 	add := func(b uint32, s *session.Session) {
 		if list, wanted := held[b]; wanted {
