@@ -119,6 +119,7 @@ type fakeRouter struct {
 	halleyv1.UnimplementedRouterServer
 	mu         sync.Mutex
 	epochs     []string
+	holding    []bool // what each Enroll said of holding sessions
 	dead       map[string]bool
 	retired    []string
 	draining   bool
@@ -163,6 +164,7 @@ func (f *fakeRouter) Enroll(_ context.Context, r *halleyv1.EnrollRequest) (*hall
 		return nil, errDown
 	}
 	f.epochs = append(f.epochs, r.GetInfo().GetEpoch())
+	f.holding = append(f.holding, r.GetHoldsSessions())
 	return &halleyv1.EnrollResponse{Status: f.status(r.GetInfo().GetEpoch()), TtlMs: f.ttl.Milliseconds()}, nil
 }
 

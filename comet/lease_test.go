@@ -65,7 +65,23 @@ func TestDeadEpochMakesANewOne(t *testing.T) {
 				t.Errorf("%s is registered in the dead epoch", id)
 			}
 		}
+		if want := []bool{false, true}; !slices.Equal(n.router.holding, want) {
+			t.Errorf("enrolled as holding sessions: got %v, want %v", n.router.holding, want)
+		}
 	})
+	// Nothing is marked in the new epoch until it is rewritten.
+	eventually(t, func() (all bool) {
+		n.router.with(func() {
+			whole := map[uint32]bool{}
+			for _, r := range n.router.rewrites {
+				if r.GetLast() && r.GetEpoch() != old {
+					whole[r.GetBucket()] = true
+				}
+			}
+			all = len(whole) == name.Buckets
+		})
+		return all
+	}, "every bucket rewritten in the new epoch")
 	// The stream of the old epoch is refused: job must look up again.
 	j.stream.Send(&halleyv1.DeliverRequest{Message: &halleyv1.DeliverRequest_Batch{Batch: &halleyv1.DeliverBatch{
 		Deliveries: []*halleyv1.Delivery{{Number: 1, Tenant: "default", Room: "live://1", Content: push(1000, "old")}},

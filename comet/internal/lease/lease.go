@@ -183,7 +183,7 @@ func (l *Lease) Enroll(ctx context.Context) error {
 		epoch := id.String()
 		begun := session.Now()
 		cctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
-		resp, err := l.router.Enroll(cctx, &halleyv1.EnrollRequest{Info: l.info(epoch)})
+		resp, err := l.router.Enroll(cctx, &halleyv1.EnrollRequest{Info: l.info(epoch), HoldsSessions: l.epochs.Load() > 0})
 		cancel()
 		if err == nil && resp.GetStatus() != halleyv1.EpochStatus_EPOCH_STATUS_DEAD {
 			l.renewed.Store(begun)
@@ -268,7 +268,8 @@ func (l *Lease) renew(ctx context.Context) {
 	}
 }
 
-// newEpoch takes a new epoch, since the old one was declared dead. The loop that writes then registers everything in it.
+// newEpoch takes a new epoch, since the old one was declared dead. The loop that writes then registers everything in it, and marks the
+// buckets by rewriting them: until then router has this comet asked itself, since it doesn't know all that is here.
 func (l *Lease) newEpoch(ctx context.Context) error {
 	l.log.Warn("epoch declared dead", "comet", l.cfg.Comet, "epoch", l.Epoch())
 	if err := l.Enroll(ctx); err != nil {
@@ -276,7 +277,9 @@ func (l *Lease) newEpoch(ctx context.Context) error {
 	}
 	l.lapsed.Store(false)
 	l.mu.Lock()
-	clear(l.lost)
+	for b := range uint32(name.Buckets) {
+		l.lost[b] = true
+	}
 	l.fresh = true
 	l.mu.Unlock()
 	l.signal()

@@ -29,16 +29,21 @@ func (l *Lease) rewriting(ctx context.Context) {
 			turn = (turn + 1) % name.Buckets
 		}
 		l.mu.Lock()
-		for b := range l.lost {
-			buckets = append(buckets, b)
-		}
-		clear(l.lost)
-		again, fresh := l.again, l.fresh
-		l.again, l.fresh = nil, false
+		fresh := l.fresh
+		l.fresh = false
 		l.mu.Unlock()
 		if fresh {
 			l.registerAll(ctx)
 		}
+		// Not before: what is registered in a bucket without marker is told to be lost.
+		l.mu.Lock()
+		for b := range l.lost {
+			buckets = append(buckets, b)
+		}
+		clear(l.lost)
+		again := l.again
+		l.again = nil
+		l.mu.Unlock()
 		if len(again) > 0 {
 			l.register(ctx, l.Epoch(), again)
 		}

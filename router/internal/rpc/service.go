@@ -111,7 +111,7 @@ func epochStatus(err error) (halleyv1.EpochStatus, error) {
 // Enroll implements halleyv1.RouterServer.
 func (s *Service) Enroll(ctx context.Context, r *halleyv1.EnrollRequest) (*halleyv1.EnrollResponse, error) {
 	return do(ctx, s, "Enroll", name.Buckets, func(ctx context.Context) (*halleyv1.EnrollResponse, error) {
-		st, err := epochStatus(s.store.Enroll(ctx, r.GetInfo()))
+		st, err := epochStatus(s.store.Enroll(ctx, r.GetInfo(), r.GetHoldsSessions()))
 		return &halleyv1.EnrollResponse{Status: st, TtlMs: s.cfg.LeaseTTL.Milliseconds()}, err
 	})
 }
