@@ -434,8 +434,9 @@ func (h *history) spoil(which func(tenant, n string) bool) {
 	}
 }
 
-// dueIn returns the time until a comet's lease is due.
-func (h *history) dueIn(c *modelComet) int64 { return c.renewed + 9*h.unit.Milliseconds() - h.now() }
+// due returns when a comet's lease is due, dueIn the time until then.
+func (h *history) due(c *modelComet) int64   { return c.renewed + 9*h.unit.Milliseconds() }
+func (h *history) dueIn(c *modelComet) int64 { return h.due(c) - h.now() }
 
 // margin is how exactly the model knows the time of a real Redis.
 func (h *history) margin() int64 {
