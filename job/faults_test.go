@@ -279,13 +279,16 @@ func TestLostPartitionsPushesAreLeftToTheirNewOwner(t *testing.T) {
 		want = append(want, uid)
 	}
 	cfg := testConfig()
-	cfg.StallAfter, cfg.CondemnAfter = time.Minute, 2*time.Minute
+	cfg.StallAfter, cfg.CondemnAfter = 2*time.Second, time.Minute
 	var reach atomic.Bool
 	first := c.start(cfg, unreachable(&reach))
 	c.push(topic.Push, recs...)
 	kittest.Eventually(t, patience, func() bool { return first.count("deliveries_total") == 40 }, "not on their way")
+	before := first.count("rebalances_total", "lane=push")
 	second := c.start(cfg)
-	kittest.Eventually(t, patience, func() bool { return first.count("handed_over_total") == 40 }, "not handed over")
+	kittest.Eventually(t, patience, func() bool {
+		return first.count("rebalances_total", "lane=push") > before && second.count("rebalances_total", "lane=push") > 0
+	}, "partitions not shared")
 	reach.Store(true)
 	c.waitCommitted(topic.Push, 40)
 	balanced(t, first, second)
@@ -293,6 +296,9 @@ func TestLostPartitionsPushesAreLeftToTheirNewOwner(t *testing.T) {
 		if got := a.bodies(conn(u)); !slices.Equal(got, []string{id}) {
 			t.Errorf("%s got %v, want it once: what the first job had not sent belongs to whoever has the partition now", id, got)
 		}
+	}
+	if n := first.count("handed_over_total"); n != 40 {
+		t.Errorf("handed over %v, want 40", n)
 	}
 }
 
