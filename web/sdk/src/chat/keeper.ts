@@ -73,7 +73,7 @@ export class Keeper {
   }
 
   #save(): void {
-    this.#saving ??= this.#run().finally(() => (this.#saving = undefined));
+    this.#saving ??= this.#run();
   }
 
   async #run(): Promise<void> {
@@ -90,7 +90,11 @@ export class Keeper {
       if (this.#uid !== undefined) changes.uid = this.#uid;
       if (this.#userChange !== undefined) changes.userChange = this.#userChange;
       const empty = Object.values(changes).every((v) => Array.isArray(v) && v.length === 0);
-      if (empty) return;
+      if (empty) {
+        // In the same breath: what comes before a promise's end is heard of would be kept by nobody.
+        this.#saving = undefined;
+        return;
+      }
       for (const waiting of [this.#conversations, this.#gone, this.#changes, this.#outgoing, this.#done]) waiting.clear();
       this.#uid = this.#userChange = undefined;
       try {
