@@ -122,4 +122,3 @@ func (ch *Chat) peers(id string) {
 		}
 	})
 }
-
