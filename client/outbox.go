@@ -68,7 +68,12 @@ type outbox struct {
 	lanes   map[string]*lane
 	items   map[string]*item
 	running bool
+	// asking is how many answers are awaited.
+	asking int
 }
+
+// maxAsking is how many: a server lets 32 requests of a session wait.
+const maxAsking = 16
 
 func (b *outbox) add(o Outgoing) {
 	if b.items[o.ID] != nil {
@@ -179,7 +184,7 @@ func (b *outbox) change(it *item, f func(*Outgoing)) {
 }
 
 func (b *outbox) pump(l *lane) {
-	if !b.running || l.timer.waiting() {
+	if !b.running || l.timer.waiting() || b.asking >= maxAsking {
 		return
 	}
 	var next *item
@@ -202,14 +207,22 @@ func (b *outbox) pump(l *lane) {
 		b.change(next, func(o *Outgoing) { o.Stage, o.Err = Failed, &Error{Code: "invalid_request", Message: err.Error()} })
 		return
 	}
+	b.asking++
 	b.c.ask(next.o.Method, params, frame.OpRequest, func(raw json.RawMessage, err error) {
 		next.asked = false
+		b.asking--
 		if err != nil {
 			b.failed(l, next, asError(err))
 		} else {
 			b.accepted(l, next, raw)
 		}
 		b.pump(l)
+		if b.asking == maxAsking-1 {
+			// Others wait for this place.
+			for _, l := range b.lanes {
+				b.pump(l)
+			}
+		}
 	})
 }
 
