@@ -15,9 +15,9 @@ import (
 //go:embed all:dist
 var dist embed.FS
 
-// Files returns the built files: index.html at its root, everything with a hash in its name below assets.
-// Files below assets never change under the same name and may be cached for ever; index.html must be
-// revalidated. The pages need no more than this Content-Security-Policy:
+// Files returns the built files: the pages at its root (index.html, the messenger, and one for each of
+// /playground and /admin), everything with a hash in its name below assets. Files below assets never change
+// under the same name and may be cached for ever; the pages must be revalidated. The pages need no more than this Content-Security-Policy:
 //
 //	default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self';
 //	connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'

@@ -19,19 +19,21 @@ func read(t *testing.T, name string) string {
 	return string(b)
 }
 
-func TestIndexNamesFilesThatAreThere(t *testing.T) {
-	names := regexp.MustCompile(`(?:src|href)="([^"]+)"`).FindAllStringSubmatch(read(t, "index.html"), -1)
-	var scripts int
-	for _, m := range names {
-		if len(read(t, path.Clean(m[1]))) == 0 {
-			t.Errorf("%s is empty", m[1])
+func TestPagesNameFilesThatAreThere(t *testing.T) {
+	for _, page := range []string{"index.html", "playground.html", "admin.html"} {
+		names := regexp.MustCompile(`(?:src|href)="([^"]+)"`).FindAllStringSubmatch(read(t, page), -1)
+		var scripts int
+		for _, m := range names {
+			if len(read(t, path.Clean(m[1]))) == 0 {
+				t.Errorf("%s: %s is empty", page, m[1])
+			}
+			if strings.HasSuffix(m[1], ".js") {
+				scripts++
+			}
 		}
-		if strings.HasSuffix(m[1], ".js") {
-			scripts++
+		if scripts == 0 {
+			t.Errorf("%s names no script: the app isn't built", page)
 		}
-	}
-	if scripts == 0 {
-		t.Error("index.html names no script: the app isn't built")
 	}
 }
 

@@ -88,6 +88,8 @@ func TestDemoLoginsOfOneAddressAreLimited(t *testing.T) {
 
 var app = fstest.MapFS{
 	"index.html":         {Data: []byte("<!doctype html><title>app</title>")},
+	"rooms.html":         {Data: []byte("<!doctype html><title>app</title>")},
+	"assets/page.html":   {Data: []byte("<!doctype html>")},
 	"assets/app-1a2b.js": {Data: []byte(strings.Repeat("console.log(1);\n", 200))},
 	"favicon.svg":        {Data: []byte("<svg/>")},
 	".hidden":            {Data: []byte("x")},
@@ -95,7 +97,7 @@ var app = fstest.MapFS{
 
 func TestWebAppIsServed(t *testing.T) {
 	s := newServer(t, func(_ *httpapi.Config, d *httpapi.Deps) { d.Web = app })
-	for _, path := range []string{"/", "/index.html"} {
+	for _, path := range []string{"/", "/index.html", "/rooms", "/rooms.html"} {
 		a := s.do("GET", path, "", "")
 		if a.status != 200 || !strings.Contains(a.body, "<title>app</title>") || a.header.Get("Content-Type") != "text/html; charset=utf-8" || a.header.Get("Cache-Control") != "no-cache" {
 			t.Fatalf("%s: got %d %v", path, a.status, a.header)
@@ -130,7 +132,7 @@ func TestWebAppIsServed(t *testing.T) {
 	if a := s.do("HEAD", "/", "", ""); a.status != 200 || a.body != "" || a.header.Get("Content-Length") == "" {
 		t.Errorf("HEAD: got %d %q", a.status, a.body)
 	}
-	for _, path := range []string{"/.hidden", "/assets", "/assets/", "/index", "/app.js", "/..%2fetc/passwd", "/%00"} {
+	for _, path := range []string{"/.hidden", "/assets", "/assets/", "/index", "/rooms/", "/assets/page", "/app.js", "/..%2fetc/passwd", "/%00"} {
 		if a := s.do("GET", path, "", ""); a.status != 404 {
 			t.Errorf("%s: got %d", path, a.status)
 		}

@@ -47,7 +47,13 @@ func (a *api) registerWeb() error {
 			if err != nil {
 				return err
 			}
-			files["/"+name] = newWebFile(name, b)
+			f := newWebFile(name, b)
+			files["/"+name] = f
+			// Pages beside the first one are known by their names alone: /playground. Only those at the root, or what they name
+			// relative to themselves wouldn't be found.
+			if page, ok := strings.CutSuffix(name, ".html"); ok && page != "index" && !strings.Contains(page, "/") {
+				files["/"+page] = f
+			}
 			return nil
 		}); err != nil {
 			return fmt.Errorf("http: web app: %w", err)
@@ -57,7 +63,7 @@ func (a *api) registerWeb() error {
 	if index == nil {
 		index = newWebFile("index.html", []byte(notBuilt))
 	}
-	// The app has one page; an unknown path is an error and not the app, so that a typing error shows.
+	// An unknown path is an error and not the app, so that a typing error shows.
 	files["/"] = index
 	a.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		f := files[r.URL.Path]

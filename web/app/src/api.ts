@@ -42,6 +42,14 @@ export async function endpoints(): Promise<Endpoint[]> {
   return endpoints ?? [];
 }
 
+/** A comet's URL: from the list, a later one for each further try, else the usual port beside this page. */
+export async function cometUrl(attempt: number, first: Endpoint[]): Promise<string> {
+  const secure = location.protocol === "https:";
+  const list = attempt === 0 && first.length > 0 ? first : await endpoints().catch(() => first);
+  const urls = list.map((e) => (secure ? e.wss : (e.ws ?? e.wss))).filter((url): url is string => Boolean(url));
+  return urls[attempt % (urls.length || 1)] ?? (secure ? `wss://${location.hostname}:3103/sub` : `ws://${location.hostname}:3102/sub`);
+}
+
 /** Pushes a JSON body. Resolves when the push is accepted, which is before it arrives. */
 export function push(key: string, target: PushTarget, op: number, json: unknown): Promise<{ id: string }> {
   return call("POST", "v1/push", { ...target, op, json }, { Authorization: `Bearer ${key}`, "Idempotency-Key": crypto.randomUUID() });

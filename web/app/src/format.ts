@@ -40,7 +40,7 @@ export function hue(name: string): number {
 
 /** One or two letters for a name. */
 export function initials(name: string): string {
-  const parts = name.split(/[\s._@:-]+/).filter(Boolean);
+  const parts = name.split(/[\s._@:()[\]（）"“”-]+/).filter(Boolean);
   const [first = "?", second] = parts;
   const letters = [...first][0] ?? "?";
   return (second ? letters + ([...second][0] ?? "") : letters).toUpperCase();

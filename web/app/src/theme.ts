@@ -1,23 +1,30 @@
-import { effect, signal } from "@preact/signals";
+import { computed, effect, signal } from "@preact/signals";
 
 export type Theme = "light" | "dark";
 
 const key = "halley.theme";
 const system = matchMedia("(prefers-color-scheme: dark)");
-const chosen = localStorage.getItem(key);
+const kept = localStorage.getItem(key);
+const dark = signal(system.matches);
 
-/** The colours in use: the person's choice, else the system's. */
-export const theme = signal<Theme>(chosen === "light" || chosen === "dark" ? chosen : system.matches ? "dark" : "light");
+/** The person's choice; empty: as the system. */
+export const chosenTheme = signal<Theme | "">(kept === "light" || kept === "dark" ? kept : "");
 
-system.addEventListener("change", () => {
-  if (!localStorage.getItem(key)) theme.value = system.matches ? "dark" : "light";
-});
+/** The colours in use. */
+export const theme = computed<Theme>(() => chosenTheme.value || (dark.value ? "dark" : "light"));
+
+system.addEventListener("change", () => (dark.value = system.matches));
 
 effect(() => {
   document.documentElement.dataset.theme = theme.value;
 });
 
+export function chooseTheme(to: Theme | ""): void {
+  chosenTheme.value = to;
+  if (to) localStorage.setItem(key, to);
+  else localStorage.removeItem(key);
+}
+
 export function toggleTheme(): void {
-  theme.value = theme.value === "dark" ? "light" : "dark";
-  localStorage.setItem(key, theme.value);
+  chooseTheme(theme.value === "dark" ? "light" : "dark");
 }

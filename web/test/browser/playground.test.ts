@@ -38,7 +38,7 @@ async function open(options: Parameters<Browser["newContext"]>[0] & { line?: Lin
     if ((m.type() === "error" || m.type() === "warning") && !expected?.test(m.text())) complaints.push(m.text());
   });
   room = `test-${Date.now().toString(36)}`;
-  await page.goto(halley.url);
+  await page.goto(`${halley.url}/playground`);
   return page;
 }
 
@@ -227,7 +227,7 @@ describe("the page", () => {
     const evil = `<img src=x onerror="document.title='run'"><script>document.title='run'</script>`;
     await say(ann, evil);
     await line(bob, evil).waitFor();
-    expect(await bob.title()).toBe("Halley");
+    expect(await bob.title()).toBe("Halley playground");
   });
 
   it("tells what to do where nobody may log in by name", async () => {

@@ -1,6 +1,6 @@
 // What the browser tests run against: a Halley, a Chromium, and a way to cut the line between them.
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
-import { mkdtempSync, mkdirSync, rmSync } from "node:fs";
+import { mkdtempSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { createServer, connect, type AddressInfo, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -10,13 +10,15 @@ export interface Halley {
   url: string;
   /** Stops it as an operator would, and starts it again; undefined if it isn't ours. */
   restart?(): Promise<void>;
+  /** An API key with the scope admin; of a Halley that isn't ours HALLEY_API_KEY. */
+  apiKey(): string;
   stop(): Promise<void>;
 }
 
 /** The Halley at HALLEY_URL, else one of our own: `halley all` on free ports, from HALLEY_BIN or built now. */
 export async function startHalley(): Promise<Halley> {
   const given = process.env.HALLEY_URL;
-  if (given) return { url: given.replace(/\/$/, ""), stop: async () => {} };
+  if (given) return { url: given.replace(/\/$/, ""), apiKey: () => process.env.HALLEY_API_KEY ?? "", stop: async () => {} };
   const dir = mkdtempSync(join(tmpdir(), "halley-browser-"));
   let binary = process.env.HALLEY_BIN;
   if (!binary) {
@@ -53,6 +55,7 @@ export async function startHalley(): Promise<Halley> {
   let server = await start();
   return {
     url,
+    apiKey: () => readFileSync(join(dir, "data", "api-key"), "utf8").trim(),
     restart: async () => {
       await stop(server);
       server = await start();

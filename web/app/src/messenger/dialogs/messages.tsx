@@ -1,0 +1,140 @@
+import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { List } from "../parts/list.tsx";
+import { t } from "../../i18n/index.ts";
+import { contentOf, forwardBody } from "../../model/body.ts";
+import type { Entry, Member } from "../../model/types.ts";
+import { peerOf } from "../../model/types.ts";
+import { Avatar } from "../../parts/avatar.tsx";
+import { Dialog } from "../parts/dialog.tsx";
+import { closeDialog, toast, useMessenger } from "../ui.ts";
+import { PersonRow } from "./people.tsx";
+
+/** Sends a message on to other conversations. */
+export function ForwardMessage({ entry }: { entry: Entry }) {
+  const m = useMessenger();
+  const query = useSignal("");
+  const chosen = useSignal<ReadonlySet<string>>(new Set());
+  const q = query.value.trim().toLowerCase();
+  const targets = [
+    ...m.list.value.map((l) => l.conversation).filter((c) => !c.dissolved && c.type !== "inbox" && c.role !== "none"),
+  ].map((c) => ({ id: c.id, title: m.title(c), of: peerOf(c.id, m.me) || c.id }));
+  for (const contact of m.people.friends.value) {
+    const id = m.directWith(contact.uid);
+    if (!targets.some((target) => target.id === id)) targets.push({ id, title: m.people.name(contact.uid), of: contact.uid });
+  }
+  const found = targets.filter((target) => target.title.toLowerCase().includes(q));
+  return (
+    <Dialog
+      title={t("forwardTo")}
+      onSubmit={() => {
+        for (const id of chosen.value) m.port.send(id, { body: forwardBody(entry), mentions: [], mentionAll: false });
+        toast(t("forwarded", { n: chosen.value.size }));
+        closeDialog();
+      }}
+      foot={
+        <>
+          <button type="button" class="secondary" onClick={closeDialog}>
+            {t("cancel")}
+          </button>
+          <button type="submit" class="primary" disabled={chosen.value.size === 0}>
+            {t("forward")}
+          </button>
+        </>
+      }
+    >
+      <blockquote class="quote">{contentOf(entry.body).text || t("strangePreview")}</blockquote>
+      <input type="search" class="search-input" data-first placeholder={t("search")} aria-label={t("search")} value={query} onInput={(e) => (query.value = e.currentTarget.value)} />
+      <div class="picker-list">
+        <List class="vlist" data={found} itemSize={52}>
+          {(target) =>
+            (
+              <label key={target.id} class="pick">
+                <input
+                  type="checkbox"
+                  checked={chosen.value.has(target.id)}
+                  onChange={() => {
+                    const next = new Set(chosen.value);
+                    if (!next.delete(target.id)) next.add(target.id);
+                    chosen.value = next;
+                  }}
+                />
+                <div class="person">
+                  <Avatar name={target.title} of={target.of} small />
+                  <span class="person-text">
+                    <span class="person-name">{target.title}</span>
+                  </span>
+                </div>
+              </label>
+            )
+          }
+        </List>
+        {found.length === 0 && <p class="nothing">{t("nothingFound", { q: query.value })}</p>}
+      </div>
+    </Dialog>
+  );
+}
+
+/** Who has read a message of a group, and who hasn't yet. */
+export function Readers({ conversation, entry }: { conversation: string; entry: Entry }) {
+  const m = useMessenger();
+  const members = useSignal<Member[] | undefined>(undefined);
+  useEffect(() => {
+    m.port.members(conversation, { cursor: "", limit: 200 }).then(
+      (page) => {
+        members.value = page.items.filter((member) => member.uid !== m.me);
+        m.noteMembers(conversation, page.items);
+      },
+      () => (members.value = []),
+    );
+  }, []);
+  const told = m.markers.value;
+  const read = (member: Member) => Math.max(member.readSeq, told.get(member.uid) ?? 0) >= entry.seq;
+  const all = members.value;
+  return (
+    <Dialog narrow title={t("readByTitle")}>
+      {all === undefined ? (
+        <p class="nothing">{t("loading")}</p>
+      ) : (
+        [true, false].map((wanted) => {
+          const some = all.filter((member) => read(member) === wanted);
+          return (
+            some.length > 0 && (
+              <section class="readers">
+                <h3>
+                  {t(wanted ? "readHere" : "unreadHere")} <span class="figure">{some.length}</span>
+                </h3>
+                {some.map((member) => (
+                  <PersonRow key={member.uid} uid={member.uid} />
+                ))}
+              </section>
+            )
+          );
+        })
+      )}
+    </Dialog>
+  );
+}
+
+/** Who gave a reaction. */
+export function Reactors({ conversation, seq, reaction, known }: { conversation: string; seq: number; reaction: string; known: string[] }) {
+  const m = useMessenger();
+  const uids = useSignal(known);
+  useEffect(() => {
+    m.port.reactors(conversation, seq, reaction).then(
+      (all) => {
+        if (all.length > 0) uids.value = all;
+      },
+      () => {
+        // Those who are known stand there.
+      },
+    );
+  }, []);
+  return (
+    <Dialog narrow title={reaction}>
+      {uids.value.map((uid) => (
+        <PersonRow key={uid} uid={uid} />
+      ))}
+    </Dialog>
+  );
+}

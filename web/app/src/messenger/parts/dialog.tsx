@@ -1,0 +1,96 @@
+import type { ComponentChildren } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+import { t } from "../../i18n/index.ts";
+import { Close } from "../../parts/icons.tsx";
+import { closeDialog, dialogs, openDialog, run } from "../ui.ts";
+
+interface Props {
+  title: string;
+  children: ComponentChildren;
+  /** At the bottom. */
+  foot?: ComponentChildren;
+  onSubmit?: () => void;
+  narrow?: boolean;
+}
+
+/** A dialog of the browser's own: it holds the focus and gives it back. */
+export function Dialog({ title, children, foot, onSubmit, narrow }: Props) {
+  const ref = useRef<HTMLDialogElement>(null);
+  useEffect(() => {
+    const dialog = ref.current;
+    const before = document.activeElement;
+    dialog?.showModal();
+    dialog?.querySelector<HTMLElement>("[data-first]")?.focus();
+    return () => {
+      dialog?.close();
+      // A dialog that is taken out of the page gives the focus to nobody.
+      if (before instanceof HTMLElement && before.isConnected) before.focus({ preventScroll: true });
+    };
+  }, []);
+  return (
+    <dialog
+      ref={ref}
+      class={narrow ? "dialog narrow" : "dialog"}
+      aria-label={title}
+      onCancel={(e) => {
+        e.preventDefault();
+        closeDialog();
+      }}
+      onPointerDown={(e) => e.target === e.currentTarget && closeDialog()}
+    >
+      <form
+        class="dialog-body"
+        onSubmit={(e) => {
+          e.preventDefault();
+          onSubmit?.();
+        }}
+      >
+        <header class="dialog-head">
+          <h2>{title}</h2>
+          <button type="button" class="icon-button" aria-label={t("close")} onClick={closeDialog}>
+            <Close />
+          </button>
+        </header>
+        {children}
+        {foot && <footer class="dialog-foot">{foot}</footer>}
+      </form>
+    </dialog>
+  );
+}
+
+export function Dialogs() {
+  return (
+    <>
+      {dialogs.value.map(({ id, view: View }) => (
+        <View key={id} />
+      ))}
+    </>
+  );
+}
+
+/** Asks before something is done that can't be undone. */
+export function confirm(question: string, text: string, label: string, action: () => Promise<unknown> | void, bad = true): void {
+  openDialog(() => (
+    <Dialog
+      narrow
+      title={question}
+      onSubmit={() => {
+        closeDialog();
+        const doing = action();
+        if (doing) void run(doing);
+      }}
+      foot={
+        <>
+          <button type="button" class="secondary" data-first onClick={closeDialog}>
+            {t("cancel")}
+          </button>
+          <button type="submit" class={bad ? "primary danger" : "primary"}>
+            {label}
+          </button>
+        </>
+      }
+    >
+      <p class="dialog-text">{text}</p>
+    </Dialog>
+  ));
+}

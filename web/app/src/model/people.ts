@@ -1,0 +1,100 @@
+import { batch, computed, signal } from "@preact/signals";
+import type { Contact, Port, Presence, User } from "./types.ts";
+
+/** How long names that are asked for are gathered before the question goes. */
+const gather = 20;
+const mostAtOnce = 200;
+
+/** Everybody that the user has to do with: profiles, contacts, who is blocked, who is there. */
+export class People {
+  readonly users = signal<ReadonlyMap<string, User>>(new Map());
+  readonly contacts = signal<ReadonlyMap<string, Contact>>(new Map());
+  readonly blocked = signal<ReadonlySet<string>>(new Set());
+  readonly presences = signal<ReadonlyMap<string, Presence>>(new Map());
+  readonly me = computed<User>(() => this.users.value.get(this.#port.uid) ?? { uid: this.#port.uid, name: "", avatar: "" });
+
+  readonly friends = computed(() => [...this.contacts.value.values()].filter((c) => c.state === "accepted"));
+  /** Requests that wait for the user's answer, the newest first. */
+  readonly asked = computed(() => [...this.contacts.value.values()].filter((c) => c.state === "asked").sort((a, b) => b.changedAt - a.changedAt));
+  readonly requested = computed(() => [...this.contacts.value.values()].filter((c) => c.state === "requested").sort((a, b) => b.changedAt - a.changedAt));
+
+  readonly #port: Port;
+  /** Whose profile was asked for, answered or not. */
+  readonly #known = new Set<string>();
+  #wanted: string[] = [];
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(port: Port) {
+    this.#port = port;
+    this.want([port.uid]);
+  }
+
+  /** What to call somebody: the user's own name for him, else his, else his uid. */
+  name(uid: string): string {
+    const remark = this.contacts.value.get(uid)?.remark;
+    if (remark) return remark;
+    const user = this.users.value.get(uid);
+    if (!user) this.want([uid]);
+    return user?.name || uid;
+  }
+
+  avatar(uid: string): string {
+    return this.users.value.get(uid)?.avatar ?? "";
+  }
+
+  /** Asks for profiles that aren't there yet; many calls make one question. */
+  want(uids: string[]): void {
+    for (const uid of uids) {
+      if (uid === "" || this.#known.has(uid)) continue;
+      this.#known.add(uid);
+      this.#wanted.push(uid);
+    }
+    if (this.#wanted.length > 0) this.#timer ??= setTimeout(() => void this.#ask(), gather);
+  }
+
+  put(users: User[]): void {
+    const all = new Map(this.users.peek());
+    for (const user of users) {
+      this.#known.add(user.uid);
+      const old = all.get(user.uid);
+      all.set(user.uid, old ? { ...old, ...user } : user);
+    }
+    this.users.value = all;
+  }
+
+  putContact(contact: Contact): void {
+    const all = new Map(this.contacts.peek());
+    if (contact.state === "none") all.delete(contact.uid);
+    else all.set(contact.uid, contact);
+    this.contacts.value = all;
+    this.want([contact.uid]);
+  }
+
+  putBlocked(uid: string, on: boolean): void {
+    const all = new Set(this.blocked.peek());
+    if (on) all.add(uid);
+    else all.delete(uid);
+    this.blocked.value = all;
+  }
+
+  putPresence(presence: Presence): void {
+    this.presences.value = new Map(this.presences.peek()).set(presence.uid, presence);
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer);
+  }
+
+  async #ask(): Promise<void> {
+    const uids = this.#wanted.splice(0, mostAtOnce);
+    try {
+      const users = await this.#port.users(uids);
+      batch(() => this.put(users));
+    } catch {
+      // Uids will do; whoever needs them next asks again.
+      for (const uid of uids) this.#known.delete(uid);
+    } finally {
+      this.#timer = this.#wanted.length > 0 ? setTimeout(() => void this.#ask(), gather) : undefined;
+    }
+  }
+}

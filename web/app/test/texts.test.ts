@@ -1,0 +1,79 @@
+import { describe, expect, it, vi } from "vitest";
+import { en } from "../src/i18n/en.ts";
+import { zh } from "../src/i18n/zh.ts";
+
+// What the module looks at when it is loaded.
+vi.stubGlobal("localStorage", { getItem: () => null, setItem: () => {} });
+vi.stubGlobal("document", { documentElement: {} });
+vi.stubGlobal("navigator", { language: "en-GB", languages: ["en-GB"] });
+const { fill, why } = await import("../src/i18n/index.ts");
+const { initialOf } = await import("../src/messenger/initial.ts");
+const { mentionAt } = await import("../src/messenger/mention.ts");
+const { isBig, safe } = await import("../src/messenger/parts/text.tsx");
+
+const places = (text: string) => [...new Set([...text.matchAll(/\{(\w+)\}/g)].map((m) => m[1]))].sort();
+
+describe("texts", () => {
+  it.each(Object.keys(en) as (keyof typeof en)[])("%s has the same places in both languages", (name) => {
+    expect(zh[name]).not.toBe("");
+    // Chinese may leave a number out where there is one only.
+    expect(places(en[name])).toEqual(expect.arrayContaining(places(zh[name])));
+    if (!en[name].includes("|")) expect(places(zh[name])).toEqual(places(en[name]));
+  });
+
+  it("are filled, with one and more told apart", () => {
+    expect(fill("{n} message|{n} messages", { n: 1 })).toBe("1 message");
+    expect(fill("{n} message|{n} messages", { n: 0 })).toBe("0 messages");
+    expect(fill("{a} and {a}, {b}", { a: "$&" })).toBe("$& and $&, {b}");
+  });
+
+  it("say why something failed, known or not", () => {
+    expect(why({ code: "blocked" })).toBe(en.c_blocked);
+    expect(why({ code: "odd" })).toContain("odd");
+    expect(why(new Error("x"))).toContain("x");
+  });
+});
+
+describe("letters of contacts", () => {
+  it.each([
+    ["Ann", "A"],
+    ["émile", "E"],
+    ["王芳", "W"],
+    ["李小龙", "L"],
+    ["张衡", "Z"],
+    ["陈", "C"],
+    ["刘", "L"],
+    ["欧阳", "O"],
+    ["安", "A"],
+    ["7up", "#"],
+    ["", "#"],
+    ["🦊", "#"],
+  ])("%s stands under %s", (name, letter) => {
+    expect(initialOf(name)).toBe(letter);
+  });
+});
+
+describe("an @", () => {
+  it.each([
+    ["@", 1, { start: 0, query: "" }],
+    ["hi @an", 6, { start: 3, query: "an" }],
+    ["hi @an and", 6, { start: 3, query: "an" }],
+    ["@王", 2, { start: 0, query: "王" }],
+    ["mail@example", 12, undefined],
+    ["@ann ", 5, undefined],
+    ["@ann\n", 5, undefined],
+    ["no", 2, undefined],
+  ])("in %j at %d", (text, caret, want) => {
+    expect(mentionAt(text, caret)).toEqual(want);
+  });
+});
+
+describe("links", () => {
+  it.each(["https://example.org", "http://x.y/z?a=b#c", "mailto:ann@example.org"])("%s may be clicked", (href) => expect(safe(href)).toBe(href));
+  it.each(["javascript:alert(1)", "data:text/html,x", "vbscript:x", "file:///etc/passwd", "no url", "JAVASCRIPT:alert(1)"])("%s may not", (href) => expect(safe(href)).toBeUndefined());
+});
+
+describe("large emoji", () => {
+  it.each(["👍", "👩‍🚀🚀", "❤️", "🇨🇳 🎉"])("%s is", (text) => expect(isBig(text)).toBe(true));
+  it.each(["", " ", "a👍", "12", "#", "👍👍👍👍👍", "👍!"])("%j isn't", (text) => expect(isBig(text)).toBe(false));
+});

@@ -1,0 +1,709 @@
+// The messenger in a browser, on its made-up world: every action by its button, menu or key.
+import type { Browser, BrowserContext, Locator, Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import type {} from "../../app/src/model/fake/page.ts";
+import { type FakeSite, startFakeSite } from "./fake.ts";
+import { picture, startBrowser, until } from "./stack.ts";
+
+let site: FakeSite;
+let browser: Browser;
+const contexts: BrowserContext[] = [];
+const complaints: string[] = [];
+
+beforeAll(async () => {
+  [site, browser] = await Promise.all([startFakeSite(), startBrowser()]);
+}, 180_000);
+afterAll(async () => {
+  await browser?.close();
+  await site?.stop();
+});
+afterEach(async ({ task }) => {
+  for (const [i, context] of contexts.splice(0).entries()) {
+    const [page] = context.pages();
+    if (task.result?.state === "fail" && page) await picture(page, `failed-${task.name.replaceAll(/\W+/g, "-")}-${i}`);
+    await context.close();
+  }
+  // A policy that is broken, or anything else that the browser complains of, shows here only.
+  expect(complaints.splice(0)).toEqual([]);
+});
+
+async function open(options: Parameters<Browser["newContext"]>[0] = {}, query = "quiet"): Promise<Page> {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, colorScheme: "light", locale: "en-GB", ...options });
+  contexts.push(context);
+  const page = await context.newPage();
+  page.setDefaultTimeout(10_000);
+  page.on("pageerror", (error) => complaints.push(error.message));
+  page.on("console", (m) => {
+    if (m.type() === "error" || m.type() === "warning") complaints.push(m.text());
+  });
+  await page.goto(`${site.url}?demo=fake&${query}`);
+  await page.locator(".line, .empty").first().waitFor();
+  return page;
+}
+
+const line = (page: Page, name: string) => page.locator(".list .line").filter({ has: page.locator(".line-name", { hasText: name }) });
+const bubble = (page: Page, text: string) => page.locator(".bubble").filter({ hasText: text }).last();
+const box = (page: Page) => page.getByRole("textbox", { name: /^Message to/ });
+
+async function talk(page: Page, name: string): Promise<void> {
+  await line(page, name).click();
+  await page.getByRole("main", { name }).waitFor();
+  await page.locator(".bubble, .messages-box .empty").first().waitFor();
+}
+
+async function say(page: Page, text: string): Promise<void> {
+  await box(page).fill(text);
+  await page.keyboard.press("Enter");
+  await bubble(page, text).waitFor();
+}
+
+async function act(page: Page, target: Locator, action: string): Promise<void> {
+  await target.click({ button: "right" });
+  await page.getByRole(action.startsWith("React") ? "menuitemcheckbox" : "menuitem", { name: action, exact: true }).click();
+}
+
+describe("a conversation", () => {
+  it("shows what is sent and what comes, and who types", async () => {
+    const page = await open({}, "");
+    await talk(page, "Vera Rubin");
+    await say(page, "How do you know? https://example.org/a_(b) <b>bold</b>");
+    const link = bubble(page, "How do you know").getByRole("link");
+    expect(await link.getAttribute("href")).toBe("https://example.org/a_(b)");
+    expect(await link.getAttribute("rel")).toContain("noopener");
+    expect(await bubble(page, "How do you know").locator("b").count()).toBe(0);
+    await page.locator(".pane-sub .line-typing").waitFor();
+    await page.locator(".row:not(.mine) .bubble").nth(2).waitFor();
+    await page.locator(".mine .stage.read").first().waitFor();
+    expect(await box(page).inputValue()).toBe("");
+  });
+
+  it("runs nothing of what people write, wherever it is shown", async () => {
+    const page = await open();
+    const evil = `<img src=x onerror="document.title='run'"><script>document.title='run'</script>`;
+    await page.evaluate((evil) => {
+      const { world } = globalThis.fake!;
+      world.user("mallory", evil);
+      const c = world.make("g/evil", { title: evil, announcement: evil, owner: "mallory" });
+      for (const uid of ["mallory", "ann"]) world.join(c, uid, uid === "mallory" ? "owner" : "member");
+      world.say(c, "mallory", { text: evil, reply: { seq: 1, from: "mallory", text: evil } });
+      world.say(c, "mallory", { text: "javascript:alert(1) data:text/html,x" });
+      world.store(c, { kind: "reaction", from: "mallory", target: 1, reaction: evil });
+      world.store(c, { kind: "info", from: "mallory", info: { title: evil } });
+    }, evil);
+    await talk(page, "<img");
+    await bubble(page, "<script>").waitFor();
+    expect(await bubble(page, "javascript:").getByRole("link").count()).toBe(0);
+    await page.getByRole("button", { name: "Details" }).click();
+    await page.getByText("Management").waitFor({ state: "detached" });
+    expect(await page.title()).not.toContain("run");
+    expect(await page.locator("img[src=x]").count()).toBe(0);
+  });
+
+  it("is answered, forwarded, copied, reacted to, pinned, edited, recalled and deleted", async () => {
+    const page = await open({ permissions: ["clipboard-read", "clipboard-write"] });
+    await talk(page, "Comet watch");
+    // Reply, and the way back to what is quoted.
+    await act(page, bubble(page, "pick you up").or(bubble(page, "can you pick me up")), "Reply");
+    await page.getByText("Replying to Maria Mitchell").waitFor();
+    await say(page, "I will be there.");
+    const reply = bubble(page, "I will be there.");
+    await reply.getByRole("button", { name: /Maria Mitchell/ }).click();
+    await page.locator(".row.flash").filter({ hasText: "can you pick me up" }).waitFor();
+    // Reactions: from the menu, and off again by a click on it.
+    await act(page, bubble(page, "one more in my car"), "React with 🎉");
+    const reaction = page.getByRole("button", { name: "🎉, 1 reaction" });
+    await reaction.waitFor();
+    expect(await reaction.getAttribute("aria-pressed")).toBe("true");
+    await reaction.click();
+    await reaction.waitFor({ state: "detached" });
+    // Edit, from the menu and by the arrow.
+    await act(page, reply, "Edit");
+    await box(page).fill("I will be there, with tea.");
+    await page.keyboard.press("Enter");
+    await bubble(page, "with tea.").getByText("edited").waitFor();
+    await page.keyboard.press("ArrowUp");
+    await page.getByText("Editing a message").waitFor();
+    await page.keyboard.press("Escape");
+    // Pin: it shows above.
+    await act(page, bubble(page, "with tea."), "Pin");
+    await page.locator(".board").getByText("with tea.").waitFor();
+    // Who has read.
+    await page.evaluate(() => {
+      const { world } = globalThis.fake!;
+      world.read(world.conversations.get("g/0191-comet")!, "edmond");
+    });
+    await act(page, bubble(page, "with tea."), "Who has read it");
+    const readers = page.getByRole("dialog", { name: "Who has read it" });
+    await readers.getByRole("heading", { name: "Read 1" }).waitFor();
+    await readers.getByText("Edmond (office)").waitFor();
+    await picture(page, "messenger-readers");
+    await page.keyboard.press("Escape");
+    // Copy.
+    await act(page, bubble(page, "with tea."), "Copy");
+    await page.getByText("Copied.").waitFor();
+    expect(await page.evaluate(() => navigator.clipboard.readText())).toBe("I will be there, with tea.");
+    // Forward.
+    await act(page, bubble(page, "with tea."), "Forward");
+    const dialog = page.getByRole("dialog", { name: "Forward to…" });
+    await dialog.getByRole("searchbox").fill("vera");
+    await dialog.getByText("Vera Rubin").click();
+    await dialog.getByRole("button", { name: "Forward" }).click();
+    await line(page, "Vera Rubin").getByText("with tea.").waitFor();
+    // Recall, and write anew.
+    await act(page, bubble(page, "with tea."), "Recall");
+    await page.getByRole("dialog").getByRole("button", { name: "Recall" }).click();
+    await page.getByText("You recalled a message").waitFor();
+    await page.getByRole("button", { name: "Write anew" }).click();
+    expect(await box(page).inputValue()).toBe("I will be there, with tea.");
+    await box(page).fill("");
+    // Delete for me.
+    await act(page, bubble(page, "one more in my car"), "Delete for me");
+    await bubble(page, "one more in my car").waitFor({ state: "detached" });
+    expect(await page.evaluate(() => globalThis.fake!.world.conversations.get("g/0191-comet")!.entries.size)).toBeGreaterThan(0);
+    await talk(page, "Vera Rubin");
+    await bubble(page, "Forwarded from").waitFor();
+  });
+
+  it("mentions by @, with arrows and Enter, and all by right", async () => {
+    const page = await open();
+    await talk(page, "Comet watch");
+    await box(page).pressSequentially("Look, @mar");
+    const options = page.getByRole("listbox", { name: "People to mention" });
+    await options.getByRole("option", { name: "Maria Mitchell", selected: true }).waitFor();
+    await picture(page, "messenger-mention");
+    await page.keyboard.press("Enter");
+    expect(await box(page).inputValue()).toBe("Look, @Maria Mitchell ");
+    await box(page).pressSequentially("and @Every");
+    await page.keyboard.press("Tab");
+    await box(page).pressSequentially("!");
+    await page.keyboard.press("Enter");
+    const sent = bubble(page, "Look, @Maria Mitchell");
+    await sent.waitFor();
+    expect(await sent.locator(".mention").allTextContents()).toEqual(["@Maria Mitchell", "@Everybody"]);
+    const stored = await page.evaluate(() => {
+      const c = globalThis.fake!.world.conversations.get("g/0191-comet")!;
+      const { mentions, mentionAll } = c.entries.get(c.last)!;
+      return { mentions, mentionAll };
+    });
+    expect(stored).toEqual({ mentions: ["maria"], mentionAll: true });
+  });
+
+  it("leads to where one was mentioned", async () => {
+    const page = await open();
+    await line(page, "Comet watch").getByText("You were mentioned").waitFor();
+    await talk(page, "Comet watch");
+    await page.getByText("New messages", { exact: true }).waitFor();
+    await page.locator(".bubble.for-me .mention.me", { hasText: "@Ann Halley" }).waitFor();
+    await line(page, "Comet watch").getByText("You were mentioned").waitFor({ state: "detached" });
+  });
+
+  it("takes emoji from the picker, by search and by keyboard", async () => {
+    const page = await open();
+    await talk(page, "Vera Rubin");
+    await page.getByRole("button", { name: "Emoji" }).click();
+    const picker = page.getByRole("dialog", { name: "Emoji" });
+    await picker.getByRole("button", { name: "grinning face", exact: true }).waitFor();
+    await picture(page, "messenger-emoji");
+    await picker.getByRole("searchbox").fill("telescope");
+    await picker.getByRole("button", { name: "telescope" }).waitFor();
+    await page.keyboard.press("ArrowDown");
+    await page.keyboard.press("Enter");
+    await page.keyboard.press("Escape");
+    expect(await box(page).inputValue()).toBe("🔭");
+    await page.keyboard.press("Enter");
+    await page.locator(".bubble.big", { hasText: "🔭" }).waitFor();
+  });
+
+  it("keeps drafts apart, over going away and coming back", async () => {
+    const page = await open();
+    await talk(page, "Vera Rubin");
+    await box(page).fill("not yet");
+    await talk(page, "Cecilia Payne");
+    expect(await box(page).inputValue()).toBe("");
+    await line(page, "Vera Rubin").getByText("[Draft] not yet").waitFor();
+    await talk(page, "Vera Rubin");
+    expect(await box(page).inputValue()).toBe("not yet");
+  });
+
+  it("says that there is no connection, and sends what waited when it is back", async () => {
+    const page = await open();
+    await talk(page, "Vera Rubin");
+    await page.evaluate(() => globalThis.fake!.port.setOnline(false));
+    await page.getByRole("status").getByText(/^Offline/).waitFor();
+    await say(page, "into the dark");
+    await page.getByTitle("Waiting for a connection").waitFor();
+    await picture(page, "messenger-offline");
+    await page.getByRole("button", { name: "Try now" }).click();
+    await page.locator("[role=status][data-state=online]").waitFor({ state: "attached" });
+    await page.locator(".bubble:not(.unsent)", { hasText: "into the dark" }).waitFor();
+    expect(await page.locator(".bubble", { hasText: "into the dark" }).count()).toBe(1);
+  });
+
+  it("marks what was refused, and sends it again or discards it", async () => {
+    const page = await open();
+    await talk(page, "Vera Rubin");
+    await page.evaluate(() => void globalThis.fake!.world.blocks.set("vera.rubin", new Set(["ann"])));
+    await say(page, "first");
+    await say(page, "second");
+    await page.getByText("Not sent: you are blocked").nth(1).waitFor();
+    await line(page, "Vera Rubin").getByText("Not sent").waitFor({ state: "attached" });
+    await page.evaluate(() => globalThis.fake!.world.blocks.clear());
+    await page.getByRole("button", { name: "Send again" }).first().click();
+    await page.locator(".bubble:not(.unsent)", { hasText: "first" }).waitFor();
+    await page.getByRole("button", { name: "Discard" }).click();
+    await bubble(page, "second").waitFor({ state: "detached" });
+  });
+});
+
+describe("a hundred thousand messages", () => {
+  it("scroll back smoothly: what is in view stays where it is while more is loaded, and few are in the document", async () => {
+    const page = await open({}, "quiet&delay=60");
+    await talk(page, "Observatory log");
+    await bubble(page, "#100000").waitFor();
+    const list = page.getByRole("log", { name: "Messages" });
+    const place = () =>
+      list.evaluate((box) => {
+        const top = box.getBoundingClientRect().top;
+        const row = [...box.querySelectorAll<HTMLElement>("[data-seq]")].find((r) => r.getBoundingClientRect().top > top + 100)!;
+        return { seq: Number(row.dataset.seq), at: row.getBoundingClientRect().top, scroll: box.scrollTop };
+      });
+    await list.hover();
+    let seq = 100_000;
+    let most = 0;
+    for (let i = 0; i < 60; i++) {
+      await page.mouse.wheel(0, -1500);
+      await page.waitForTimeout(60);
+      const now = await place();
+      // Never a jump: neither back down, nor further than what one turn of the wheel is.
+      expect(now.seq).toBeLessThanOrEqual(seq + 2);
+      expect(now.seq).toBeGreaterThan(seq - 80);
+      seq = now.seq;
+      most = Math.max(most, await page.locator("[data-message]").count());
+    }
+    expect(seq).toBeLessThan(99_000);
+    expect(most).toBeLessThan(120);
+    // Still: what was loaded in front moves nothing.
+    await until(async () => (await page.locator(".loading-bar").count()) === 0);
+    const before = await place();
+    await page.waitForTimeout(400);
+    const after = await place();
+    expect(after.seq).toBe(before.seq);
+    expect(Math.abs(after.at - before.at)).toBeLessThan(2);
+    await picture(page, "messenger-history");
+    await page.getByRole("button", { name: "To the newest messages" }).click();
+    await bubble(page, "#100000").waitFor();
+  });
+
+  it("jump to any of them and back", async () => {
+    const page = await open();
+    await page.evaluate(() => {
+      const { world } = globalThis.fake!;
+      const c = world.conversations.get("g/0190-archive")!;
+      c.entries.set(5000, { ...world.at(c, 5000)!, pinned: true });
+    });
+    await talk(page, "Observatory log");
+    await page.locator(".board-line").filter({ hasText: "#5000" }).click();
+    await page.locator(".row.flash").filter({ hasText: "#5000" }).waitFor();
+    const list = page.getByRole("log", { name: "Messages" });
+    await list.hover();
+    // Downwards it goes on, too.
+    await until(async () => {
+      await page.mouse.wheel(0, 1500);
+      return Number(await page.locator("[data-seq]").last().getAttribute("data-seq")) > 5250;
+    });
+    // What comes meanwhile waits at the end.
+    await page.evaluate(() => {
+      const { world } = globalThis.fake!;
+      world.say(world.conversations.get("g/0190-archive")!, "tycho", { text: "the very last" });
+    });
+    await page.getByRole("button", { name: "To the newest messages" }).click();
+    await bubble(page, "the very last").waitFor();
+  });
+
+  it("count what comes below while one reads above", async () => {
+    const page = await open();
+    await talk(page, "Observatory log");
+    await bubble(page, "#100000").waitFor();
+    const list = page.getByRole("log", { name: "Messages" });
+    await list.hover();
+    await until(async () => {
+      await page.mouse.wheel(0, -1500);
+      return page.getByRole("button", { name: "To the newest messages" }).isVisible();
+    });
+    await until(async () => (await page.locator(".loading-bar").count()) === 0);
+    const top = await list.evaluate((box) => box.scrollTop);
+    await page.evaluate(() => {
+      const { world } = globalThis.fake!;
+      for (const text of ["one", "two"]) world.say(world.conversations.get("g/0190-archive")!, "tycho", { text });
+    });
+    await page.getByRole("button", { name: "To the newest messages" }).getByText("2").waitFor();
+    expect(Math.abs((await list.evaluate((box) => box.scrollTop)) - top)).toBeLessThan(2);
+    await page.getByRole("button", { name: "To the newest messages" }).click();
+    await bubble(page, "two").waitFor();
+  });
+});
+
+describe("the list", () => {
+  it("pins, mutes, marks as read, clears and hides", async () => {
+    const page = await open();
+    await act(page, line(page, "Vera Rubin"), "Mark as read");
+    await line(page, "Vera Rubin").locator(".unread").waitFor({ state: "detached" });
+    await act(page, line(page, "Cecilia Payne"), "Pin to top");
+    await until(async () => (await page.locator(".list .line-name").allTextContents()).indexOf("Cecilia Payne") < 2);
+    await act(page, line(page, "Cecilia Payne"), "Mute");
+    await line(page, "Cecilia Payne").getByTitle("Muted").waitFor();
+    await act(page, line(page, "Cecilia Payne"), "Clear history");
+    await page.getByRole("dialog").getByRole("button", { name: "Clear history" }).click();
+    await line(page, "Cecilia Payne").click();
+    await page.getByText("Say hello").waitFor();
+    await act(page, line(page, "Maria Mitchell"), "Remove from list");
+    await line(page, "Maria Mitchell").waitFor({ state: "detached" });
+    await page.evaluate(() => {
+      const { world } = globalThis.fake!;
+      world.say(world.direct("ann", "maria"), "maria", { text: "here again" });
+    });
+    await line(page, "Maria Mitchell").getByText("here again").waitFor();
+  });
+
+  it("is searched, with contacts whom one hasn't talked to yet", async () => {
+    const page = await open();
+    await page.getByRole("searchbox", { name: "Search chats and people" }).fill("jocelyn");
+    await line(page, "Jocelyn Bell").click();
+    await page.getByText("Say hello").waitFor();
+    await say(page, "Hello Jocelyn!");
+    await page.getByRole("button", { name: "Clear the search" }).click();
+    await line(page, "Jocelyn Bell").getByText("Hello Jocelyn!").waitFor();
+    await page.getByRole("searchbox").fill("zzz");
+    await page.getByText("Nothing found for “zzz”.").waitFor();
+  });
+
+  it("tells in the title how much is unread, and by a notification where nobody looks", async () => {
+    const page = await open({ permissions: ["notifications"] });
+    await until(async () => (await page.title()) === "(6) Halley");
+    await page.evaluate(() => {
+      const shown: string[] = [];
+      Object.assign(globalThis, { shown });
+      document.hasFocus = () => false;
+      globalThis.Notification = class {
+        static permission = "granted";
+        static requestPermission = async () => "granted";
+        constructor(title: string, options: NotificationOptions) {
+          shown.push(`${title}: ${options.body}`);
+        }
+      } as unknown as typeof Notification;
+    });
+    await page.getByRole("button", { name: "Settings", exact: true }).click();
+    const toggle = page.getByRole("switch", { name: "Show notifications" });
+    if (!(await toggle.isChecked())) await toggle.click();
+    await page.keyboard.press("Escape");
+    await page.evaluate(() => {
+      const { world } = globalThis.fake!;
+      world.say(world.direct("ann", "maria"), "maria", { text: "look up" });
+      world.say(world.conversations.get("g/0192-board")!, "tycho", { text: "muted, so nobody is told" });
+      world.say(world.conversations.get("g/0192-board")!, "tycho", { text: "@Ann" }, { mentions: ["ann"] });
+    });
+    const shown = () => page.evaluate(() => (globalThis as unknown as { shown: string[] }).shown);
+    await until(async () => (await shown()).length === 2);
+    expect(await shown()).toEqual(["Maria Mitchell: look up", "公告与活动: Tycho: @Ann"]);
+  });
+});
+
+describe("people", () => {
+  const contacts = (page: Page) => page.getByRole("button", { name: /^Contacts/ }).click();
+
+  it("are found by name, asked, and accept", async () => {
+    const page = await open();
+    await page.getByRole("button", { name: "New…" }).click();
+    await page.getByRole("menuitem", { name: "Add contact" }).click();
+    await page.getByRole("searchbox", { name: "Name or id" }).fill("tyc");
+    const found = page.getByRole("dialog", { name: "Find people" }).locator(".person", { hasText: "Tycho" });
+    await found.getByRole("button", { name: "Add" }).click();
+    const ask = page.getByRole("dialog", { name: "Add Tycho" });
+    await ask.getByRole("textbox", { name: "Say who you are" }).fill("It’s Ann.");
+    await ask.getByRole("textbox", { name: /Your name for them/ }).fill("Nose");
+    await ask.getByRole("button", { name: "Add" }).click();
+    await found.getByText("Waiting for an answer").waitFor();
+    await page.keyboard.press("Escape");
+    await page.evaluate(() => globalThis.fake!.world.befriend("tycho", "ann"));
+    await contacts(page);
+    await line(page, "Nose").click();
+    await page.getByRole("heading", { name: "Nose" }).waitFor();
+  });
+
+  it("ask, and are accepted or declined; requests are taken back", async () => {
+    const page = await open();
+    await contacts(page);
+    await line(page, "Requests").getByText("2").waitFor();
+    await line(page, "Requests").click();
+    const card = (name: string) => page.locator(".card").filter({ hasText: name });
+    await card("张衡").getByText("地动仪").waitFor();
+    await picture(page, "messenger-requests");
+    await card("张衡").getByRole("button", { name: "Accept" }).click();
+    await line(page, "张衡").waitFor();
+    await card("Hypatia").getByText("wants to join Comet watch").waitFor();
+    await card("Hypatia").getByRole("button", { name: "Decline" }).click();
+    await card("Galileo").getByRole("button", { name: "Take back" }).click();
+    await page.getByText("No requests", { exact: true }).waitFor();
+  });
+
+  it("get remarks, are blocked and let go, and removed", async () => {
+    const page = await open();
+    await contacts(page);
+    await line(page, "Vera Rubin").click();
+    await picture(page, "messenger-person");
+    await page.getByRole("button", { name: "Edit", exact: true }).click();
+    await page.getByRole("textbox", { name: "Only you see it" }).fill("Vera (dark matter)");
+    await page.getByRole("button", { name: "Save" }).click();
+    await page.getByRole("heading", { name: "Vera (dark matter)" }).waitFor();
+    await line(page, "Vera (dark matter)").waitFor();
+    await page.getByRole("button", { name: "Block", exact: true }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Block" }).click();
+    await page.getByRole("button", { name: "Message", exact: true }).click();
+    await page.getByText("You have blocked this person.").waitFor();
+    await page.getByRole("button", { name: "Unblock" }).click();
+    await box(page).waitFor();
+    await contacts(page);
+    await page.getByRole("button", { name: "Remove contact" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Remove contact" }).click();
+    await line(page, "Vera").waitFor({ state: "detached" });
+  });
+
+  it("have their own name and visibility", async () => {
+    const page = await open();
+    await page.getByRole("button", { name: "Settings", exact: true }).click();
+    await page.getByRole("textbox", { name: "Display name" }).fill("Annie");
+    await page.getByRole("button", { name: "Save" }).click();
+    await page.getByRole("radio", { name: "Nobody" }).check({ force: true });
+    await until(() => page.evaluate(() => globalThis.fake!.world.users.get("ann")!.visibility === "nobody"));
+    expect(await page.evaluate(() => globalThis.fake!.world.users.get("ann")!.name)).toBe("Annie");
+  });
+});
+
+describe("a group", () => {
+  const world = (page: Page, what: string) => page.evaluate(what);
+  const member = (page: Page, name: string) => page.locator(".details .person").filter({ hasText: name });
+
+  async function menu(page: Page, name: string, action: string): Promise<void> {
+    await member(page, name).getByRole("button", { name: /^More/ }).click();
+    await page.getByRole("menuitem", { name: action, exact: true }).click();
+  }
+
+  it("is made, with people chosen by search", async () => {
+    const page = await open();
+    await page.getByRole("button", { name: "New…" }).click();
+    await page.getByRole("menuitem", { name: "New group" }).click();
+    const dialog = page.getByRole("dialog", { name: "New group" });
+    await dialog.getByRole("textbox", { name: "Group name" }).fill("Saturday");
+    await dialog.getByRole("searchbox").fill("mar");
+    await page.keyboard.press("Enter");
+    await dialog.getByText("Cecilia Payne").click();
+    await dialog.getByText("2 chosen").waitFor();
+    await picture(page, "messenger-new-group");
+    await dialog.getByRole("button", { name: "Create" }).click();
+    await page.getByRole("main", { name: "Saturday" }).waitFor();
+    await page.getByText("You made the group “Saturday”").waitFor();
+    await page.getByText("3 members").waitFor();
+  });
+
+  it("is looked after: name, announcement, who joins, roles, mutes, kicks", async () => {
+    const page = await open();
+    await talk(page, "Comet watch");
+    await page.getByRole("button", { name: "Details" }).click();
+    await picture(page, "messenger-details");
+    // Name and announcement.
+    await page.getByRole("button", { name: "Edit: Group name" }).click();
+    await page.getByRole("dialog").getByRole("textbox").fill("Comet party");
+    await page.getByRole("button", { name: "Save" }).click();
+    await page.getByText("You named the group “Comet party”").waitFor();
+    await page.getByRole("button", { name: "Edit: Announcement" }).click();
+    await page.getByRole("dialog").getByRole("textbox").fill("Party at nine");
+    await page.getByRole("button", { name: "Save" }).click();
+    await page.locator(".board").getByText("Party at nine").waitFor();
+    // Somebody asks, somebody is added.
+    await member(page, "Hypatia").getByRole("button", { name: "Accept" }).click();
+    await page.getByText("You added Hypatia").waitFor();
+    await page.getByRole("button", { name: "Add members" }).click();
+    const add = page.getByRole("dialog", { name: "Add members" });
+    await add.getByText("Vera Rubin").click();
+    await add.getByRole("button", { name: "Add members" }).click();
+    await page.getByText("You added Vera Rubin").waitFor();
+    // Roles, mute, kick.
+    await menu(page, "Maria Mitchell", "Make admin");
+    await page.getByText("You made Maria Mitchell an admin").waitFor();
+    await member(page, "Maria Mitchell").getByText("Admin").waitFor();
+    await menu(page, "Maria Mitchell", "Make ordinary member");
+    await member(page, "Maria Mitchell").getByText("Admin").waitFor({ state: "detached" });
+    await menu(page, "Tycho", "Mute for an hour");
+    await page.getByText(/You muted Tycho until/).waitFor();
+    await member(page, "Tycho").getByText(/muted until/).waitFor();
+    await menu(page, "Tycho", "Unmute");
+    await member(page, "Tycho").getByText(/muted until/).waitFor({ state: "detached" });
+    await menu(page, "Tycho", "Remove from group");
+    await page.getByRole("dialog").getByRole("button", { name: "Remove from group" }).click();
+    await page.getByText("You removed Tycho").waitFor();
+    await member(page, "Tycho").waitFor({ state: "detached" });
+    // Management.
+    await page.getByRole("switch", { name: "Only admins may write" }).click();
+    await page.getByText("You let only admins write").or(page.getByText("You lets only admins write")).waitFor();
+    await page.getByRole("combobox", { name: "Who lets people in" }).selectOption("open");
+    await until(() => page.evaluate(() => globalThis.fake!.world.conversations.get("g/0191-comet")!.joinPolicy === "open"));
+    await page.getByRole("switch", { name: "Mute", exact: true }).click();
+    await line(page, "Comet party").getByTitle("Muted").waitFor();
+  });
+
+  it("is handed over, then left", async () => {
+    const page = await open();
+    await talk(page, "Comet watch");
+    await page.getByRole("button", { name: "Details" }).click();
+    await page.getByRole("button", { name: "Leave group" }).click();
+    await page.getByText("Hand the group over first, or dissolve it.").waitFor();
+    await menu(page, "Caroline Herschel", "Hand the group over");
+    await page.getByRole("dialog").getByRole("button", { name: "Hand the group over" }).click();
+    await page.getByText("You handed the group over to Caroline Herschel").waitFor();
+    await member(page, "Caroline Herschel").getByText("Owner").waitFor();
+    await page.getByRole("button", { name: "Leave group" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Leave group" }).click();
+    await page.getByText("You are no longer in this group.").waitFor();
+  });
+
+  it("is dissolved, and nobody writes any more", async () => {
+    const page = await open();
+    await talk(page, "Comet watch");
+    await page.getByRole("button", { name: "Details" }).click();
+    await page.getByRole("button", { name: "Dissolve group" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Dissolve group" }).click();
+    await page.getByText("This group was dissolved.").waitFor();
+    expect(await box(page).count()).toBe(0);
+  });
+
+  it("says why one can't write", async () => {
+    const page = await open();
+    await talk(page, "公告与活动");
+    await page.getByText("Only admins can write here now.").waitFor();
+    await world(page, `{ const c = fake.world.conversations.get("g/0191-comet"); c.owner = "caroline"; c.members.get("ann").role = "member"; fake.world.store(c, { kind: "muted", from: "caroline", members: ["ann"], mutedUntil: Date.now() + 36e5 }); c.members.get("ann").mutedUntil = Date.now() + 36e5; fake.world.refresh(c); }`);
+    await talk(page, "Comet watch");
+    await page.getByText(/You can’t write here until/).waitFor();
+  });
+
+  it("is asked for by its id, or joined where it is open", async () => {
+    const page = await open();
+    await world(page, `{ const c = fake.world.make("g/closed", { title: "Closed", owner: "tycho", joinPolicy: "by_admins" }); fake.world.join(c, "tycho", "owner"); const o = fake.world.make("g/open", { title: "Open house", owner: "tycho", joinPolicy: "open" }); fake.world.join(o, "tycho", "owner"); fake.world.say(o, "tycho", { text: "come in" }); }`);
+    const join = async (id: string) => {
+      await page.getByRole("button", { name: "New…" }).click();
+      await page.getByRole("menuitem", { name: "Join a group" }).click();
+      await page.getByRole("textbox", { name: "Group id" }).fill(id);
+      await page.getByRole("button", { name: "Ask to join" }).click();
+    };
+    await join("g/closed");
+    await page.getByText("The admins were asked.").waitFor();
+    await join("g/open");
+    await page.getByRole("main", { name: "Open house" }).waitFor();
+  });
+});
+
+describe("everybody", () => {
+  it("reads it in Chinese, in the dark", async () => {
+    const page = await open({ locale: "zh-CN", colorScheme: "dark" });
+    await line(page, "Comet watch").click();
+    await page.getByRole("main", { name: "Comet watch" }).waitFor();
+    await page.getByRole("textbox", { name: "发给Comet watch ☄️的消息" }).waitFor();
+    await page.getByText("Tycho撤回了一条消息").waitFor();
+    await picture(page, "messenger-dark-zh");
+    expect(await page.evaluate(() => document.documentElement.lang)).toBe("zh-CN");
+    await page.getByRole("button", { name: "设置", exact: true }).click();
+    await page.getByRole("radio", { name: "English" }).check({ force: true });
+    await page.getByRole("radio", { name: "Light" }).check({ force: true });
+    await page.getByRole("dialog", { name: "Settings" }).waitFor();
+    expect(await page.evaluate(() => document.documentElement.dataset.theme)).toBe("light");
+    await page.reload();
+    await page.getByRole("button", { name: "Settings", exact: true }).waitFor();
+  });
+
+  it("uses it on a phone", async () => {
+    const page = await open({ viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2 });
+    await picture(page, "messenger-phone-list");
+    expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(360);
+    await line(page, "Comet watch").tap();
+    await bubble(page, "one more in my car").waitFor();
+    await picture(page, "messenger-phone");
+    await bubble(page, "one more in my car").tap();
+    await page.getByRole("button", { name: "Details" }).tap();
+    await page.getByRole("complementary", { name: "Details" }).waitFor();
+    await picture(page, "messenger-phone-details");
+    await page.getByRole("complementary").getByRole("button", { name: "Close" }).tap();
+    expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(360);
+    await page.getByRole("button", { name: "Back" }).tap();
+    await page.getByRole("button", { name: "Contacts" }).tap();
+    await line(page, "Cecilia Payne").tap();
+    await page.getByRole("heading", { name: "Cecilia Payne" }).waitFor();
+    await page.getByRole("button", { name: "Back" }).tap();
+    await line(page, "Cecilia Payne").waitFor();
+  });
+
+  it("uses it by keyboard alone", async () => {
+    const page = await open();
+    await page.getByRole("searchbox", { name: "Search chats and people" }).focus();
+    await page.keyboard.press("ArrowDown");
+    await page.keyboard.press("ArrowDown");
+    await page.keyboard.press("Enter");
+    await page.getByRole("main", { name: "Vera Rubin" }).waitFor();
+    await page.locator(".composer textarea:focus").waitFor();
+    await page.keyboard.type("no mouse");
+    await page.keyboard.press("Enter");
+    await bubble(page, "no mouse").waitFor();
+    // To the messages, to one of them, to its menu, and back.
+    await page.getByRole("log", { name: "Messages" }).focus();
+    await page.keyboard.press("ArrowUp");
+    await page.keyboard.press("ArrowUp");
+    await page.locator("[data-message]:focus").filter({ hasText: "can’t see" }).waitFor();
+    await page.keyboard.press("Tab");
+    await page.keyboard.press("Tab");
+    await page.keyboard.press("Tab");
+    await page.keyboard.press("Enter");
+    const menu = page.getByRole("menu", { name: "Message actions" });
+    await menu.waitFor();
+    for (let i = 0; i < 6; i++) await page.keyboard.press("ArrowDown");
+    await page.keyboard.press("Enter");
+    await page.getByText("Replying to Vera Rubin").waitFor();
+    await page.locator(".composer textarea:focus").waitFor();
+    await page.keyboard.press("Escape");
+    // A dialog holds the focus and gives it back.
+    const settings = page.getByRole("button", { name: "Settings", exact: true });
+    await settings.focus();
+    await page.keyboard.press("Enter");
+    await page.getByRole("dialog", { name: "Settings" }).waitFor();
+    await page.keyboard.press("Escape");
+    await page.getByRole("dialog", { name: "Settings" }).waitFor({ state: "detached" });
+    expect(await settings.evaluate((e) => e === document.activeElement)).toBe(true);
+  });
+
+  it("finds every control named", async () => {
+    const page = await open();
+    await talk(page, "Comet watch");
+    await page.getByRole("button", { name: "Details" }).click();
+    const nameless = await page.evaluate(() =>
+      [...document.querySelectorAll<HTMLElement>("button, input, textarea, select, [role=log], nav, aside")]
+        .filter((e) => !(e.getAttribute("aria-label") || e.textContent?.trim() || e.closest("label")?.textContent?.trim() || e.getAttribute("title")))
+        .map((e) => e.outerHTML.slice(0, 120)),
+    );
+    expect(nameless).toEqual([]);
+  });
+});
+
+describe("the page", () => {
+  it("is empty in a kind way at first", async () => {
+    const page = await open({}, "empty");
+    await page.getByText("It’s quiet here").waitFor();
+    await picture(page, "messenger-empty");
+    await page.getByRole("button", { name: "Find people" }).click();
+    await page.getByRole("dialog", { name: "Find people" }).waitFor();
+  });
+
+  it("goes back to the door when one logs out", async () => {
+    const page = await open();
+    await page.getByRole("button", { name: "Settings", exact: true }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Log out" }).click();
+    await page.getByRole("dialog", { name: "Log out of this device?" }).getByRole("button", { name: "Log out" }).click();
+    await page.getByLabel("Your name").waitFor();
+  });
+});
