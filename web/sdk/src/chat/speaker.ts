@@ -11,23 +11,10 @@ import type { SpeakerEvents, SpeakerOptions, UserChange } from "./events.ts";
 import { Gate, Sleepers } from "./gate.ts";
 import { Keeper } from "./keeper.ts";
 import { Log } from "./log.ts";
+import { type Held, Marks } from "./marks.ts";
 import { Outbox } from "./outbox.ts";
 import { errorOf, type Outgoing } from "./outgoing.ts";
 import type { ChatStorage } from "./storage.ts";
-
-/** What is known of a conversation. */
-interface Held {
-  conversation: Conversation;
-  log: Log;
-  pulling: boolean;
-  marking: boolean;
-  markTimer: Timer | undefined;
-  /** Markers that the server has. */
-  toldRead: number;
-  toldDelivered: number;
-}
-
-type Timer = ReturnType<typeof setTimeout>;
 
 /** Conversations that a sync names at most: what a request may hold. */
 const maxNamed = 3000;
@@ -46,7 +33,10 @@ export class Speaker extends Emitter<SpeakerEvents> {
   readonly #random: () => number;
   readonly #held = new Map<string, Held>();
   readonly #outbox: Outbox;
+  readonly #marks: Marks;
   readonly #pulls = new Gate(4);
+  /** A server lets 32 requests of a session wait. */
+  readonly #sends = new Gate(16);
   /** Stored ones of direct conversations that weren't read yet. */
   readonly #sent = new Map<string, Outgoing>();
   /** Conversations that were heard of and that no sync has told yet. */
@@ -62,7 +52,7 @@ export class Speaker extends Emitter<SpeakerEvents> {
   #syncAgain = false;
   #round = 0;
   #closed = false;
-  #askTimer: Timer | undefined;
+  #askTimer: ReturnType<typeof setTimeout> | undefined;
   readonly #sleepers = new Sleepers();
 
   constructor(storage: ChatStorage, options: SpeakerOptions) {
@@ -73,10 +63,17 @@ export class Speaker extends Emitter<SpeakerEvents> {
     this.#keeper = new Keeper(storage, (error) => this.emit("storageError", error));
     this.client = new Client(options);
     this.#outbox = new Outbox({
-      send: (o) => this.#send(o),
+      send: (o) => this.#sends.run(() => this.#send(o)),
       changed: (o) => this.#changedOutgoing(o),
       backoff: options.backoff ?? defaultBackoff,
       random: this.#random,
+    });
+    this.#marks = new Marks({
+      client: this.client,
+      holds: (held) => this.#online && this.#held.get(held.conversation.id) === held,
+      direct: (held) => peerOf(held.conversation.id, this.#uid) !== "" && (options.deliveredAfter ?? 1000) !== Infinity,
+      update: (held, conversation) => this.#update(held, conversation),
+      wait: (retryAfter) => this.#wait(3, retryAfter),
     });
     this.client.on("state", (state) => {
       if (state.name !== "online") this.#outbox.pause();
@@ -162,7 +159,7 @@ export class Speaker extends Emitter<SpeakerEvents> {
     if (upTo <= c.readSeq && c.unread === 0) return;
     const next = read(c, upTo, msgNo);
     this.#update(held, upTo > c.readSeq ? { ...next, wantRead: Math.max(next.wantRead, upTo) } : next);
-    this.#mark(held);
+    this.#marks.mark(held);
   }
 
   /** Tells which conversation the user looks at: markers and typing of a group come to who has it open only. */
@@ -269,7 +266,7 @@ export class Speaker extends Emitter<SpeakerEvents> {
     if (this.#open) this.client.request("conversation.open", { conversation: this.#open }).catch(() => {});
     await this.#catchUp();
     const waiting = new Set([...this.#sent.values()].map((o) => o.conversation));
-    for (const id of waiting) this.markers(id).catch(() => {});
+    for (const id of waiting) this.#pulls.run(() => this.markers(id)).catch(() => {});
   }
 
   /** Asks for what is new; then sends again whatever has no outcome. */
@@ -278,7 +275,7 @@ export class Speaker extends Emitter<SpeakerEvents> {
     await Promise.race([this.sync(), this.#sleepers.sleep(this.#options.syncFirst ?? 2000)]);
     if (round !== this.#round || !this.#online) return;
     this.#outbox.run(true);
-    for (const held of this.#held.values()) this.#mark(held);
+    for (const held of this.#held.values()) this.#marks.mark(held);
   }
 
   /** Asks for all that is new. Resolves when it has been handed over, with false if that was not to be had. */
@@ -460,7 +457,7 @@ export class Speaker extends Emitter<SpeakerEvents> {
     if (others && after !== Infinity && peerOf(id, this.#uid)) {
       held.markTimer ??= setTimeout(() => {
         held.markTimer = undefined;
-        this.#mark(held);
+        this.#marks.mark(held);
       }, after);
     }
   }
@@ -537,36 +534,6 @@ export class Speaker extends Emitter<SpeakerEvents> {
       return;
     }
     this.#update(held, read(held.conversation, seq, msgNo));
-  }
-
-  /** Tells the server how far this user is. */
-  #mark(held: Held): void {
-    const c = held.conversation;
-    if (held.marking || !this.#online) return;
-    const direct = peerOf(c.id, this.#uid) !== "" && (this.#options.deliveredAfter ?? 1000) !== Infinity;
-    const got = direct && held.markTimer === undefined ? held.log.have : 0;
-    const params: wire.ConversationRead = { conversation: c.id };
-    if (c.wantRead > held.toldRead) params.read_seq = c.wantRead;
-    if (got > Math.max(held.toldDelivered, held.toldRead, c.wantRead, c.deliveredSeq)) params.delivered_seq = got;
-    if (!params.read_seq && !params.delivered_seq) return;
-    held.marking = true;
-    const settle = () => {
-      held.toldRead = Math.max(held.toldRead, params.read_seq ?? 0);
-      held.toldDelivered = Math.max(held.toldDelivered, params.delivered_seq ?? 0, held.toldRead);
-      held.marking = false;
-      if (this.#held.get(c.id) !== held) return;
-      const now = held.conversation;
-      if (now.wantRead && now.wantRead <= held.toldRead) this.#update(held, { ...now, wantRead: 0 });
-      this.#mark(held);
-    };
-    this.client.request("conversation.read", params).then(settle, (error: HalleyError) => {
-      if (!error.retry && !error.isTokenError && error.code !== "closed") return settle();
-      held.marking = false;
-      held.markTimer ??= setTimeout(() => {
-        held.markTimer = undefined;
-        this.#mark(held);
-      }, this.#wait(3, error.retryAfter));
-    });
   }
 
   // ---- whether something was missed ----
