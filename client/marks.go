@@ -105,12 +105,17 @@ func (ch *Chat) ownRead(t *talk, seq int64, msgNo *int64) {
 	}
 }
 
-// peers asks how far the other side of a direct conversation is.
-func (ch *Chat) peers(id string) {
+// peers asks how far the other side of direct conversations is, of one after the other.
+func (ch *Chat) peers(ids []string) {
+	if len(ids) == 0 || !ch.online() {
+		return
+	}
+	id := ids[0]
 	ch.ask("conversation.members", map[string]string{"conversation": id}, frame.OpRequestUnordered, func(raw json.RawMessage, err error) {
 		var page struct {
 			Members []marker `json:"members"`
 		}
+		defer ch.peers(ids[1:])
 		if err != nil || json.Unmarshal(raw, &page) != nil {
 			return
 		}
@@ -122,4 +127,3 @@ func (ch *Chat) peers(id string) {
 		}
 	})
 }
-

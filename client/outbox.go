@@ -2,6 +2,7 @@ package client
 
 import (
 	"encoding/json"
+	"maps"
 	"slices"
 	"time"
 
@@ -52,7 +53,9 @@ type item struct {
 }
 
 type lane struct {
-	key     string
+	key string
+	// no counts up: the older lane goes first.
+	no      int
 	items   []*item
 	attempt int
 	timer   *timer
@@ -68,7 +71,18 @@ type outbox struct {
 	lanes   map[string]*lane
 	items   map[string]*item
 	running bool
+	// asking is how many answers are awaited.
+	asking int
+	made   int
 }
+
+// inOrder returns the lanes, the oldest first.
+func (b *outbox) inOrder() []*lane {
+	return slices.SortedFunc(maps.Values(b.lanes), func(a, b *lane) int { return a.no - b.no })
+}
+
+// maxAsking is how many: a server lets 32 requests of a session wait.
+const maxAsking = 16
 
 func (b *outbox) add(o Outgoing) {
 	if b.items[o.ID] != nil {
@@ -85,7 +99,8 @@ func (b *outbox) add(o Outgoing) {
 	}
 	l := b.lanes[key]
 	if l == nil {
-		l = &lane{key: key}
+		b.made++
+		l = &lane{key: key, no: b.made}
 		b.lanes[key] = l
 	}
 	l.items = append(l.items, it)
@@ -95,7 +110,7 @@ func (b *outbox) add(o Outgoing) {
 // run sends what is due; with again also what was accepted and whose outcome may have been missed.
 func (b *outbox) run(again bool) {
 	b.running = true
-	for _, l := range b.lanes {
+	for _, l := range b.inOrder() {
 		if again {
 			for _, it := range l.items {
 				it.due = it.due || !it.asked
@@ -179,7 +194,7 @@ func (b *outbox) change(it *item, f func(*Outgoing)) {
 }
 
 func (b *outbox) pump(l *lane) {
-	if !b.running || l.timer.waiting() {
+	if !b.running || l.timer.waiting() || b.asking >= maxAsking {
 		return
 	}
 	var next *item
@@ -202,14 +217,22 @@ func (b *outbox) pump(l *lane) {
 		b.change(next, func(o *Outgoing) { o.Stage, o.Err = Failed, &Error{Code: "invalid_request", Message: err.Error()} })
 		return
 	}
+	b.asking++
 	b.c.ask(next.o.Method, params, frame.OpRequest, func(raw json.RawMessage, err error) {
 		next.asked = false
+		b.asking--
 		if err != nil {
 			b.failed(l, next, asError(err))
 		} else {
 			b.accepted(l, next, raw)
 		}
 		b.pump(l)
+		if b.asking == maxAsking-1 {
+			// Others wait for this place.
+			for _, l := range b.inOrder() {
+				b.pump(l)
+			}
+		}
 	})
 }
 

@@ -3,6 +3,7 @@ package client
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/halley-im/halley/proto/errcode"
@@ -43,13 +44,13 @@ func (ch *Chat) session(s Session) {
 		ch.tellOpen()
 	}
 	ch.catchUp(func() {
-		asked := map[string]bool{}
+		var ids []string
 		for _, o := range ch.sent {
-			if !asked[o.Conversation] {
-				asked[o.Conversation] = true
-				ch.peers(o.Conversation)
+			if !slices.Contains(ids, o.Conversation) {
+				ids = append(ids, o.Conversation)
 			}
 		}
+		ch.peers(ids)
 	})
 }
 

@@ -13,6 +13,8 @@ import { startBrowser, until } from "./stack.ts";
 interface PageWindow {
   chat: Chat;
   bodies: unknown[];
+  /** Entries that came out of their turn. */
+  jumps: string[];
   stages: string[];
 }
 
@@ -45,8 +47,15 @@ beforeEach(async () => {
         : `<!doctype html><link rel="icon" href="data:,"><script type="module">
             import { Chat } from "/sdk.js";
             const chat = new Chat({ url: location.origin.replace("http", "ws") + "/sub", token: "ann", account: "ann", backoff: { base: 50, max: 100 } });
-            window.bodies = []; window.stages = []; window.chat = chat;
-            chat.on("entries", ({ entries }) => window.bodies.push(...entries.map((e) => e.body)));
+            window.bodies = []; window.stages = []; window.jumps = []; let last = 0; window.chat = chat;
+            chat.on("entries", ({ entries, reset }) => {
+              window.bodies.push(...entries.map((e) => e.body));
+              if (reset) last = 0;
+              for (const { seq } of entries) {
+                if (last && seq !== last + 1) window.jumps.push(last + " " + seq);
+                last = seq;
+              }
+            });
             chat.on("outgoing", ({ params, stage }) => window.stages.push(params.body + " " + stage));
             chat.start();
           </script>`,
@@ -131,4 +140,56 @@ it("what was sent without a connection goes out after a reload, in order, once",
   await until(() => page.evaluate(() => (window as unknown as PageWindow).chat.outgoing.length === 0));
   const kept = await page.evaluate(() => (window as unknown as PageWindow).chat.conversations.map((c) => [c.id, c.lastSeq]));
   expect(kept).toEqual([[D, 3]]);
+});
+
+it("tabs that come and go, and lines that break, lose and double nothing", { timeout: 90_000 }, async () => {
+  const seed = Date.now() % 1e6;
+  let state = seed;
+  const random = (n: number) => Math.floor(((state = (state * 16807) % 2147483647) / 2147483647) * n);
+  const tabs = [await open(), await open()];
+  let sent = 0;
+  for (let step = 0; step < 60; step++) {
+    const page = tabs[random(tabs.length)] as Page;
+    switch (random(10)) {
+      case 0:
+        if (tabs.length < 4) {
+          const fresh = await context.newPage();
+          await fresh.goto(url);
+          await fresh.waitForFunction(() => "chat" in window);
+          tabs.push(fresh);
+        }
+        break;
+      case 1:
+        if (tabs.length > 1) {
+          // What was sent is kept some milliseconds later.
+          await new Promise((resolve) => setTimeout(resolve, 100));
+          tabs.splice(tabs.indexOf(page), 1);
+          await page.close();
+        }
+        break;
+      case 2:
+        for (const socket of tiny.sockets.keys()) socket.terminate();
+        break;
+      case 3:
+        tiny.silent = !tiny.silent;
+        break;
+      case 4:
+        await new Promise((resolve) => setTimeout(resolve, 100));
+        await page.reload();
+        await page.waitForFunction(() => "chat" in window);
+        break;
+      default:
+        await say(page, `message ${++sent}`);
+    }
+  }
+  tiny.silent = false;
+  for (const socket of tiny.sockets.keys()) socket.terminate();
+  await until(async () => new Set(tiny.entries.map((e) => (e as { body: string }).body)).size === sent);
+  expect(tiny.entries, `seed ${seed}`).toHaveLength(sent);
+  for (const page of tabs) {
+    await until(() => page.evaluate((n) => (window as unknown as PageWindow).chat.conversations[0]?.lastSeq === n, sent));
+    await until(() => page.evaluate(() => (window as unknown as PageWindow).chat.outgoing.length === 0));
+    expect(await page.evaluate(() => (window as unknown as PageWindow).jumps), `seed ${seed}`).toEqual([]);
+  }
+  expect(sent).toBeGreaterThan(15);
 });

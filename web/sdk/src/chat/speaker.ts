@@ -47,6 +47,8 @@ export class Speaker extends Emitter<SpeakerEvents> {
   readonly #held = new Map<string, Held>();
   readonly #outbox: Outbox;
   readonly #pulls = new Gate(4);
+  /** A server lets 32 requests of a session wait. */
+  readonly #sends = new Gate(16);
   /** Stored ones of direct conversations that weren't read yet. */
   readonly #sent = new Map<string, Outgoing>();
   /** Conversations that were heard of and that no sync has told yet. */
@@ -73,7 +75,7 @@ export class Speaker extends Emitter<SpeakerEvents> {
     this.#keeper = new Keeper(storage, (error) => this.emit("storageError", error));
     this.client = new Client(options);
     this.#outbox = new Outbox({
-      send: (o) => this.#send(o),
+      send: (o) => this.#sends.run(() => this.#send(o)),
       changed: (o) => this.#changedOutgoing(o),
       backoff: options.backoff ?? defaultBackoff,
       random: this.#random,
@@ -269,7 +271,7 @@ export class Speaker extends Emitter<SpeakerEvents> {
     if (this.#open) this.client.request("conversation.open", { conversation: this.#open }).catch(() => {});
     await this.#catchUp();
     const waiting = new Set([...this.#sent.values()].map((o) => o.conversation));
-    for (const id of waiting) this.markers(id).catch(() => {});
+    for (const id of waiting) this.#pulls.run(() => this.markers(id)).catch(() => {});
   }
 
   /** Asks for what is new; then sends again whatever has no outcome. */
