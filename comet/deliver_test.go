@@ -319,6 +319,10 @@ func TestControlsChangeRoomsAndResync(t *testing.T) {
 	a.expect(1000, "new")
 	j.send(&halleyv1.Delivery{Uids: []string{"a"}, Content: rooms(&halleyv1.RoomsChange{Join: []string{"conversation://7"}})})
 	a.expectEvent("resync")
+	// Again: it has missed nothing since.
+	j.send(&halleyv1.Delivery{Uids: []string{"a"}, Content: rooms(&halleyv1.RoomsChange{Join: []string{"conversation://7"}})},
+		&halleyv1.Delivery{Uids: []string{"a"}, Content: push(1000, "next")})
+	a.expect(1000, "next")
 	if got := n.router.listed("conversation://7"); len(got) != 0 {
 		t.Errorf("a conversation lists %v", got)
 	}

@@ -186,10 +186,11 @@ func (c *allCmd) Run(ctx context.Context, t *terminal, kctx *kong.Context) error
 		return err
 	}
 	var jobStore job.Store
+	var hookStore job.HookStore
 	if conversations != nil {
 		p.later(conversations.Close)
 		p.health.Needs["database"] = needStore(conversations)
-		jobStore = conversations
+		jobStore, hookStore = conversations, conversations
 	}
 	routers, err := grpcconn.Dial(c.Common.GRPC, routerL.Addr().String(), secret)
 	if err != nil {
@@ -236,7 +237,7 @@ func (c *allCmd) Run(ctx context.Context, t *terminal, kctx *kong.Context) error
 	}
 	j, err := job.New(c.Job, job.Deps{
 		Log: base, Metrics: p.metrics, Router: routers, Kafka: c.Kafka, Producer: producer, Dial: dialComet(c.Common.GRPC, secret),
-		Name: processName("all"), Store: jobStore, Redis: redis, RedisPrefix: redisPrefix,
+		Name: processName("all"), Store: jobStore, Hooks: hookStore, Redis: redis, RedisPrefix: redisPrefix,
 	})
 	if err != nil {
 		return err

@@ -81,7 +81,7 @@ func (c *jobCmd) Run(ctx context.Context, t *terminal) error {
 	}
 	if conversations != nil {
 		p.later(conversations.Close)
-		deps.Store = conversations
+		deps.Store, deps.Hooks = conversations, conversations
 		p.health.Needs["database"], p.health.Needs["redis"] = needStore(conversations), needRedis(redis)
 	}
 	j, err := job.New(c.Job, deps)

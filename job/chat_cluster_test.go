@@ -100,6 +100,13 @@ func (s *faultyStore) Rosters(ctx context.Context, ids []store.ID) (map[store.ID
 	return s.Store.Rosters(ctx, ids)
 }
 
+func (s *faultyStore) MembersOf(ctx context.Context, tenant, id string, uids []string) (map[string]conversation.Membership, error) {
+	if err := s.call("members"); err != nil {
+		return nil, err
+	}
+	return s.Store.MembersOf(ctx, tenant, id, uids)
+}
+
 func newStore(t testing.TB, cfg store.Config) *faultyStore {
 	t.Helper()
 	return &faultyStore{Store: storetest.Open(t, cfg), calls: map[string]int{}}
@@ -244,6 +251,24 @@ func (c *chat) lines(at *cometServer, conn string, lists bool) []string {
 			continue
 		}
 		out = append(out, e.line())
+	}
+	return out
+}
+
+// told returns the lines of one conversation's entries that a connection was told, in order.
+func (c *chat) told(at *cometServer, conn, id string) []string {
+	c.t.Helper()
+	var out []string
+	for _, body := range at.bodies(conn) {
+		var e event
+		if body != "" && json.Unmarshal([]byte(body), &e) != nil {
+			c.t.Fatalf("not an event: %s", body)
+		}
+		for _, s := range []*storedEvent{e.Stored, e.Entry} {
+			if s != nil && s.Conversation == id {
+				out = append(out, e.line())
+			}
+		}
 	}
 	return out
 }

@@ -171,6 +171,30 @@ func TestEntriesGoToThoseWhoWereMembersThen(t *testing.T) {
 	}
 }
 
+// TestAnotherWritersEntryIsNoticed has a member come by another job's doing while this one remembers the group.
+func TestAnotherWritersEntryIsNoticed(t *testing.T) {
+	c := newChat(t)
+	a := startComet(t, c.router, "a")
+	for i, uid := range []string{"ann", "bob", "cat"} {
+		a.login(tenant, uid, conn(i))
+	}
+	r := c.start(testConfig())
+	id := newGroup()
+	c.send(c.people(conversation.Created, id, "ann", "bob"))
+	c.waitLines(a, conn(1), "1 created ann ann bob")
+	if _, err := c.store.Store.Append(t.Context(), []conversation.Proposal{c.people(conversation.Joined, id, "ann", "cat"), c.people(conversation.Removed, id, "ann", "bob")}); err != nil {
+		t.Fatal(err)
+	}
+	c.send(c.say(id, "ann", "hi"))
+	c.waitLines(a, conn(0), "1 created ann ann bob", "4 message ann hi")
+	c.waitLines(a, conn(2), "4 message ann hi")
+	c.waitCommitted(topic.Chat, 2)
+	c.waitLines(a, conn(1), "1 created ann ann bob")
+	if n := r.count("rosters_total"); n != 1 {
+		t.Errorf("the group was read %v times, want once", n)
+	}
+}
+
 func TestListsAreToldBeforeTheEntry(t *testing.T) {
 	c := newChat(t)
 	a := startComet(t, c.router, "a")

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/halley-im/halley/job/internal/hook"
 )
 
 // Config is what an operator can set. Zero values are not valid: defaults are those of the tags.
@@ -20,6 +22,8 @@ type Config struct {
 	ChatInFlightBytes int64 `help:"The same in bytes." default:"67108864"`
 	// ChatMembers bounds what a partition remembers of groups; the others are read again.
 	ChatMembers int `help:"Most members of groups that a partition remembers; those of others are read from the database." default:"50000"`
+	// ChatLarge is from where on entries of a group go to a room.
+	ChatLarge int64 `help:"Members above which entries of a group go to a room that all members' sessions are in, instead of to each member; from half of it on they are put there. 0: never." default:"0"`
 	// OutcomeTimeout bounds one write of outcomes and marks to Redis, which deliveries wait for.
 	OutcomeTimeout time.Duration `help:"Time limit for writing outcomes to Redis. Whoever waits for one that could not be written is told that it is accepted." default:"250ms"`
 	// CommitInterval is how often offsets are committed: what a killed job has delivered since comes again.
@@ -59,6 +63,9 @@ type Config struct {
 	RefusedFor time.Duration `help:"How long an epoch that comet or router gave up is avoided; longer than routers cache who lives (1s)." default:"1200ms"`
 	// ConnectTimeout bounds opening a stream.
 	ConnectTimeout time.Duration `help:"Time limit for opening a stream to a comet." default:"2s"`
+
+	// Hook is about webhooks; it counts where Deps.Store is set.
+	Hook hook.Config `embed:"" prefix:"hook-"`
 }
 
 // Validate reports the first setting that can't work.
@@ -84,6 +91,8 @@ func (c *Config) Validate() error {
 		}
 	}
 	switch {
+	case c.ChatLarge < 0:
+		return errors.New("job: chat-large must not be negative")
 	case c.WindowReserve < 0:
 		return errors.New("job: window-reserve must not be negative")
 	case c.DrainTimeout < 0 || c.DrainTimeout > c.WaitMax:

@@ -367,6 +367,15 @@ func (c *cometServer) take(ds []*halleyv1.Delivery, next *uint64, epoch string) 
 		c.raw = append(c.raw, d)
 		reached := 0
 		put := func(conn string) {
+			if rooms := d.GetControl().GetRooms(); rooms != nil {
+				c.change(d.GetTenant(), conn, rooms)
+				return
+			}
+			for _, uid := range d.GetExcludeUids() {
+				if c.sessions[conn][d.GetTenant()+"/uid/"+uid] {
+					return
+				}
+			}
 			c.received[conn] = append(c.received[conn], got{d.GetId(), string(d.GetPush().GetBody())})
 			reached++
 		}
@@ -410,6 +419,35 @@ func (c *cometServer) take(ds []*halleyv1.Delivery, next *uint64, epoch string) 
 		return nil, nil
 	}
 	return resp, nil
+}
+
+// change puts a session into rooms and out of others, with mu held.
+func (c *cometServer) change(tenant, conn string, rooms *halleyv1.RoomsChange) {
+	for _, room := range rooms.GetJoin() {
+		c.sessions[conn][tenant+"/room/"+room] = true
+	}
+	for _, room := range rooms.GetLeave() {
+		delete(c.sessions[conn], tenant+"/room/"+room)
+	}
+	c.r.with(func() {
+		for _, room := range append(rooms.GetJoin(), rooms.GetLeave()...) {
+			k := tenant + "/" + room
+			c.r.rooms[k] = slices.DeleteFunc(c.r.rooms[k], func(e string) bool { return e == c.epoch })
+			for _, names := range c.sessions {
+				if names[tenant+"/room/"+room] {
+					c.r.rooms[k] = append(c.r.rooms[k], c.epoch)
+					break
+				}
+			}
+		}
+	})
+}
+
+// inRoom reports whether a session is in a room.
+func (c *cometServer) inRoom(conn, tenant, room string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sessions[conn][tenant+"/room/"+room]
 }
 
 func conn(n int) string { return fmt.Sprintf("f00d.%d", n) }

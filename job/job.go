@@ -1,10 +1,11 @@
 // Package job is the role that brings what is in Kafka to comets: it takes pushes, control deliveries and what is said in
-// conversations out of their topics, stores the last, asks router where the addressees are, and streams deliveries to those comets. It keeps nothing of its own: what it had in
-// hand when it ends is read again by whoever has its partitions next.
+// conversations out of their topics, stores the last, asks router where the addressees are, and streams deliveries to those
+// comets. It keeps nothing of its own: what it had in hand when it ends is read again by whoever has its partitions next.
 //
 // The way of a record: internal/consume reads it, internal/push decodes it, internal/deliver locates, groups and streams it and
 // counts what became of it; when comets have acknowledged it, internal/consume commits its offset. Records of conversations go
-// through internal/sequence instead of internal/push, which has them stored first.
+// through internal/sequence instead of internal/push, which has them stored first. Events for webhooks go into the database by
+// internal/hook, which sends them from there.
 package job
 
 import (
@@ -22,6 +23,7 @@ import (
 	"github.com/halley-im/halley/job/internal/consume"
 	"github.com/halley-im/halley/job/internal/dead"
 	"github.com/halley-im/halley/job/internal/deliver"
+	"github.com/halley-im/halley/job/internal/hook"
 	"github.com/halley-im/halley/job/internal/locate"
 	"github.com/halley-im/halley/job/internal/meter"
 	"github.com/halley-im/halley/job/internal/push"
@@ -38,6 +40,9 @@ type Producer = dead.Producer
 // Store keeps conversations; store.Store is one.
 type Store = sequence.Store
 
+// HookStore is the queue of webhooks; store.Store is one.
+type HookStore = hook.Store
+
 // Deps are what job is given.
 type Deps struct {
 	Log     *slog.Logger
@@ -50,6 +55,8 @@ type Deps struct {
 	Producer Producer
 	// Store is where conversations are kept. Nil: their topic is left alone.
 	Store Store
+	// Hooks is the queue of webhooks. Nil: their topic is left alone, and nothing is sent.
+	Hooks HookStore
 	// Redis takes outcomes that somebody waits for, and marks of how far conversations have come, below RedisPrefix. May be nil.
 	Redis       redis.UniversalClient
 	RedisPrefix string
@@ -65,7 +72,9 @@ type Job struct {
 	log       *slog.Logger
 	hub       *deliver.Hub
 	consumers []*consume.Consumer
-	ended     atomic.Bool
+	// hooks is nil without a queue.
+	hooks *hook.Hooks
+	ended atomic.Bool
 }
 
 // lanes are those whose topics hold PushRecords; that of conversations holds ChatRecords.
@@ -92,9 +101,9 @@ func New(cfg Config, deps Deps) (*Job, error) {
 		RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, Conns: cfg.DeliveryConns,
 	}, log, m, locate.New(deps.Router, m, cfg.LocateTimeout, cfg.LocateNames), deps.Dial, all)
 	j := &Job{cfg: cfg, log: log, hub: hub}
-	letters := func(lane halleyv1.Lane, name, component string) *dead.Letters {
+	letters := func(of *meter.Lane, name, component string) *dead.Letters {
 		return &dead.Letters{
-			Topic: name, Meter: m.Lanes[lane], Producer: deps.Producer, Log: log.With(logs.Component, component),
+			Topic: name, Meter: of, Producer: deps.Producer, Log: log.With(logs.Component, component),
 			Timeout: cfg.DeadTimeout, RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax,
 		}
 	}
@@ -105,15 +114,31 @@ func New(cfg Config, deps Deps) (*Job, error) {
 	}
 	for _, lane := range lanes {
 		name := topic.ForLane(lane)
-		h := &push.Handlers{Lane: hub.Lane(lane), Meter: m.Lanes[lane], Dead: letters(lane, name, "push")}
+		h := &push.Handlers{Lane: hub.Lane(lane), Meter: m.Lanes[lane], Dead: letters(m.Lanes[lane], name, "push")}
 		j.consumers = append(j.consumers, consume.New(reading, deps.Kafka, name, log, m, m.Lanes[lane], h.New))
+	}
+	if deps.Hooks == nil && (len(cfg.Hook.Endpoints) > 0 || cfg.Hook.File != "") {
+		return nil, errors.New("job: hook-endpoints: webhooks need a database, and none is set")
+	}
+	if deps.Hooks != nil {
+		if j.hooks, err = hook.New(cfg.Hook, hook.Deps{
+			Log: log, Metrics: deps.Metrics, Meter: m.Hooks, Store: deps.Hooks, Producer: deps.Producer, Dead: letters(m.Hooks, topic.Hooks, "hook"),
+			WriteTimeout: cfg.DeadTimeout, RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax,
+		}); err != nil {
+			return nil, fmt.Errorf("job: %w", err)
+		}
+		j.consumers = append(j.consumers, consume.New(reading, deps.Kafka, topic.Hooks, log, m, m.Hooks, j.hooks.NewHandler))
 	}
 	if deps.Store != nil {
 		const lane = halleyv1.Lane_LANE_CHAT
+		var hooks sequence.Hooks // not a nil *hook.Hooks
+		if j.hooks != nil {
+			hooks = j.hooks
+		}
 		h := &sequence.Handlers{
-			Lane: hub.Lane(lane), Meter: m, Records: m.Lanes[lane], Dead: letters(lane, topic.Chat, "sequence"), Store: deps.Store,
-			Redis: deps.Redis, Prefix: deps.RedisPrefix, RedisTimeout: cfg.OutcomeTimeout, Log: log.With(logs.Component, "sequence"),
-			RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, Members: cfg.ChatMembers,
+			Lane: hub.Lane(lane), Meter: m, Records: m.Lanes[lane], Dead: letters(m.Lanes[lane], topic.Chat, "sequence"), Store: deps.Store,
+			Hooks: hooks, Redis: deps.Redis, Prefix: deps.RedisPrefix, RedisTimeout: cfg.OutcomeTimeout, Log: log.With(logs.Component, "sequence"),
+			RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, Members: cfg.ChatMembers, Large: cfg.ChatLarge,
 		}
 		reading.InFlight, reading.InFlightBytes = cfg.ChatInFlight, cfg.ChatInFlightBytes
 		j.consumers = append(j.consumers, consume.New(reading, deps.Kafka, topic.Chat, log, m, m.Lanes[lane], h.New))
@@ -144,6 +169,9 @@ func (j *Job) Run(ctx context.Context) error {
 				cancel() // the others end too: a job that reads some topics only would look healthy
 			}
 		})
+	}
+	if j.hooks != nil {
+		consuming.Go(func() { j.hooks.Run(ctx) })
 	}
 	consuming.Wait()
 	select {

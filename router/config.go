@@ -34,8 +34,8 @@ type Config struct {
 	RoomCountDelay time.Duration `help:"Least time between two room.member events of a room too large to be listed, for each 1,000 sessions in it." default:"1s"`
 	// RoomListMax is the most sessions of a room whose members are listed, in events and in pages.
 	RoomListMax int `help:"Most sessions of a room whose members are listed." default:"200"`
-	// PresenceHooks produces presence events also for users whom nobody watches.
-	PresenceHooks bool `help:"Produce presence events also for users whom nobody watches." default:"false"`
+	// PresenceHooks tells webhooks of every user who comes or goes.
+	PresenceHooks bool `help:"Tell webhooks (job.hook_endpoints) of every user who comes online or goes offline: user.online, user.offline." default:"false"`
 	// LastSeenFor is how long a user without session is remembered.
 	LastSeenFor time.Duration `help:"How long it is remembered when a user was last seen." default:"720h"`
 	// PollInterval is the time between two looks for presence events that are due.

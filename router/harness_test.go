@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
+	"github.com/halley-im/halley/proto/topic"
 	"github.com/halley-im/halley/router"
 )
 
@@ -160,6 +161,9 @@ func (k *fakeKafka) events(t testing.TB) []event {
 	defer k.mu.Unlock()
 	var out []event
 	for _, m := range k.msgs {
+		if m.Topic == topic.Hooks {
+			continue
+		}
 		var r halleyv1.PushRecord
 		if err := proto.Unmarshal(m.Value, &r); err != nil {
 			t.Fatal(err)
@@ -172,6 +176,27 @@ func (k *fakeKafka) events(t testing.TB) []event {
 			t.Fatal(err)
 		}
 		out = append(out, ev)
+	}
+	return out
+}
+
+// hooks are what webhooks are told of a uid.
+func (k *fakeKafka) hooks(t testing.TB, uid string) []*halleyv1.HookRecord {
+	t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var out []*halleyv1.HookRecord
+	for _, m := range k.msgs {
+		r := &halleyv1.HookRecord{}
+		if m.Topic != topic.Hooks {
+			continue
+		}
+		if err := proto.Unmarshal(m.Value, r); err != nil {
+			t.Fatal(err)
+		}
+		if r.GetKey() == "uid/"+uid {
+			out = append(out, r)
+		}
 	}
 	return out
 }

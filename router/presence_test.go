@@ -2,9 +2,11 @@ package router_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/halley-im/halley/kit/hook"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 )
 
@@ -68,9 +70,13 @@ func TestPresenceOfADeadCometEnds(t *testing.T) {
 	r, _ := w.router()
 	c := newComet(t, r, "c1")
 	c.register(c.session("default", "alice", "k1"), nil)
-	eventually(t, func() bool { return len(w.kafka.presence(t, "alice")) >= 2 }, "online, then offline")
-	if e := w.kafka.presence(t, "alice"); !e[0].GetOnline() || e[1].GetOnline() || e[1].GetLastSeen() == 0 {
+	eventually(t, func() bool { return len(w.kafka.hooks(t, "alice")) >= 2 }, "online, then offline")
+	e := w.kafka.hooks(t, "alice")
+	if e[0].GetType() != hook.UserOnline || e[1].GetType() != hook.UserOffline || e[0].GetId() == e[1].GetId() || !strings.Contains(string(e[1].GetData()), `"last_seen":`) {
 		t.Errorf("got %v, want online, offline", e)
+	}
+	if n := len(w.kafka.presence(t, "alice")); n != 0 {
+		t.Errorf("%d events for watchers of alice, whom nobody watches", n)
 	}
 }
 
@@ -84,7 +90,7 @@ func TestPresenceEventThatFailsIsTriedAgain(t *testing.T) {
 	c.register(c.session("default", "alice", "k1"), nil)
 	time.Sleep(3 * cfg.SettleDelay)
 	w.kafka.setDown(false)
-	eventually(t, func() bool { return len(w.kafka.presence(t, "alice")) == 1 }, "online")
+	eventually(t, func() bool { return len(w.kafka.hooks(t, "alice")) == 1 }, "online")
 }
 
 // TestWatcherWhoAskedBetweenTwoChangesIsToldThatTheyCancelledOut: no event is due for a user who came back in time; but one who

@@ -30,7 +30,7 @@ type Deps struct {
 	Redis redis.UniversalClient
 	// RedisPrefix is the first part of every key.
 	RedisPrefix string
-	// Producer takes presence and room.member events.
+	// Producer takes presence and room.member events, and those for webhooks.
 	Producer Producer
 }
 
@@ -70,7 +70,7 @@ func (c *Config) options(prefix string) presence.Options {
 		RoomTombstone: c.RoomTombstone, GhostAge: c.GhostAge, SettleDelay: c.SettleDelay, CountDelay: c.RoomCountDelay,
 		PollInterval: c.PollInterval, ReapInterval: c.ReapInterval, ClaimTime: c.ClaimTime, SweepInterval: c.SweepInterval,
 		OrphanAge: c.OrphanAge, LastSeenFor: c.LastSeenFor, RedisTimeout: c.RedisTimeout, ProduceTimeout: c.ProduceTimeout,
-		MemberLimit: c.RoomListMax, AllPresenceEvents: c.PresenceHooks,
+		MemberLimit: c.RoomListMax, Hooks: c.PresenceHooks,
 	}
 	return o.WithDefaults()
 }

@@ -351,5 +351,16 @@ func TestFanoutTurnsWithoutAnEntry(t *testing.T) {
 		if err != nil || o.Seq != 0 || c.Fanout != conversation.FanoutRoom || c.LastSeq != 1 {
 			t.Fatalf("got %+v, %+v, %v", o, c, err)
 		}
+		// Whoever connects is put into the rooms of such groups, and of no others.
+		small, joining := group(t, s), group(t, s)
+		small.must(small.people(conversation.Created, "bob", "alice"))
+		joining.must(joining.people(conversation.Created, "bob", "alice"), joining.make(conversation.FanoutChanged, "", func(p *conversation.Proposal) { p.Fanout = conversation.FanoutJoining }))
+		want := []string{k.id, joining.id}
+		slices.Sort(want)
+		for uid, want := range map[string][]string{"alice": want, "bob": {joining.id}, "carol": nil} {
+			if got, err := s.RoomsOf(t.Context(), tenant, uid); err != nil || !slices.Equal(got, want) {
+				t.Errorf("%s: got %v, %v, want %v", uid, got, err, want)
+			}
+		}
 	})
 }

@@ -101,6 +101,7 @@ func (c *conn) stmt(ctx context.Context, text string) (*sql.Stmt, error) {
 }
 
 func (c *conn) exec(ctx context.Context, text string, args ...any) (sql.Result, error) {
+	c.s.saw(text, args)
 	st, err := c.stmt(ctx, text)
 	switch {
 	case err != nil:
@@ -115,6 +116,7 @@ func (c *conn) exec(ctx context.Context, text string, args ...any) (sql.Result, 
 
 // query hands each row to scan.
 func (c *conn) query(ctx context.Context, scan func(*sql.Rows) error, text string, args ...any) error {
+	c.s.saw(text, args)
 	st, err := c.stmt(ctx, text)
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 	_ "modernc.org/sqlite" // the driver "sqlite"
@@ -147,6 +148,9 @@ func openMySQL(c Config) (*sql.DB, error) {
 	}
 	// One round trip for a statement, none for preparing it.
 	m.InterpolateParams = true
+	// A primary that has become a replica refuses writes, by an error of its own: its connections are given up, so that the name
+	// leads to the new one.
+	m.RejectReadOnly = true
 	// Each row that matches counts, also where nothing changes in it.
 	m.ClientFoundRows = true
 	if m.Timeout == 0 {
@@ -165,8 +169,13 @@ func openMySQL(c Config) (*sql.DB, error) {
 	db := sql.OpenDB(readCommitted{connector})
 	db.SetMaxOpenConns(c.MaxConns)
 	db.SetMaxIdleConns(c.MaxConns)
+	// Before a server or a proxy between ends them, and so that they spread over servers that were added.
+	db.SetConnMaxLifetime(connLife)
 	return db, nil
 }
+
+// connLife is how old a connection to MySQL gets.
+const connLife = 5 * time.Minute
 
 // readCommitted sets the isolation of each new connection. As a parameter of the DSN it would need the name of a variable
 // that MySQL and MariaDB spell differently; in BeginTx it would cost a round trip each time.

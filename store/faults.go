@@ -26,6 +26,8 @@ const (
 const (
 	mysqlDuplicate = 1062
 	mysqlDeadlock  = 1213
+	// mysqlBadText is a text that is none in the column's character set. MySQL, unlike MariaDB, gives it the class of everything else.
+	mysqlBadText = 1366
 )
 
 func faultOf(err error) fault {
@@ -37,7 +39,7 @@ func faultOf(err error) fault {
 			return clash
 		case m.Number == mysqlDeadlock:
 			return deadlocked
-		case class == "22" || class == "23":
+		case class == "22" || class == "23" || m.Number == mysqlBadText:
 			return records
 		}
 		return databases

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 
 	"github.com/halley-im/halley/store/conversation"
 )
@@ -119,6 +120,34 @@ func (s *Store) Rosters(ctx context.Context, ids []ID) (map[ID]Roster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read members: %w", err)
 	}
+	return out, nil
+}
+
+// RoomsOf returns those of uid's groups whose members' sessions are to be in a room, conversation.Room: whoever connects is put
+// into them.
+func (s *Store) RoomsOf(ctx context.Context, tenant, uid string) ([]string, error) {
+	ctx, cancel := s.reading(ctx)
+	defer cancel()
+	c := s.reader()
+	ids, err := c.texts(ctx, "SELECT conversation FROM user_conversations WHERE tenant = ? AND uid = ? AND role > 0 AND conversation LIKE 'g/%'", tenant, uid)
+	if err != nil {
+		return nil, fmt.Errorf("read list: %w", err)
+	}
+	keys := make([][]any, len(ids))
+	for i, id := range ids {
+		keys[i] = []any{tenant, id}
+	}
+	var out []string
+	err = c.each(ctx, "SELECT conversation FROM conversations", "tenant = ? AND conversation = ?", " AND fanout <> 0", keys, func(r *sql.Rows) error {
+		var id string
+		err := r.Scan(&id)
+		out = append(out, id)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read rooms: %w", err)
+	}
+	slices.Sort(out)
 	return out, nil
 }
 

@@ -49,27 +49,24 @@ func (s *Store) migrate(ctx context.Context) (err error) {
 // lockMigrations waits until no other process migrates this database, and keeps the others out until unlock. A process that dies
 // unlocks by that.
 func (s *Store) lockMigrations(ctx context.Context) (unlock func() error, err error) {
-	db := s.write
+	var db *sql.DB
 	if s.dialect == &sqliteDialect {
 		// Beside the database, since the migration is a transaction of its own in there.
 		if db, err = sql.Open("sqlite", sqliteURI(s.cfg.DSN+".lock", url.Values{"_txlock": {"exclusive"}})); err != nil {
 			return nil, err
 		}
 	}
+	if s.dialect == &mysqlDialect {
+		// A connection of its own: the store may be allowed one alone, which the migrations need.
+		if db, err = openMySQL(s.cfg); err != nil {
+			return nil, err
+		}
+	}
 	conn, err := db.Conn(ctx)
 	if err != nil {
-		if db != s.write {
-			err = errors.Join(err, db.Close())
-		}
-		return nil, err
+		return nil, errors.Join(err, db.Close())
 	}
-	end := func(err error) error {
-		err = errors.Join(err, conn.Close())
-		if db != s.write {
-			err = errors.Join(err, db.Close())
-		}
-		return err
-	}
+	end := func(err error) error { return errors.Join(err, conn.Close(), db.Close()) }
 	if s.dialect == &sqliteDialect {
 		for {
 			tx, err := conn.BeginTx(ctx, nil)

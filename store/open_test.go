@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/halley-im/halley/store"
@@ -40,6 +42,18 @@ func TestManyMayStartAtOnce(t *testing.T) {
 			if err := s.Close(); err != nil {
 				t.Error(err)
 			}
+		}
+	})
+}
+
+func TestOneConnectionIsEnough(t *testing.T) {
+	both(t, func(t *testing.T, p *place) {
+		p.cfg.MaxConns, p.cfg.MigrateTimeout = 1, 20*time.Second
+		s := p.open(t)
+		k := direct(t, s, "a", "b")
+		k.must(k.say("a", "hi"))
+		if _, err := s.Sync(t.Context(), tenant, "a", store.SyncQuery{Limit: 10, Newest: 5, MaxGap: 5}); err != nil {
+			t.Error(err)
 		}
 	})
 }
@@ -111,6 +125,20 @@ func TestAnErrorOfTheDatabaseIsNobodysFault(t *testing.T) {
 			t.Fatalf("got %+v", o)
 		}
 	})
+}
+
+func TestWhoseFaultAnErrorOfMySQLIs(t *testing.T) {
+	for _, tt := range []struct {
+		number  uint16
+		state   string
+		records bool
+	}{{1406, "22001", true}, {1264, "22003", true}, {1048, "23000", true}, {1366, "HY000", true}, {1366, "22007", true},
+		{1062, "23000", false}, {1213, "40001", false}, {1205, "HY000", false}, {1114, "HY000", false}, {1290, "HY000", false}, {1146, "42S02", false}} {
+		err := fmt.Errorf("entries: %w", &mysql.MySQLError{Number: tt.number, SQLState: [5]byte([]byte(tt.state))})
+		if got := store.IsRecords(err); got != tt.records {
+			t.Errorf("%d %s: got %v", tt.number, tt.state, got)
+		}
+	}
 }
 
 func TestACallersEndIsAnEnd(t *testing.T) {

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -51,6 +53,8 @@ func (u *User) check() error {
 		return errcode.InvalidRequest.Errorf("avatar: at most 1024 bytes of UTF-8")
 	case len(u.Profile) > 65535:
 		return errcode.InvalidRequest.Errorf("profile: at most 65535 bytes")
+	case u.Visibility > VisibleToNobody:
+		return errcode.InvalidRequest.Errorf("visibility: unknown")
 	}
 	return nil
 }
@@ -101,6 +105,9 @@ func fold(s string) string { return strings.ToLower(s) }
 // PutUsers keeps profiles, new ones and those that are there; CreatedAtMs of the latter stays. One that can't be is an error of
 // errcode.InvalidRequest, and none of them is kept.
 func (s *Store) PutUsers(ctx context.Context, users []User) error {
+	// In order: two imports of the same people wait for each other and don't deadlock. Of one who is there twice the last counts.
+	users = slices.Clone(users)
+	slices.SortStableFunc(users, func(a, b User) int { return cmp.Or(cmp.Compare(a.Tenant, b.Tenant), cmp.Compare(a.UID, b.UID)) })
 	rows := make([][]any, len(users))
 	for i := range users {
 		u := &users[i]

@@ -60,6 +60,23 @@ func TestUsersAreFoundByUIDAndName(t *testing.T) {
 	})
 }
 
+func TestUsersThatCannotBeAreRefused(t *testing.T) {
+	both(t, func(t *testing.T, p *place) {
+		s := p.open(t)
+		bad := store.User{Tenant: tenant, UID: "a", Visibility: 200}
+		if err := s.PutUsers(t.Context(), []store.User{bad}); !errors.Is(err, errcode.InvalidRequest) {
+			t.Errorf("got %v", err)
+		}
+		twice := []store.User{{Tenant: tenant, UID: "b", Name: "1"}, {Tenant: tenant, UID: "a", Name: "1"}, {Tenant: tenant, UID: "b", Name: "2"}}
+		if err := s.PutUsers(t.Context(), twice); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.Users(t.Context(), tenant, []string{"a", "b"}); err != nil || got["a"].Name != "1" || got["b"].Name != "2" {
+			t.Errorf("got %+v, %v", got, err)
+		}
+	})
+}
+
 func TestUserChangesKeepTheNewestOfEachObject(t *testing.T) {
 	both(t, func(t *testing.T, p *place) {
 		s := p.open(t)

@@ -25,6 +25,26 @@ func (s *Store) Conversation(ctx context.Context, tenant, id string) (conversati
 	return c, nil
 }
 
+// Groups returns a tenant's groups with an id above after, in the order of their ids, at most limit. It is for administrators: where the
+// conversations are divided, it asks every part.
+func (s *Store) Groups(ctx context.Context, tenant, after string, limit int) ([]conversation.Conversation, error) {
+	ctx, cancel := s.reading(ctx)
+	defer cancel()
+	var out []conversation.Conversation
+	// '0' comes after '/'.
+	err := s.reader().query(ctx, func(r *sql.Rows) error {
+		var v conversation.Conversation
+		err := scanConversation(r, &v)
+		out = append(out, v)
+		return err
+	}, conversationsTable.selects()+" WHERE tenant = ? AND conversation > ? AND conversation < ? ORDER BY conversation LIMIT ?",
+		tenant, max(after, "g/"), "g0", limit)
+	if err != nil {
+		return nil, fmt.Errorf("read groups: %w", err)
+	}
+	return out, nil
+}
+
 // conversations returns those of ids that have begun.
 func conversations(ctx context.Context, c *conn, tenant string, ids []string) (map[string]conversation.Conversation, error) {
 	out := make(map[string]conversation.Conversation, len(ids))

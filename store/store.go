@@ -41,6 +41,8 @@ type Store struct {
 	readStmts   stmts
 	// fault is called between the steps of a transaction; tests let it fail there. Nil otherwise.
 	fault func(step string) error
+	// trace is called for each statement; tests ask the database how it carries it out. Nil otherwise.
+	trace func(text string, args []any)
 }
 
 // Open opens the database and brings its tables up to date. Several processes may do so at once: one migrates, the others wait.
@@ -106,4 +108,11 @@ func (s *Store) step(name string) error {
 		return nil
 	}
 	return s.fault(name)
+}
+
+// saw lets a test see a statement.
+func (s *Store) saw(text string, args []any) {
+	if s.trace != nil {
+		s.trace(text, args)
+	}
 }

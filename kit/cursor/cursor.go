@@ -8,9 +8,7 @@ package cursor
 
 import (
 	"context"
-	_ "embed"
 	"errors"
-	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -19,8 +17,8 @@ import (
 // Life is how long a mark is kept after it was last raised. Reading it doesn't count, so that a wrong one ends.
 const Life = 15 * time.Minute
 
-//go:embed raise.lua
-var raise string
+// member is the only member of a mark's sorted set: its score is the mark. A set, since ZADD GT raises without a script.
+const member = "n"
 
 // Conversation and User name whose mark it is.
 type (
@@ -78,23 +76,26 @@ func userKey(prefix, tenant, uid string) string {
 
 // Raise queues commands that raise the marks in Redis, below prefix. Repeating them is harmless.
 func Raise(ctx context.Context, p redis.Pipeliner, prefix string, m *Marks) {
-	life := Life.Milliseconds()
+	put := func(key string, n int64) {
+		p.ZAddArgs(ctx, key, redis.ZAddArgs{GT: true, Members: []redis.Z{{Score: float64(n), Member: member}}})
+		p.PExpire(ctx, key, Life)
+	}
 	for k, n := range m.Seqs {
-		p.Eval(ctx, raise, []string{seqKey(prefix, k.Tenant, k.ID)}, n, life)
+		put(seqKey(prefix, k.Tenant, k.ID), n)
 	}
 	for k, n := range m.Changes {
-		p.Eval(ctx, raise, []string{userKey(prefix, k.Tenant, k.UID)}, n, life)
+		put(userKey(prefix, k.Tenant, k.UID), n)
 	}
 }
 
 // Read returns the marks of a user and of these conversations, as far as they are there.
 func Read(ctx context.Context, c redis.UniversalClient, prefix, tenant, uid string, conversations []string) (Marks, error) {
-	// Single GETs: in a Redis Cluster they lie anywhere.
+	// One by one: in a Redis Cluster they lie anywhere.
 	p := c.Pipeline()
-	change := p.Get(ctx, userKey(prefix, tenant, uid))
-	seqs := make([]*redis.StringCmd, len(conversations))
+	change := p.ZScore(ctx, userKey(prefix, tenant, uid), member)
+	seqs := make([]*redis.FloatCmd, len(conversations))
 	for i, id := range conversations {
-		seqs[i] = p.Get(ctx, seqKey(prefix, tenant, id))
+		seqs[i] = p.ZScore(ctx, seqKey(prefix, tenant, id), member)
 	}
 	if _, err := p.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return Marks{}, err
@@ -115,14 +116,10 @@ func Read(ctx context.Context, c redis.UniversalClient, prefix, tenant, uid stri
 	return m, nil
 }
 
-func number(c *redis.StringCmd) (int64, bool, error) {
-	text, err := c.Result()
+func number(c *redis.FloatCmd) (int64, bool, error) {
+	n, err := c.Result()
 	if errors.Is(err, redis.Nil) {
 		return 0, false, nil
 	}
-	if err != nil {
-		return 0, false, err
-	}
-	n, err := strconv.ParseInt(text, 10, 64)
-	return n, err == nil, err
+	return int64(n), err == nil, err
 }

@@ -37,6 +37,8 @@ type Config struct {
 	Retention time.Duration `help:"How long records of the push topics are kept; 0: for ever." default:"24h"`
 	// ChatRetention is how long a chat may be kept from the database before it is lost.
 	ChatRetention time.Duration `help:"How long records of conversations are kept until job has stored them; 0: for ever." default:"168h"`
+	// HookRetention is how long webhooks may be kept from the database before they are lost.
+	HookRetention time.Duration `help:"How long events for webhooks are kept until job has put them into the database; 0: for ever." default:"168h"`
 	// RevokedRetention must not be below the life of tokens: a revocation that Kafka forgot is void.
 	RevokedRetention time.Duration `help:"How long revocations of tokens are kept; 0: for ever. Not below logic.token_max_lifetime. A topic that keeps them shorter is changed at start." default:"9600h"`
 	// DeadRetention is for people who look into dead letters.
@@ -85,8 +87,8 @@ func (c Config) Validate() error {
 		return errors.New("kafka: replication must be at least 1")
 	case c.MaxWait < 100*time.Millisecond:
 		return errors.New("kafka: max-wait must be at least 100ms")
-	case c.Retention < 0 || c.ChatRetention < 0 || c.RevokedRetention < 0 || c.DeadRetention < 0:
-		return errors.New("kafka: retention, chat-retention, revoked-retention and dead-retention must not be less than 0")
+	case c.Retention < 0 || c.ChatRetention < 0 || c.HookRetention < 0 || c.RevokedRetention < 0 || c.DeadRetention < 0:
+		return errors.New("kafka: retention, chat-retention, hook-retention, revoked-retention and dead-retention must not be less than 0")
 	case c.WriteTimeout <= 0 || c.GroupTimeout <= 0 || c.CheckTimeout <= 0:
 		return errors.New("kafka: write-timeout, group-timeout and check-timeout must be more than 0")
 	case c.RetryMin <= 0 || c.RetryMax < c.RetryMin || c.MetadataTTL <= 0:
@@ -112,6 +114,7 @@ func (c Config) specs() []spec {
 		{topic.Push, c.Partitions, c.Retention},
 		{topic.Bulk, c.Partitions, c.Retention},
 		{topic.Chat, c.Partitions, c.ChatRetention},
+		{topic.Hooks, c.Partitions, c.HookRetention},
 		{topic.Upstream, c.Partitions, c.Retention},
 		// One partition: every logic reads it whole and in order. Its records are kept as long as tokens may live.
 		{topic.Revoked, 1, c.RevokedRetention},

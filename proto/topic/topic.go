@@ -11,6 +11,7 @@ const (
 	Push     = "halley.push"     // PushRecord
 	Bulk     = "halley.bulk"     // PushRecord: whatever the caller put there, and every push to all
 	Chat     = "halley.chat"     // ChatRecord: proposals by conversation, user changes by uid
+	Hooks    = "halley.hooks"    // HookRecord, on their way to webhooks' receivers
 	Upstream = "halley.upstream" // UpstreamRecord: clients' frames for the host's backend
 	Revoked  = "halley.revoked"  // RevokedRecord; one partition
 	Dead     = "halley.dead"     // records that could not be decoded, as they were, with headers that say why
@@ -65,6 +66,9 @@ func ConversationKey(tenant, conversation string) []byte { return Join(tenant, "
 
 // UserKey returns the record key of changes that concern one uid alone.
 func UserKey(tenant, uid string) []byte { return Join(tenant, "uid", uid) }
+
+// HookKey returns the record key of events that are told in order: those of one conversation ("conv", id) or uid ("uid", uid).
+func HookKey(tenant, kind, name string) []byte { return Join(tenant, kind, name) }
 
 // Join joins parts by a NUL byte, which no identity may contain.
 func Join(parts ...string) []byte {

@@ -3,7 +3,11 @@
 // clock; package store reads the state from the tables and writes back what the verdict says.
 package conversation
 
-import "time"
+import (
+	"time"
+
+	"github.com/halley-im/halley/proto/name"
+)
 
 // Type is what sort of conversation it is; its id says it.
 type Type uint8
@@ -94,7 +98,12 @@ const (
 	FanoutUID Fanout = 0
 	// FanoutRoom uses the room conversation://ID, which the members' sessions are in.
 	FanoutRoom Fanout = 1
+	// FanoutJoining looks up each member, while all sessions of members are put into the room.
+	FanoutJoining Fanout = 2
 )
+
+// Room returns the room that the sessions of a group's members are in where its Fanout isn't FanoutUID.
+func Room(id string) string { return name.RoomTypeConversation + "://" + id }
 
 // Conversation is a conversation's own row: everything about it that isn't a member's or an entry's.
 type Conversation struct {

@@ -115,7 +115,7 @@ func (p *Proposal) Check(r *Rules) error {
 		}
 		return nil
 	case FanoutChanged:
-		if p.Sender != "" || p.Fanout > FanoutRoom {
+		if p.Sender != "" || p.Fanout > FanoutJoining {
 			return errcode.InvalidRequest.Errorf("fanout: only the system changes it")
 		}
 		return nil

@@ -215,11 +215,13 @@ func (d *Dispatcher) ChangeRooms(s *session.Session, c *halleyv1.RoomsChange) {
 	}
 	resync := false
 	for _, r := range c.GetJoin() {
-		if _, _, err := d.Rooms.Join(s, r, false); err != nil {
+		_, fresh, err := d.Rooms.Join(s, r, false)
+		if err != nil {
 			d.Metrics.Dropped.WithLabelValues("join_refused").Inc()
 			continue
 		}
-		resync = resync || conversation(r)
+		// Who was in it already has missed nothing: job may say it again.
+		resync = resync || fresh && conversation(r)
 	}
 	if resync && s.Who().Signed {
 		d.Metrics.Resyncs.Inc()

@@ -108,6 +108,21 @@ func (it *Item) release() {
 	it.owner.Done(it.seq)
 }
 
+// Unreached returns the uids among the targets of an item that has ended whom nobody was there for. Who is there but too slow is
+// not among them.
+func (it *Item) Unreached() []string {
+	var uids []string
+	for i := range it.targets {
+		t := &it.targets[i]
+		switch why := meter.Reason(t.why.Load()); {
+		case t.got.Load() || t.to.GetUid() == "":
+		case why == meter.NoReason || why == meter.NoRecipient || why == meter.DeadEpoch:
+			uids = append(uids, t.to.GetUid())
+		}
+	}
+	return uids
+}
+
 // Target is one addressee of an Item and the account of what became of it. Whoever may still do something for it holds it;
 // when the last one lets go it ends and is counted, once.
 type Target struct {

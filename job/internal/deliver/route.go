@@ -132,6 +132,8 @@ func (w *Work) locate(ctx context.Context, l *Lane) (time.Duration, error) {
 	}
 	answer, err := l.joint.Locate(ctx, w.names)
 	if err != nil {
+		// The question may be under way yet, with others'.
+		w.names = nil
 		var unknown *locate.UnknownError
 		if errors.As(err, &unknown) {
 			return unknown.After, err

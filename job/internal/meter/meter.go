@@ -53,6 +53,8 @@ func (r Reason) String() string {
 // Meter is the set of a job's metrics.
 type Meter struct {
 	Lanes map[halleyv1.Lane]*Lane
+	// Hooks counts the reading of halley.hooks, which is no lane of comets.
+	Hooks *Lane
 
 	LocateSeconds prometheus.Histogram
 	LocateFails   *prometheus.CounterVec // reason
@@ -168,8 +170,7 @@ func New(reg prometheus.Registerer, lanes []halleyv1.Lane) (*Meter, error) {
 	stream := b.histogram("stream_batch_deliveries", "Deliveries in one message of a stream.", sizes, "lane")
 	age := b.histogram("age_seconds", "From a record's acceptance to its end: every target delivered or dropped.", coarse, "lane")
 
-	for _, lane := range lanes {
-		n := LaneName(lane)
+	bind := func(n string) *Lane {
 		l := &Lane{
 			Records: records.WithLabelValues(n), Targets: targets.WithLabelValues(n), Delivered: delivered.WithLabelValues(n),
 			HandOver: handOver.WithLabelValues(n), Deliveries: deliveries.WithLabelValues(n), Acked: acked.WithLabelValues(n),
@@ -183,8 +184,12 @@ func New(reg prometheus.Registerer, lanes []halleyv1.Lane) (*Meter, error) {
 			l.dropped[r] = dropped.WithLabelValues(n, r.String())
 			l.missed[r] = missed.WithLabelValues(n, r.String())
 		}
-		m.Lanes[lane] = l
+		return l
 	}
+	for _, lane := range lanes {
+		m.Lanes[lane] = bind(LaneName(lane))
+	}
+	m.Hooks = bind("hooks")
 	return m, b.err
 }
 

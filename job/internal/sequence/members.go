@@ -114,7 +114,7 @@ func toGroup(p *conversation.Proposal, o *store.Outcome) bool {
 func (h *handler) audience(ctx context.Context, b *batch, outcomes []store.Outcome) (*audience, bool) {
 	a := &audience{m: h.members, gone: map[store.ID][]leaver{}}
 	last := map[store.ID]int64{}
-	unknown := map[store.ID]bool{}
+	unknown, repeated := map[store.ID]bool{}, map[store.ID]bool{}
 	var ask []store.ID
 	for i := range outcomes {
 		p, o := &b.proposals[i], &outcomes[i]
@@ -122,11 +122,18 @@ func (h *handler) audience(ctx context.Context, b *batch, outcomes []store.Outco
 			continue
 		}
 		id := idOf(p)
+		if !o.Repeated && o.Conversation.Fanout == conversation.FanoutRoom {
+			// Nobody is looked up, and what is remembered is out of date by it.
+			h.members.drop(id)
+			delete(last, id)
+			continue
+		}
 		at, ok := last[id]
 		if g := h.members.groups[id]; !ok && g != nil {
 			at, ok = g.last, true
 		}
 		fits := ok && at == o.Conversation.LastSeq
+		repeated[id] = repeated[id] || o.Repeated
 		if !o.Repeated {
 			fits = ok && at == o.Seq-1
 			if !ok && o.Seq == 1 {
@@ -142,6 +149,11 @@ func (h *handler) audience(ctx context.Context, b *batch, outcomes []store.Outco
 		}
 		if !fits && !unknown[id] {
 			unknown[id] = true
+			ask = append(ask, id)
+		}
+	}
+	for id := range repeated {
+		if h.members.groups[id] == nil && !unknown[id] {
 			ask = append(ask, id)
 		}
 	}

@@ -2,10 +2,11 @@
 // then tells who has to know. A batch is one transaction of the store, which alone decides; what is remembered here (who is
 // in a group) is checked against what the store answers.
 //
-// Each partition has two goroutines. The one that reads stores: it repeats what the database fails at until it succeeds or the
-// generation ends, so that a database that is away holds a partition up and loses nothing of it. The other one follows: outcomes
-// and marks to Redis, then deliveries. So storing goes on while a comet or router is slow, ahead by as many records as the
-// consumer lets be in flight. A record is done, and may be passed by the committed offset, when all that it makes be told is.
+// Each partition has two goroutines, and a third one where webhooks want to know whom a message did not reach. The one that reads
+// stores: it repeats what the database fails at until it succeeds or the generation ends, so that a database that is away holds a
+// partition up and loses nothing of it. The other one follows: outcomes and marks to Redis, then deliveries. So storing goes on
+// while a comet or router is slow, ahead by as many records as the consumer lets be in flight. A record is done, and may be passed
+// by the committed offset, when all that it makes be told is.
 //
 // Whoever had the partition before may have died between any two of these steps. His records come again then, the store answers
 // with their first outcomes, and all that follows from them is done again.
@@ -14,6 +15,7 @@ package sequence
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -24,6 +26,7 @@ import (
 	"github.com/halley-im/halley/job/internal/dead"
 	"github.com/halley-im/halley/job/internal/deliver"
 	"github.com/halley-im/halley/job/internal/meter"
+	"github.com/halley-im/halley/kit/hook"
 	"github.com/halley-im/halley/kit/logs"
 	"github.com/halley-im/halley/store"
 	"github.com/halley-im/halley/store/conversation"
@@ -36,6 +39,15 @@ type Store interface {
 	PutUserChanges(ctx context.Context, us []store.UserChange) ([]store.ChangeOutcome, error)
 	Entries(ctx context.Context, tenant, id string, from, to int64, limit int) ([]store.Entry, error)
 	Rosters(ctx context.Context, ids []store.ID) (map[store.ID]store.Roster, error)
+	MembersOf(ctx context.Context, tenant, id string, uids []string) (map[string]conversation.Membership, error)
+}
+
+// Hooks tells the host's backend; hook.Hooks are one.
+type Hooks interface {
+	// Wanted reports whether anybody wants to be told of an event.
+	Wanted(tenant, event string) bool
+	// Offline has it told, and tries until that is sure; false if ctx ended first.
+	Offline(ctx context.Context, list ...hook.Offline) bool
 }
 
 // Handlers makes the handlers of the topic's partitions.
@@ -46,6 +58,8 @@ type Handlers struct {
 	Records *meter.Lane
 	Dead    *dead.Letters
 	Store   Store
+	// Hooks are told of messages that did not reach somebody. Nil: nobody wants to know.
+	Hooks Hooks
 	// Redis takes outcomes and marks, below Prefix, in RedisTimeout. Nil: nobody waits for outcomes, and there are no marks.
 	Redis        redis.UniversalClient
 	Prefix       string
@@ -55,12 +69,14 @@ type Handlers struct {
 	RetryMin, RetryMax time.Duration
 	// Members is how many members of groups a partition remembers.
 	Members int
+	// Large is the number of members above which a group's entries go to a room; 0: never.
+	Large int64
 }
 
 // New returns the handler of a partition.
 func (h *Handlers) New(p *consume.Partition) consume.Handler {
 	return &handler{
-		Handlers: h, owner: p, partition: p.ID, members: newMembers(h.Members), queue: newQueue(),
+		Handlers: h, owner: p, partition: p.ID, members: newMembers(h.Members), rooms: map[store.ID]*room{}, queue: newQueue(), absent: newAbsences(),
 		log: h.Log.With(logs.Partition, p.ID),
 	}
 }
@@ -71,7 +87,9 @@ type handler struct {
 	partition int
 	log       *slog.Logger
 	members   *members // Handle's
+	rooms     map[store.ID]*room
 	queue     *queue
+	absent    *absences
 }
 
 // Handle stores records and queues what is to be told of them. One that can't be decoded goes to the dead letters.
@@ -130,11 +148,18 @@ func (h *handler) keepProposals(ctx context.Context, b *batch, r *round) bool {
 	if !ok {
 		return false
 	}
-	t := teller{h: h, r: r}
+	standing, ok := h.standing(ctx, b, outcomes, rows)
+	if !ok {
+		return false
+	}
+	t := teller{h: h, r: r, rows: rows, who: who, standing: standing}
 	for i := range outcomes {
 		n := len(outcomes[i].Listings)
-		t.proposal(&b.sources[i], &b.proposals[i], &outcomes[i], listed[:n], rows, who)
+		t.proposal(&b.sources[i], &b.proposals[i], &outcomes[i], listed[:n])
 		listed = listed[n:]
+	}
+	if !h.turn(ctx, b, outcomes, &t) {
+		return false
 	}
 	h.members.shrink()
 	return true
@@ -154,6 +179,11 @@ func (h *handler) keepChanges(ctx context.Context, b *batch, r *round) bool {
 
 // Run tells what Handle queues, in its order, until ctx ends; then it hands the rest over.
 func (h *handler) Run(ctx context.Context) {
+	if h.Hooks != nil {
+		var beside sync.WaitGroup
+		beside.Go(func() { h.tellAbsent(ctx) })
+		defer beside.Wait()
+	}
 	var w deliver.Work
 	var n notes
 	for {

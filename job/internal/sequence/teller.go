@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -21,11 +22,24 @@ import (
 type teller struct {
 	h    *handler
 	r    *round
-	told []*halleyv1.PushRecord // of one record
+	rows map[place]*store.Entry
+	who  *audience
+	// standing is what those are now that repeated entries are about.
+	standing map[place][]conversation.Membership
+	told     []told // of one record
+}
+
+// told is a delivery.
+type told struct {
+	rec *halleyv1.PushRecord
+	// waiting counts until it is acknowledged.
+	waiting []*atomic.Int32
+	// absence watches whom it does not reach. Nil: nothing does.
+	absence *absence
 }
 
 // proposal tells of a proposal's outcome; listed are the outcomes of its listings.
-func (t *teller) proposal(src *source, p *conversation.Proposal, o *store.Outcome, listed []store.ChangeOutcome, rows map[place]*store.Entry, who *audience) {
+func (t *teller) proposal(src *source, p *conversation.Proposal, o *store.Outcome, listed []store.ChangeOutcome) {
 	t.told = t.told[:0]
 	defer t.end(src)
 	t.outcome(src, o.Err(), o.Seq, o.AtMs)
@@ -41,19 +55,51 @@ func (t *teller) proposal(src *source, p *conversation.Proposal, o *store.Outcom
 		l := &o.Listings[i]
 		t.changed(src, &listed[i], wire.Listed(l, listed[i].Number))
 	}
-	if o.Seq == 0 {
-		return
+	if o.Seq > 0 {
+		t.entry(src, p, o)
 	}
-	e := rows[place{idOf(p), o.Seq}]
+}
+
+// entry tells of an entry.
+func (t *teller) entry(src *source, p *conversation.Proposal, o *store.Outcome) {
+	id := idOf(p)
+	e := t.rows[place{id, o.Seq}]
 	if e == nil {
 		e = entryOf(p, o)
 	}
-	to := who.of(p, o, e)
-	if len(to) == 0 {
+	body, err := wire.StoredEvent(p.Conversation, e)
+	fanout := fanoutOf(p, o)
+	if fanout == conversation.FanoutUID {
+		t.toEach(src, id, e, body, err, t.who.of(p, o, e))
 		return
 	}
-	body, err := wire.StoredEvent(p.Conversation, e)
-	t.tell(src, body, err, to)
+	// Who comes is in the room before the entry, who goes is out of it before the next one.
+	r, at := t.h.room(id), conversation.Room(p.Conversation)
+	in, out := moved(o, t.standing[place{id, o.Seq}])
+	if len(in) > 0 {
+		r.waiting.Add(1)
+		rec := control(id, &halleyv1.RoomsChange{Join: []string{at}}, in, src.rec.GetAcceptedAtMs())
+		t.told = append(t.told, told{rec: rec, waiting: []*atomic.Int32{r.note(time.Now(), in, true), &r.waiting}})
+	}
+	if fanout == conversation.FanoutJoining {
+		t.toEach(src, id, e, body, err, t.who.of(p, o, e))
+	} else {
+		to, except := t.who.toRoom(p, o, e, r)
+		t.tell(src, body, err, to, except)
+	}
+	if len(out) > 0 {
+		rec := control(id, &halleyv1.RoomsChange{Leave: []string{at}}, out, src.rec.GetAcceptedAtMs())
+		t.told = append(t.told, told{rec: rec, waiting: []*atomic.Int32{r.note(time.Now(), out, false)}})
+	}
+}
+
+// toEach tells of an entry those who are looked up one by one, and has it watched whom it does not reach.
+func (t *teller) toEach(src *source, id store.ID, e *store.Entry, body []byte, err error, to []*halleyv1.Target) {
+	n := len(t.told)
+	t.tell(src, body, err, to, nil)
+	if len(t.told) > n {
+		t.told[n].absence = t.h.absence(id, e)
+	}
 }
 
 // rejected tells the sender. Nobody waits for what becomes of markers.
@@ -62,7 +108,7 @@ func (t *teller) rejected(src *source, p *conversation.Proposal, o *store.Outcom
 		return
 	}
 	body, err := wire.RejectedEvent(p.Conversation, p.ClientMsgID, o.Err())
-	t.tell(src, body, err, []*halleyv1.Target{toUID(p.Sender)})
+	t.tell(src, body, err, []*halleyv1.Target{toUID(p.Sender)}, nil)
 }
 
 // userChange tells of a user change's outcome.
@@ -93,19 +139,23 @@ func (t *teller) changed(src *source, o *store.ChangeOutcome, u store.UserChange
 		return
 	}
 	body, err := wire.UserChangeEvent(&u)
-	t.tell(src, body, err, []*halleyv1.Target{toUID(u.UID)})
+	t.tell(src, body, err, []*halleyv1.Target{toUID(u.UID)}, nil)
 }
 
-func (t *teller) tell(src *source, body []byte, err error, to []*halleyv1.Target) {
+func (t *teller) tell(src *source, body []byte, err error, to []*halleyv1.Target, except []string) {
+	if len(to) == 0 {
+		return
+	}
 	if err != nil {
 		// Bodies were checked when the record was decoded.
 		t.h.log.Error("event not encoded", logs.Err, err)
 		return
 	}
-	t.told = append(t.told, &halleyv1.PushRecord{
+	t.told = append(t.told, told{rec: &halleyv1.PushRecord{
 		Id: src.rec.GetId(), Tenant: src.rec.GetTenant(), Class: halleyv1.Class_CLASS_STORED, Targets: to, AcceptedAtMs: src.rec.GetAcceptedAtMs(),
-		Content: &halleyv1.PushRecord_Push{Push: &halleyv1.Push{Op: wire.EventOp, Body: body}},
-	})
+		ExcludeUids: except,
+		Content:     &halleyv1.PushRecord_Push{Push: &halleyv1.Push{Op: wire.EventOp, Body: body}},
+	}})
 }
 
 // outcome notes what becomes of a record that somebody waits for.
@@ -138,9 +188,20 @@ func (t *teller) end(src *source) {
 		s.open.Store(int32(n))
 		owner = s
 	}
-	for _, rec := range t.told {
-		t.r.items = append(t.r.items, t.h.Lane.NewItem(rec, owner, src.seq))
-		t.r.targets += len(rec.GetTargets())
+	for _, d := range t.told {
+		by := owner
+		switch {
+		case d.waiting != nil:
+			by = &waited{Owner: owner, waiting: d.waiting}
+		case d.absence != nil:
+			d.absence.owner, by = owner, d.absence
+		}
+		item := t.h.Lane.NewItem(d.rec, by, src.seq)
+		if d.absence != nil {
+			d.absence.item = item
+		}
+		t.r.items = append(t.r.items, item)
+		t.r.targets += len(d.rec.GetTargets())
 	}
 }
 

@@ -16,8 +16,11 @@ type cache[V any] struct {
 	mu      sync.Mutex
 	kept    map[string]kept[V]
 	flights map[string]*flight[V]
-	// Until then the store isn't asked, because it has just failed.
-	paused time.Time
+	// Until then the store isn't asked, because it has just failed. After that one question at a time finds out whether it is back: a
+	// database that doesn't answer holds up one caller for its time limit, not all of them.
+	paused  time.Time
+	away    bool
+	probing bool
 }
 
 type kept[V any] struct {
@@ -61,7 +64,7 @@ func (c *cache[V]) get(ctx context.Context, key string, good func(V) bool, away 
 		delete(c.kept, key)
 		known = false
 	}
-	if c.now().Before(c.paused) {
+	if c.away && (c.probing || c.now().Before(c.paused)) {
 		c.mu.Unlock()
 		if known {
 			return old.v, fromStale, nil
@@ -74,6 +77,7 @@ func (c *cache[V]) get(ctx context.Context, key string, good func(V) bool, away 
 	if mine {
 		f = &flight[V]{done: make(chan struct{})}
 		c.flights[key] = f
+		c.probing = c.away
 	}
 	c.mu.Unlock()
 
@@ -104,6 +108,7 @@ func (c *cache[V]) fly(ctx context.Context, key string, f *flight[V], good func(
 		defer c.mu.Unlock()
 		delete(c.flights, key)
 		close(f.done)
+		c.away, c.probing = f.err != nil && away(f.err), false
 		switch {
 		case f.err == nil && good(f.v):
 			if _, there := c.kept[key]; !there && len(c.kept) >= c.most {

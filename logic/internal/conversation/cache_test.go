@@ -106,6 +106,53 @@ func TestManyWhoAskTheSameWaitForOneAnswer(t *testing.T) {
 	})
 }
 
+func TestDatabaseThatHangsHoldsUpOneAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := conversation.NewCache(cacheConfig(), time.Now)
+		for i := range 4 {
+			if _, _, err := c.Get(t.Context(), fmt.Sprint(i), positive, func(context.Context) (int, error) { return 1, nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		hang := func(context.Context) (int, error) { time.Sleep(2 * time.Second); return 0, errAway }
+		time.Sleep(11 * time.Second)
+		// Until it is known that it hangs all wait for it, once.
+		var wg sync.WaitGroup
+		for i := range 4 {
+			wg.Go(func() { _, _, _ = c.Get(t.Context(), fmt.Sprint(i), positive, hang) })
+		}
+		wg.Wait()
+		var slow atomic.Int32
+		for range 30 {
+			for i := range 4 {
+				wg.Go(func() {
+					began := time.Now()
+					v, by, err := c.Get(t.Context(), fmt.Sprint(i), positive, hang)
+					if v != 1 || by != "stale" || err != nil {
+						t.Errorf("got %d, %s, %v", v, by, err)
+					}
+					if time.Since(began) > 0 {
+						slow.Add(1)
+					}
+				})
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		wg.Wait()
+		// In 3 s: 1 s of rest, and one question of 2 s.
+		if slow.Load() > 1 {
+			t.Errorf("%d of 120 waited", slow.Load())
+		}
+		// It is back.
+		time.Sleep(time.Second)
+		for i := range 4 {
+			if _, by, err := c.Get(t.Context(), fmt.Sprint(i), positive, func(context.Context) (int, error) { return 1, nil }); by != "read" || err != nil {
+				t.Errorf("got %s, %v", by, err)
+			}
+		}
+	})
+}
+
 func TestOneWhoPanicsLeavesNobodyWaiting(t *testing.T) {
 	c := conversation.NewCache(cacheConfig(), time.Now)
 	func() {

@@ -43,6 +43,8 @@ type Producer interface {
 // Store are the questions to the database; store.Store answers them.
 type Store interface {
 	Conversation(ctx context.Context, tenant, id string) (entry.Conversation, error)
+	Groups(ctx context.Context, tenant, after string, limit int) ([]entry.Conversation, error)
+	Audit(ctx context.Context, tenant, id string, seq int64) ([]store.Replaced, error)
 	Membership(ctx context.Context, tenant, id, uid string) (entry.Conversation, entry.Membership, error)
 	Blocked(ctx context.Context, tenant, uid, peer string) (bool, error)
 	BlockedBy(ctx context.Context, tenant string, uids []string, peer string) ([]string, error)

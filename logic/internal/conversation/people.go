@@ -72,6 +72,23 @@ func (s *Service) Users(ctx context.Context, tenant, by string, uids []string) (
 	return out, nil
 }
 
+// Enabled returns errcode.Forbidden for a user who is disabled. Whoever has no profile is not; and while the database doesn't answer
+// nobody is: his tokens were made void when he was.
+func (s *Service) Enabled(ctx context.Context, tenant, uid string) error {
+	if s.d.Store == nil || name.UID(uid) != nil {
+		return nil
+	}
+	found, err := s.d.Store.Users(ctx, tenant, []string{uid})
+	if err != nil {
+		s.d.Log.DebugContext(ctx, "not known whether a user is disabled", "err", err)
+		return nil
+	}
+	if found[uid].Disabled {
+		return errcode.Forbidden.Errorf("the user is disabled")
+	}
+	return nil
+}
+
 // Search returns users whose uid or name begins with query.
 func (s *Service) Search(ctx context.Context, tenant, by, query string, limit uint32) (*Users, error) {
 	if s.d.Store == nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/halley-im/halley/proto/errcode"
 	"github.com/halley-im/halley/store"
 	entry "github.com/halley-im/halley/store/conversation"
+	"github.com/halley-im/halley/store/wire"
 )
 
 // Pages.
@@ -273,6 +274,53 @@ func (s *Service) Get(ctx context.Context, tenant, id string) (*Conversation, er
 	}
 	v := viewOf(&c)
 	return &v, nil
+}
+
+// Groups returns a page of all groups of a tenant, in no order that means anything.
+func (s *Service) Groups(ctx context.Context, tenant, cursor string, limit uint32) (*Page, error) {
+	if s.d.Store == nil {
+		return nil, errNoStore
+	}
+	n, err := pageSize(limit, defaultMember)
+	if err != nil {
+		return nil, err
+	}
+	if cursor != "" && (entry.CheckID(cursor) != nil || entry.TypeOf(cursor) != entry.Group) {
+		return nil, errcode.InvalidRequest.Errorf("cursor: not one of ours")
+	}
+	list, err := s.d.Store.Groups(ctx, tenant, cursor, n+1)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	page := &Page{Conversations: []Conversation{}}
+	if len(list) > n {
+		list = list[:n]
+		page.Next = list[n-1].ID
+	}
+	for i := range list {
+		page.Conversations = append(page.Conversations, viewOf(&list[i]))
+	}
+	return page, nil
+}
+
+// Audit returns what a message said before each of its edits and its recall.
+func (s *Service) Audit(ctx context.Context, tenant, id string, seq int64) (*Audit, error) {
+	if _, _, err := s.visible(ctx, tenant, "", id); err != nil {
+		return nil, err
+	}
+	list, err := s.d.Store.Audit(ctx, tenant, id, seq)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	out := &Audit{Replaced: make([]Replaced, len(list))}
+	for i := range list {
+		r := &list[i]
+		out.Replaced[i] = Replaced{
+			ChangedSeq: r.ChangedSeq, Kind: wire.Kind(r.Kind), ChangedBy: r.ChangedBy, At: r.AtMs, Body: r.Body,
+			Mentions: r.Detail.Mentions, MentionAll: r.Detail.MentionAll,
+		}
+	}
+	return out, nil
 }
 
 // Members returns a page of members in the order of their uids; with readSeq those who have read up to there. uid asks; empty: the system.

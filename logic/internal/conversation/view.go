@@ -63,6 +63,22 @@ type MemberPage struct {
 	Next    string   `json:"next,omitempty" doc:"Cursor of the next page; not there: this is the last."`
 }
 
+// Audit is what a message said before.
+type Audit struct {
+	Replaced []Replaced `json:"replaced" doc:"Oldest first."`
+}
+
+// Replaced is what a message said before a change of it.
+type Replaced struct {
+	ChangedSeq int64           `json:"changed_seq" doc:"The entry that replaced it."`
+	Kind       string          `json:"kind" doc:"edit or recall."`
+	ChangedBy  string          `json:"changed_by,omitempty" doc:"Left out: the system."`
+	At         int64           `json:"at"`
+	Body       json.RawMessage `json:"body,omitempty"`
+	Mentions   []string        `json:"mentions,omitempty"`
+	MentionAll bool            `json:"mention_all,omitempty"`
+}
+
 // UIDs is a page of users.
 type UIDs struct {
 	UIDs []string `json:"uids" doc:"In order."`

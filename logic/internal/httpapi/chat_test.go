@@ -37,6 +37,8 @@ var chatCalls = []pathCall{
 	{"POST", direct + "/messages/1/reactions", `{"from":"bob","reaction":"👍"}`, []string{"chat"}},
 	{"POST", direct + "/messages/1/pin", `{"from":"bob"}`, []string{"chat"}},
 	{"POST", direct + "/import", `{"messages":[{"from":"ann","client_msg_id":"old%d","body":"x","accepted_at":1700000000000}]}`, nil},
+	{"GET", direct + "/messages/1/audit", "", nil},
+	{"GET", "/v1/conversations?limit=10", "", nil},
 	{"GET", direct, "", []string{"chat", "read"}},
 	{"GET", direct + "/entries?limit=3", "", []string{"chat", "read"}},
 	{"GET", direct + "/members?read_seq=1", "", []string{"chat", "read"}},
@@ -306,7 +308,7 @@ func TestTenantsConversationsDoNotMeet(t *testing.T) {
 	s := newChatServer(t).began()
 	s.do("PUT", "/v1/users/ann", chatted, `{"name":"Ann"}`).want(t, 200, "")
 	for _, c := range chatCalls {
-		if c.method != "GET" || strings.HasPrefix(c.path, "/v1/users/ann/") || strings.HasPrefix(c.path, "/v1/users?") {
+		if c.method != "GET" || strings.HasPrefix(c.path, "/v1/users/ann/") || strings.HasPrefix(c.path, "/v1/users?") || strings.HasPrefix(c.path, "/v1/conversations?") {
 			continue
 		}
 		if a := s.do(c.method, c.path, "shop", ""); a.status != 404 {
@@ -359,5 +361,57 @@ func TestWhoLogsInByNameIsFound(t *testing.T) {
 		if got := s.do("GET", "/v1/users/"+uid, chatted, "").want(t, 200, "").body; got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
+	}
+}
+
+func TestAdministratorsSeeGroupsAndWhatWasSaid(t *testing.T) {
+	s := newChatServer(t).began()
+	for i := range 4 {
+		s.do("POST", "/v1/conversations", chatted, fmt.Sprintf(`{"client_msg_id":"more%d","title":"T%d"}`, i, i)).want(t, 200, "")
+	}
+	s.do("POST", "/v1/conversations", "shop", `{"title":"theirs"}`).want(t, 200, "")
+	titles := map[string]bool{}
+	for cursor, pages := "", 1; ; pages++ {
+		page := s.do("GET", "/v1/conversations?limit=2&cursor="+url.QueryEscape(cursor), "admin", "").want(t, 200, "").json(t)
+		for _, c := range page["conversations"].([]any) {
+			titles[c.(map[string]any)["title"].(string)] = true
+		}
+		if cursor, _ = page["next"].(string); cursor == "" {
+			if pages != 3 {
+				t.Errorf("got %d pages", pages)
+			}
+			break
+		}
+	}
+	if len(titles) != 5 || titles["theirs"] {
+		t.Errorf("got %v", titles)
+	}
+	s.do("GET", "/v1/conversations?cursor=d%2Fann%2Fbob", "admin", "").want(t, 400, "invalid_request")
+	s.do("POST", direct+"/messages/1/edit", chatted, `{"from":"ann","body":"second"}`).want(t, 200, "")
+	s.do("POST", direct+"/messages/1/recall", chatted, `{"from":"ann"}`).want(t, 200, "")
+	at := now.UnixMilli()
+	want := fmt.Sprintf(`{"replaced":[{"changed_seq":2,"kind":"edit","changed_by":"ann","at":%d,"body":{"text":"first"}},{"changed_seq":3,"kind":"recall","changed_by":"ann","at":%d,"body":"second"}]}`, at, at)
+	if got := s.do("GET", direct+"/messages/1/audit", "admin", "").want(t, 200, "").body; got != want {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestDisabledUsersAreOut(t *testing.T) {
+	s := newChatServer(t)
+	s.do("POST", "/v1/tokens", "token", `{"uid":"eve"}`).want(t, 200, "")
+	s.do("PUT", "/v1/users/eve", chatted, `{"name":"Eve","disabled":true}`).want(t, 200, "")
+	if list := s.revoker.taken(); len(list) != 1 || list[0].uid != "eve" || list[0].before != now.UnixMilli() {
+		t.Errorf("got %v", list)
+	}
+	if recs := s.kafka.taken(); len(recs) != 1 || recs[0].GetControl().GetKick() == nil || recs[0].GetTargets()[0].GetUid() != "eve" {
+		t.Errorf("got %v", recs)
+	}
+	s.do("POST", "/v1/tokens", "token", `{"uid":"eve"}`).want(t, 403, "forbidden")
+	s.do("PUT", "/v1/users/eve", chatted, `{"name":"Eve again"}`).want(t, 200, "")
+	s.do("POST", "/v1/tokens", "token", `{"uid":"eve"}`).want(t, 403, "forbidden")
+	s.do("PUT", "/v1/users/eve", chatted, `{"disabled":false}`).want(t, 200, "")
+	s.do("POST", "/v1/tokens", "token", `{"uid":"eve"}`).want(t, 200, "")
+	if list := s.revoker.taken(); len(list) != 0 {
+		t.Errorf("got %v", list)
 	}
 }

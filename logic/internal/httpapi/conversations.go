@@ -138,7 +138,13 @@ type (
 		Cursor   string `query:"cursor" doc:"Field next of the page before."`
 		Limit    uint32 `query:"limit" default:"100" minimum:"1" maximum:"200"`
 	}
-	uidsOutput struct{ Body conversation.UIDs }
+	uidsOutput  struct{ Body conversation.UIDs }
+	groupsInput struct {
+		Cursor string `query:"cursor" doc:"Field next of the page before."`
+		Limit  uint32 `query:"limit" default:"100" minimum:"1" maximum:"200"`
+	}
+	messageInput struct{ MessagePath }
+	auditOutput  struct{ Body conversation.Audit }
 )
 
 func (a *api) registerConversations() {
@@ -152,6 +158,10 @@ func (a *api) registerConversations() {
 	handle(a, read, get("list-conversation-members", one+"/members", "Members of a conversation, or who has read"), a.conversationMembers)
 	handle(a, read, get("list-pinned", one+"/pins", "Messages on the board"), a.pinned)
 	handle(a, read, get("list-reactors", one+"/messages/{seq}/reactions", "Who gave a reaction"), a.reactors)
+
+	admin := route{scope: apikey.Admin}
+	handle(a, admin, get("list-groups", "/v1/conversations", "All groups of the tenant"), a.listGroups)
+	handle(a, admin, get("audit-message", one+"/messages/{seq}/audit", "What a message said before its edits and its recall"), a.audit)
 
 	write := func(id, method, path, summary string) huma.Operation {
 		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{"groups"}, Description: sentText}
@@ -314,4 +324,20 @@ func (a *api) tellTyping(ctx context.Context, in *typingInput) (*doneOutput, err
 func (a *api) setMarkers(ctx context.Context, in *readInput) (*doneOutput, error) {
 	b := &in.Body
 	return accepted(a.d.Chat.Read(ctx, unwaited(), callOf(ctx).tenant, b.UID, in.Conversation, b.ReadSeq, b.DeliveredSeq))
+}
+
+func (a *api) listGroups(ctx context.Context, in *groupsInput) (*listOutput, error) {
+	page, err := a.d.Chat.Groups(ctx, callOf(ctx).tenant, in.Cursor, in.Limit)
+	if err != nil {
+		return nil, err
+	}
+	return &listOutput{*page}, nil
+}
+
+func (a *api) audit(ctx context.Context, in *messageInput) (*auditOutput, error) {
+	list, err := a.d.Chat.Audit(ctx, callOf(ctx).tenant, in.Conversation, in.Seq)
+	if err != nil {
+		return nil, err
+	}
+	return &auditOutput{*list}, nil
 }

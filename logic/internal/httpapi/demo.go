@@ -63,6 +63,9 @@ func (a *api) demoLogin(ctx context.Context, in *demoInput) (*demoOutput, error)
 	if err := name.UID(uid); err != nil {
 		return nil, err
 	}
+	if err := a.d.Chat.Enabled(ctx, name.DefaultTenant, uid); err != nil {
+		return nil, err
+	}
 	endpoints, err := a.orderedEndpoints(ctx)
 	if err != nil {
 		return nil, err

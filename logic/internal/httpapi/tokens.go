@@ -61,6 +61,9 @@ func (a *api) registerTokens() {
 
 func (a *api) makeToken(ctx context.Context, in *tokenInput) (*tokenOutput, error) {
 	b := &in.Body
+	if err := a.d.Chat.Enabled(ctx, callOf(ctx).tenant, b.UID); err != nil {
+		return nil, err
+	}
 	compact, expires, err := a.d.Minter.Mint(token.Claims{
 		Tenant: callOf(ctx).tenant, UID: b.UID, DeviceID: b.Device, Platform: b.Platform, Key: b.Key, Rooms: b.Rooms, Accepts: b.Accepts,
 	}, time.Duration(b.TTL*float64(time.Second)))

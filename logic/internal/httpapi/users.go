@@ -30,7 +30,7 @@ type Profile struct {
 	Avatar     *string         `json:"avatar,omitempty" doc:"At most 1,024 bytes, a URL as a rule."`
 	Profile    json.RawMessage `json:"profile,omitempty" doc:"Any JSON that the host keeps, at most 64 KiB; null: none."`
 	Visibility *string         `json:"visibility,omitempty" enum:"contacts,all,nobody" doc:"Who may see his presence; contacts if never said."`
-	Disabled   *bool           `json:"disabled,omitempty" doc:"Isn't found by a search."`
+	Disabled   *bool           `json:"disabled,omitempty" doc:"true: isn't found by a search, gets no token here; those that he has become void and his sessions end."`
 }
 
 // NamedProfile is a profile and whose it is.
@@ -136,7 +136,7 @@ func (a *api) putUsers(ctx context.Context, in *putUsersInput) (*usersOutput, er
 	for i := range in.Body.Users {
 		updates[i] = in.Body.Users[i].update(in.Body.Users[i].UID)
 	}
-	list, err := a.d.Chat.UpdateUsers(ctx, callOf(ctx).tenant, updates)
+	list, err := a.updateUsers(ctx, updates)
 	if err != nil {
 		return nil, err
 	}
@@ -155,11 +155,28 @@ func (a *api) getUser(ctx context.Context, in *userInput) (*userOutput, error) {
 }
 
 func (a *api) putUser(ctx context.Context, in *profileInput) (*userOutput, error) {
-	list, err := a.d.Chat.UpdateUsers(ctx, callOf(ctx).tenant, []conversation.UserUpdate{in.Body.update(in.UID)})
+	list, err := a.updateUsers(ctx, []conversation.UserUpdate{in.Body.update(in.UID)})
 	if err != nil {
 		return nil, err
 	}
 	return &userOutput{list.Users[0]}, nil
+}
+
+// updateUsers sets profiles, and puts out those who are disabled now: in this order, so that none gets a new token meanwhile.
+func (a *api) updateUsers(ctx context.Context, updates []conversation.UserUpdate) (*conversation.Users, error) {
+	tenant := callOf(ctx).tenant
+	list, err := a.d.Chat.UpdateUsers(ctx, tenant, updates)
+	if err != nil {
+		return nil, err
+	}
+	for i := range updates {
+		if d := updates[i].Disabled; d != nil && *d {
+			if err := a.revoke(ctx, tenant, updates[i].UID, "", a.now()); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return list, nil
 }
 
 func (a *api) listConversations(ctx context.Context, in *pageInput) (*listOutput, error) {

@@ -3,14 +3,16 @@ package presence
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/segmentio/kafka-go"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/halley-im/halley/kit/hook"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/proto/name"
+	"github.com/halley-im/halley/proto/topic"
 )
 
 // check holds what the routers say against what is true.
@@ -67,28 +69,26 @@ func (h *history) check() {
 // Produce takes events, as a Producer.
 func (h *history) Produce(_ context.Context, msgs ...kafka.Message) error {
 	for _, m := range msgs {
-		var r halleyv1.PushRecord
-		var ev halleyv1.Event
-		h.must(proto.Unmarshal(m.Value, &r))
-		h.must(protojson.Unmarshal(r.GetPush().GetBody(), &ev))
-		p := ev.GetPresence()
-		if p == nil {
+		if m.Topic != topic.Hooks {
 			continue
 		}
+		var r halleyv1.HookRecord
+		h.must(proto.Unmarshal(m.Value, &r))
 		h.events++
-		u := r.Tenant + " " + p.Uid
-		h.say("event: %s online %v", u, p.Online)
+		u := r.Tenant + " " + strings.TrimPrefix(r.Key, "uid/")
+		online := r.Type == hook.UserOnline
+		h.say("event: %s online %v", u, online)
 		if h.unsure[u] {
-			h.announced[u] = p.Online
+			h.announced[u] = online
 			continue
 		}
 		if quiet := h.now() - h.changed[u]; quiet < 3*h.unit.Milliseconds()-h.margin() && h.settled(u) == h.announced[u] {
 			h.fail("event of %s, %d ms after a change", u, quiet)
 		}
-		if h.announced[u] == p.Online {
-			h.fail("event of %s says again: online %v", u, p.Online)
+		if h.announced[u] == online {
+			h.fail("event of %s says again: online %v", u, online)
 		}
-		h.announced[u] = p.Online
+		h.announced[u] = online
 	}
 	return nil
 }

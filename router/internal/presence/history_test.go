@@ -116,7 +116,7 @@ func runHistory(t *testing.T, seed uint64) {
 			Prefix: prefix, LeaseTTL: 9 * u, LeaseCache: time.Hour, WarmUp: 4 * u, LookGap: 3 * u, MarkerWindow: 3 * u,
 			EpochTombstone: 86400 * u, ConnTombstone: 60 * u, RoomTombstone: 60 * u, GhostAge: 60 * u, SettleDelay: 3 * u, CountDelay: u,
 			PollInterval: u, ReapInterval: u, ClaimTime: 10 * u, SweepInterval: u, OrphanAge: time.Nanosecond, LastSeenFor: 100 * u,
-			RedisTimeout: 10 * time.Second, ProduceTimeout: time.Second, MemberLimit: 200, AllPresenceEvents: true,
+			RedisTimeout: 10 * time.Second, ProduceTimeout: time.Second, MemberLimit: 200, Hooks: true,
 		}))
 	}
 	defer func() {

@@ -67,8 +67,8 @@ type Options struct {
 	RedisTimeout, ProduceTimeout time.Duration
 	// MemberLimit is the most sessions of a room whose uids are listed.
 	MemberLimit int
-	// AllPresenceEvents produces presence events that nobody watches, too.
-	AllPresenceEvents bool
+	// Hooks tells webhooks of each uid that comes or goes.
+	Hooks bool
 }
 
 // Producer writes records to Kafka; it returns nil only when all are acknowledged.

@@ -3,6 +3,8 @@ package presence
 import (
 	"context"
 	"errors"
+	"math"
+	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/halley-im/halley/kit/hook"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/proto/name"
 	"github.com/halley-im/halley/proto/topic"
@@ -159,7 +162,14 @@ func (s *Store) settleUsers(ctx context.Context, c clock, work []claimedWork) er
 		a.online, a.platforms = u.state(c.live)
 		a.changed = u.told || !u.isAnnounced(a.online, a.platforms)
 		watchers, _ := s.room(watch[i].value()).count(c.live)
-		if !a.changed || watchers == 0 && !s.opt.AllPresenceEvents {
+		if s.opt.Hooks && a.online != u.announced {
+			m, err := u.hook(c.now, a)
+			if err != nil {
+				return err
+			}
+			msgs = append(msgs, m)
+		}
+		if !a.changed || watchers == 0 {
 			continue
 		}
 		p := &halleyv1.Presence{Uid: a.uid, Online: a.online, Platforms: a.platforms}
@@ -195,6 +205,25 @@ func (s *Store) settleUsers(ctx context.Context, c clock, work []claimedWork) er
 	}
 	_, err := s.apply(ctx, guard{mode: modeWrite}, edits)
 	return err
+}
+
+// hook makes the record by which the host's backend is told that a uid came or went.
+func (u *userRecord) hook(now int64, a *said) (kafka.Message, error) {
+	p := hook.Presence{Tenant: a.tenant, UID: a.uid, Online: a.online, AtMs: now, Platforms: a.platforms}
+	// What is told twice, since the answer of Kafka or the claim was lost, must have the same id: the time of what it is about.
+	mark := u.lastSeen
+	if a.online {
+		mark = math.MaxInt64
+		for i := range u.sessions {
+			if s := &u.sessions[i]; !s.leaving {
+				mark = min(mark, s.since)
+			}
+		}
+	} else {
+		p.LastSeenMs = u.lastSeen
+	}
+	p.Mark = strconv.FormatInt(mark, 10)
+	return p.Message()
 }
 
 // settleRooms tells the members of large rooms how many they are.

@@ -167,7 +167,7 @@ CREATE TABLE IF NOT EXISTS users (
   tenant         VARBINARY(32)   NOT NULL,
   uid            VARBINARY(64)   NOT NULL,
   name           VARCHAR(255)    NOT NULL,
-  name_folded    VARBINARY(1024) NOT NULL,
+  name_folded    VARBINARY(512)  NOT NULL,
   avatar         VARCHAR(1024)   NOT NULL,
   profile        BLOB            NULL,
   visibility     TINYINT         NOT NULL,
@@ -175,7 +175,7 @@ CREATE TABLE IF NOT EXISTS users (
   created_at     BIGINT          NOT NULL,
   updated_at     BIGINT          NOT NULL,
   PRIMARY KEY (tenant, uid),
-  KEY users_name (tenant, name_folded(64), uid)
+  KEY users_name (tenant, name_folded, uid)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 CREATE TABLE IF NOT EXISTS contacts (
@@ -199,20 +199,31 @@ CREATE TABLE IF NOT EXISTS blocks (
 
 -- Divided by endpoint.
 
+-- A row for each key of which something waits: when the first of it is due, or until when somebody has it (claim), how often the
+-- first was tried and when it was put in. Every change of a key's hooks locks this row before it touches hook_queue.
+CREATE TABLE IF NOT EXISTS hook_keys (
+  tenant         VARBINARY(32)   NOT NULL,
+  endpoint       VARBINARY(64)   NOT NULL,
+  hook_key       VARBINARY(160)  NOT NULL,
+  due            BIGINT          NOT NULL,
+  since          BIGINT          NOT NULL,
+  attempts       INT             NOT NULL,
+  claim          BIGINT          NOT NULL,
+  PRIMARY KEY (tenant, endpoint, hook_key),
+  KEY hook_keys_due (tenant, endpoint, due, since)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
 CREATE TABLE IF NOT EXISTS hook_queue (
   tenant         VARBINARY(32)   NOT NULL,
   endpoint       VARBINARY(64)   NOT NULL,
   hook_key       VARBINARY(160)  NOT NULL,
   number         BIGINT          NOT NULL,
   id             VARBINARY(64)   NOT NULL,
-  due            BIGINT          NOT NULL,
-  attempts       INT             NOT NULL,
   created_at     BIGINT          NOT NULL,
   body           MEDIUMBLOB      NOT NULL,
-  PRIMARY KEY (tenant, endpoint, hook_key, number),
-  KEY hook_queue_due (tenant, endpoint, due)
+  PRIMARY KEY (tenant, endpoint, hook_key, number)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- +goose Down
-DROP TABLE hook_queue, blocks, contacts, users, user_changes, user_numbers, user_conversations, audit, pins, reactions, mentions,
+DROP TABLE hook_keys, hook_queue, blocks, contacts, users, user_changes, user_numbers, user_conversations, audit, pins, reactions, mentions,
   rejections, entries, members, conversations;

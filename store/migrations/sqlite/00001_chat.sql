@@ -166,7 +166,7 @@ CREATE TABLE IF NOT EXISTS users (
   tenant         TEXT     NOT NULL CHECK (octet_length(tenant) <= 32),
   uid            TEXT     NOT NULL CHECK (octet_length(uid) <= 64),
   name           TEXT     NOT NULL CHECK (length(name) <= 255),
-  name_folded    TEXT     NOT NULL CHECK (octet_length(name_folded) <= 1024),
+  name_folded    TEXT     NOT NULL CHECK (octet_length(name_folded) <= 512),
   avatar         TEXT     NOT NULL CHECK (length(avatar) <= 1024),
   profile        BLOB     CHECK (octet_length(profile) <= 65535),
   visibility     INTEGER  NOT NULL,
@@ -198,21 +198,31 @@ CREATE TABLE IF NOT EXISTS blocks (
 
 -- Divided by endpoint.
 
+CREATE TABLE IF NOT EXISTS hook_keys (
+  tenant         TEXT     NOT NULL CHECK (octet_length(tenant) <= 32),
+  endpoint       TEXT     NOT NULL CHECK (octet_length(endpoint) <= 64),
+  hook_key       TEXT     NOT NULL CHECK (octet_length(hook_key) <= 160),
+  due            INTEGER  NOT NULL,
+  since          INTEGER  NOT NULL,
+  attempts       INTEGER  NOT NULL,
+  claim          INTEGER  NOT NULL,
+  PRIMARY KEY (tenant, endpoint, hook_key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS hook_keys_due ON hook_keys (tenant, endpoint, due, since);
+
 CREATE TABLE IF NOT EXISTS hook_queue (
   tenant         TEXT     NOT NULL CHECK (octet_length(tenant) <= 32),
   endpoint       TEXT     NOT NULL CHECK (octet_length(endpoint) <= 64),
   hook_key       TEXT     NOT NULL CHECK (octet_length(hook_key) <= 160),
   number         INTEGER  NOT NULL,
   id             TEXT     NOT NULL CHECK (octet_length(id) <= 64),
-  due            INTEGER  NOT NULL,
-  attempts       INTEGER  NOT NULL,
   created_at     INTEGER  NOT NULL,
   body           BLOB     NOT NULL CHECK (octet_length(body) <= 16777215),
   PRIMARY KEY (tenant, endpoint, hook_key, number)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS hook_queue_due ON hook_queue (tenant, endpoint, due);
 
 -- +goose Down
+DROP TABLE hook_keys;
 DROP TABLE hook_queue;
 DROP TABLE blocks;
 DROP TABLE contacts;

@@ -978,6 +978,96 @@ func (x *ChatOutcome) GetAtMs() int64 {
 	return 0
 }
 
+// HookRecord is the value in halley.hooks: an event for the host's backend, keyed by (tenant, kind, name) of what it is about. Events with
+// one key are told in order.
+type HookRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 64 bytes, the same for a repeat: receivers know a repeat by it.
+	Id     string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Tenant string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// What happened, such as message.offline.
+	Type string `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
+	AtMs int64  `protobuf:"varint,4,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
+	// What it is in order with, 1 to 160 bytes: kind/name.
+	Key string `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`
+	// A JSON object.
+	Data          []byte `protobuf:"bytes,6,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HookRecord) Reset() {
+	*x = HookRecord{}
+	mi := &file_halley_v1_queue_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HookRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HookRecord) ProtoMessage() {}
+
+func (x *HookRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_queue_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HookRecord.ProtoReflect.Descriptor instead.
+func (*HookRecord) Descriptor() ([]byte, []int) {
+	return file_halley_v1_queue_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *HookRecord) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *HookRecord) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *HookRecord) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *HookRecord) GetAtMs() int64 {
+	if x != nil {
+		return x.AtMs
+	}
+	return 0
+}
+
+func (x *HookRecord) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *HookRecord) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 var File_halley_v1_queue_proto protoreflect.FileDescriptor
 
 const file_halley_v1_queue_proto_rawDesc = "" +
@@ -1052,7 +1142,15 @@ const file_halley_v1_queue_proto_rawDesc = "" +
 	"\vChatOutcome\x12&\n" +
 	"\x05error\x18\x01 \x01(\v2\x10.halley.v1.ErrorR\x05error\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x03R\x03seq\x12\x13\n" +
-	"\x05at_ms\x18\x03 \x01(\x03R\x04atMs*\x94\x03\n" +
+	"\x05at_ms\x18\x03 \x01(\x03R\x04atMs\"\x83\x01\n" +
+	"\n" +
+	"HookRecord\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\tR\x04type\x12\x13\n" +
+	"\x05at_ms\x18\x04 \x01(\x03R\x04atMs\x12\x10\n" +
+	"\x03key\x18\x05 \x01(\tR\x03key\x12\x12\n" +
+	"\x04data\x18\x06 \x01(\fR\x04data*\x94\x03\n" +
 	"\tEntryKind\x12\x1a\n" +
 	"\x16ENTRY_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12ENTRY_KIND_MESSAGE\x10\x01\x12\x13\n" +
@@ -1085,7 +1183,7 @@ func file_halley_v1_queue_proto_rawDescGZIP() []byte {
 }
 
 var file_halley_v1_queue_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_halley_v1_queue_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_halley_v1_queue_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_halley_v1_queue_proto_goTypes = []any{
 	(EntryKind)(0),         // 0: halley.v1.EntryKind
 	(*PushRecord)(nil),     // 1: halley.v1.PushRecord
@@ -1096,24 +1194,25 @@ var file_halley_v1_queue_proto_goTypes = []any{
 	(*Proposal)(nil),       // 6: halley.v1.Proposal
 	(*UserChange)(nil),     // 7: halley.v1.UserChange
 	(*ChatOutcome)(nil),    // 8: halley.v1.ChatOutcome
-	(Class)(0),             // 9: halley.v1.Class
-	(*Push)(nil),           // 10: halley.v1.Push
-	(*Control)(nil),        // 11: halley.v1.Control
-	(*Conn)(nil),           // 12: halley.v1.Conn
-	(*Session)(nil),        // 13: halley.v1.Session
-	(*Error)(nil),          // 14: halley.v1.Error
+	(*HookRecord)(nil),     // 9: halley.v1.HookRecord
+	(Class)(0),             // 10: halley.v1.Class
+	(*Push)(nil),           // 11: halley.v1.Push
+	(*Control)(nil),        // 12: halley.v1.Control
+	(*Conn)(nil),           // 13: halley.v1.Conn
+	(*Session)(nil),        // 14: halley.v1.Session
+	(*Error)(nil),          // 15: halley.v1.Error
 }
 var file_halley_v1_queue_proto_depIdxs = []int32{
-	9,  // 0: halley.v1.PushRecord.class:type_name -> halley.v1.Class
+	10, // 0: halley.v1.PushRecord.class:type_name -> halley.v1.Class
 	2,  // 1: halley.v1.PushRecord.targets:type_name -> halley.v1.Target
-	10, // 2: halley.v1.PushRecord.push:type_name -> halley.v1.Push
-	11, // 3: halley.v1.PushRecord.control:type_name -> halley.v1.Control
-	12, // 4: halley.v1.Target.conn:type_name -> halley.v1.Conn
-	13, // 5: halley.v1.UpstreamRecord.session:type_name -> halley.v1.Session
+	11, // 2: halley.v1.PushRecord.push:type_name -> halley.v1.Push
+	12, // 3: halley.v1.PushRecord.control:type_name -> halley.v1.Control
+	13, // 4: halley.v1.Target.conn:type_name -> halley.v1.Conn
+	14, // 5: halley.v1.UpstreamRecord.session:type_name -> halley.v1.Session
 	6,  // 6: halley.v1.ChatRecord.proposal:type_name -> halley.v1.Proposal
 	7,  // 7: halley.v1.ChatRecord.user_change:type_name -> halley.v1.UserChange
 	0,  // 8: halley.v1.Proposal.kind:type_name -> halley.v1.EntryKind
-	14, // 9: halley.v1.ChatOutcome.error:type_name -> halley.v1.Error
+	15, // 9: halley.v1.ChatOutcome.error:type_name -> halley.v1.Error
 	10, // [10:10] is the sub-list for method output_type
 	10, // [10:10] is the sub-list for method input_type
 	10, // [10:10] is the sub-list for extension type_name
@@ -1149,7 +1248,7 @@ func file_halley_v1_queue_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_halley_v1_queue_proto_rawDesc), len(file_halley_v1_queue_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,141 @@
+package job_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/halley-im/halley/job"
+	"github.com/halley-im/halley/job/internal/hook"
+	events "github.com/halley-im/halley/kit/hook"
+	"github.com/halley-im/halley/kit/kittest"
+	"github.com/halley-im/halley/proto/topic"
+	"github.com/halley-im/halley/store"
+	"github.com/halley-im/halley/store/conversation"
+	"github.com/halley-im/halley/store/wire"
+)
+
+// TestEventsReachTheirReceiverThroughKafka: two jobs, one database; each event comes, those of a user in order, though one job ends
+// in the middle.
+func TestEventsReachTheirReceiverThroughKafka(t *testing.T) {
+	var mu sync.Mutex
+	ids := map[string]int{}
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		ids[r.Header.Get("Webhook-Id")]++
+	}))
+	defer receiver.Close()
+	c := newCluster(t)
+	db := store.Default()
+	db.DSN = filepath.Join(t.TempDir(), "halley.db")
+	cfg := testConfig()
+	cfg.Hook = hook.Default()
+	cfg.Hook.Endpoints = []string{"a " + receiver.URL + " whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw user.online"}
+	cfg.Hook.PollInterval, cfg.Hook.RetryMin = ms(50), ms(50)
+	var jobs []*running
+	for range 2 {
+		s, err := store.Open(t.Context(), db, store.Deps{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		jobs = append(jobs, c.start(cfg, func(d *job.Deps) { d.Hooks = s }))
+		defer jobs[len(jobs)-1].stop()
+	}
+	const n = 60
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for i := range n {
+		p := events.Presence{Tenant: "default", UID: string(rune('a' + i%7)), Online: true, AtMs: time.Now().UnixMilli(), Mark: time.Duration(i).String()}
+		m, err := p.Message()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.prod.Produce(ctx, m); err != nil {
+			t.Fatal(err)
+		}
+		if i == n/2 {
+			jobs[0].stop()
+		}
+	}
+	kittest.Eventually(t, patience, func() bool { mu.Lock(); defer mu.Unlock(); return len(ids) == n }, "events missing")
+}
+
+// TestWhomAMessageDoesNotReachIsTold: a message is done when the host's backend is told of it, not before.
+func TestWhomAMessageDoesNotReachIsTold(t *testing.T) {
+	var mu sync.Mutex
+	var lines []string
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var e struct {
+			Type string
+			Data struct {
+				Conversation string
+				Entry        wire.EntryJSON
+				Users        []events.OfflineUser
+			}
+		}
+		if err := json.NewDecoder(r.Body).Decode(&e); err != nil {
+			t.Error(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		lines = append(lines, fmt.Sprint(e.Type, " ", e.Data.Entry.Seq, " ", e.Data.Entry.From, " ", e.Data.Users))
+	}))
+	defer receiver.Close()
+	got := func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(lines)
+	}
+	c := newChat(t)
+	a := startComet(t, c.router, "a")
+	a.login(tenant, "ann", conn(1))
+	a.login(tenant, "cat", conn(2))
+	cfg := testConfig()
+	cfg.Hook = hook.Default()
+	cfg.Hook.Endpoints = []string{"a " + receiver.URL + " whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw message.offline"}
+	cfg.Hook.PollInterval = ms(50)
+	r := c.start(cfg, func(d *job.Deps) { d.Hooks = c.store })
+	id, err := conversation.NewGroupID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	away := errors.New("away")
+	c.store.set(func(call string) error {
+		if call == "members" {
+			return away
+		}
+		return nil
+	})
+	first := c.say(id, "ann", "one")
+	c.send(c.people(conversation.Created, id, "ann", "bob", "cat"), first)
+	kittest.Eventually(t, patience, func() bool { return c.store.count("members") > 1 }, "not asked for members")
+	if n := c.committed(topic.Chat); n > 1 {
+		t.Errorf("%d records are done, the message among them", n)
+	}
+	c.store.set(nil)
+	kittest.Eventually(t, patience, func() bool { return len(got()) == 1 }, "first")
+	second := c.say(id, "cat", "two")
+	second.Detail.Mentions = []string{"bob"}
+	c.send(second)
+	kittest.Eventually(t, patience, func() bool { return len(got()) == 2 }, "second")
+	// Who has read it isn't told again, who sent it never, and who is there neither.
+	c.send(c.propose(conversation.Marker, id, "bob", func(p *conversation.Proposal) { p.ReadSeq = 3 }), first, second, c.say(id, "bob", "three"))
+	c.waitCommitted(topic.Chat, 7)
+	want := []string{"message.offline 2 ann [{bob 1 false}]", "message.offline 3 cat [{bob 2 true}]"}
+	if n := r.count("hook_events_total"); n != 2 {
+		t.Errorf("%v events, want 2", n)
+	}
+	if lines := got(); !slices.Equal(lines, want) {
+		t.Errorf("got %q, want %q", lines, want)
+	}
+}

@@ -1,0 +1,136 @@
+package hook
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"github.com/halley-im/halley/store"
+)
+
+// result is what became of a request; the value of the label.
+type result string
+
+const (
+	sent      result = "sent"
+	refused   result = "refused"   // an answer that is not 2xx
+	redirect  result = "redirect"  // it wants us to go elsewhere
+	gone      result = "gone"      // 410: it wants no more of them
+	throttled result = "throttled" // 429, or 503 with Retry-After
+	timeout   result = "timeout"
+	broken    result = "broken" // no connection, or no answer
+)
+
+var results = []result{sent, refused, redirect, gone, throttled, timeout, broken}
+
+// answer is a request's end.
+type answer struct {
+	result result
+	// status is that of HTTP; 0: there was none.
+	status int
+	// after is how long the receiver asks us to wait.
+	after time.Duration
+	err   error
+}
+
+// maxAnswer is how much of an answer is read, so that the connection can be used again.
+const maxAnswer = 64 << 10
+
+var errForbiddenAddress = errors.New("link-local, multicast or unspecified address")
+
+// newClient returns the client of one endpoint. Endpoints are the operator's own, on a private network as a rule, so private addresses are
+// allowed. What is never one is refused when the name is resolved, at every connection: link-local addresses, where clouds keep their
+// machines' credentials. A redirect, by which a receiver could send us elsewhere, is not followed, and no proxy is used, behind
+// which addresses could not be seen.
+func newClient(conns int) *http.Client {
+	dialer := &net.Dialer{ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
+		ap, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return err
+		}
+		if a := ap.Addr().Unmap(); a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() {
+			return errForbiddenAddress
+		}
+		return nil
+	}}
+	return &http.Client{
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			DialContext: dialer.DialContext, MaxIdleConnsPerHost: conns, MaxConnsPerHost: conns, IdleConnTimeout: 30 * time.Second,
+			ForceAttemptHTTP2: true, MaxResponseHeaderBytes: 16 << 10, DisableCompression: true,
+		},
+	}
+}
+
+// post sends a hook once, signed by the rules of Standard Webhooks 1.0.0.
+func (e *Endpoint) post(ctx context.Context, client *http.Client, h *store.Hook) answer {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.url, bytes.NewReader(h.Body))
+	if err != nil {
+		return answer{result: broken, err: err}
+	}
+	now := time.Now()
+	var signatures []string
+	for _, w := range e.secrets {
+		s, err := w.Sign(h.ID, now, h.Body)
+		if err != nil {
+			return answer{result: broken, err: err}
+		}
+		signatures = append(signatures, s)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("User-Agent", "Halley-Webhooks/1")
+	req.Header.Set(standardwebhooks.HeaderWebhookID, h.ID)
+	req.Header.Set(standardwebhooks.HeaderWebhookTimestamp, strconv.FormatInt(now.Unix(), 10))
+	req.Header.Set(standardwebhooks.HeaderWebhookSignature, strings.Join(signatures, " "))
+	resp, err := client.Do(req)
+	if err != nil {
+		a := answer{result: broken, err: plain(err)}
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			a.result = timeout
+		}
+		return a
+	}
+	defer resp.Body.Close()
+	_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer)
+	a := answer{status: resp.StatusCode}
+	switch {
+	case a.status/100 == 2:
+		a.result = sent
+		return a
+	case a.status/100 == 3:
+		a.result = redirect
+	case a.status == http.StatusGone:
+		a.result = gone
+	case a.status == http.StatusTooManyRequests || a.status == http.StatusServiceUnavailable:
+		a.result = throttled
+		// Seconds alone; a date would need its clock to be ours.
+		if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 {
+			a.after = time.Duration(min(s, 1<<20)) * time.Second
+		}
+	default:
+		a.result = refused
+	}
+	a.err = fmt.Errorf("status %d", a.status)
+	return a
+}
+
+// plain is err without the URL, whose path may be a secret.
+func plain(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
