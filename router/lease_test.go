@@ -215,7 +215,7 @@ func TestLostBucketMakesCandidatesUntilItIsRewritten(t *testing.T) {
 
 func TestRewriteRemovesGhostsButNotTheNew(t *testing.T) {
 	cfg := short()
-	cfg.GhostAge = 300 * time.Millisecond
+	cfg.GhostAge = 2 * time.Second // the fresh ones must be younger, on slow machines too
 	w := newWorld(t, cfg)
 	r, _ := w.router()
 	a := newComet(t, r, "a")
@@ -223,7 +223,7 @@ func TestRewriteRemovesGhostsButNotTheNew(t *testing.T) {
 	a.register(ghost, nil)
 	a.register(kept, nil)
 	a.room("default", "live://ghost", 1, []string{"x"}, nil)
-	time.Sleep(400 * time.Millisecond)
+	time.Sleep(cfg.GhostAge + 100*time.Millisecond)
 	fresh := a.session("default", "u", "k3")
 	a.register(fresh, nil)
 	a.room("default", "live://fresh", 1, []string{"x"}, nil)

@@ -113,12 +113,30 @@ describe("a window", () => {
   it("lets go what is far above when asked to, and loads it again", async () => {
     const { window } = setUp(4600);
     await window.end();
-    while (window.hasOlder.value) await window.older();
-    expect(window.entries.value.length).toBe(4600);
+    while (window.entries.value.length <= 4000) await window.older();
     window.trim();
     expect(seqs(window)).toEqual(range(4501, 4600));
     await window.older();
     expect(seqs(window)).toEqual(range(4401, 4600));
+  });
+
+  it("stays short however far one scrolls, and is without a hole on the way back", async () => {
+    const { window } = setUp(12_000);
+    await window.end();
+    let longest = 0;
+    for (const [more, step] of [
+      [window.hasOlder, () => window.older()],
+      [window.hasNewer, () => window.newer()],
+    ] as const) {
+      while (more.value) {
+        await step();
+        const all = seqs(window);
+        longest = Math.max(longest, all.length);
+        expect(all.at(-1)! - all[0]! + 1).toBe(all.length);
+      }
+      expect(seqs(window)[more === window.hasOlder ? 0 : window.entries.value.length - 1]).toBe(more === window.hasOlder ? 1 : 12_000);
+    }
+    expect(longest).toBeLessThanOrEqual(4100);
   });
 });
 

@@ -3,12 +3,13 @@ import { applyChange } from "./entries.ts";
 import { type Entry, isChange, type Port } from "./types.ts";
 
 const page = 100;
-/** More than that loaded at the end, and what is far above is let go when the list stands at its end. */
+/** With more than that loaded, what is far from where one looks is let go: each page costs the same, however far one scrolls. */
 const most = 4000;
+const kept = 3000;
 
 /**
  * Window is the stretch of a conversation that is loaded: without a hole, and at its end as long as nobody jumped
- * away. It grows at either side as the list is scrolled.
+ * away. It grows at either side as the list is scrolled, and is cut at the other one when it is long.
  */
 export class Window {
   /** Messages, and changes that are shown by themselves, in the order of seq. */
@@ -74,6 +75,16 @@ export class Window {
 
   async older(): Promise<void> {
     if (!this.hasOlder.peek() || this.loading.peek() !== "") return;
+    // Before the question, not with its answer: a list can follow a change at one of its ends at a time.
+    const all = this.entries.peek();
+    if (all.length > most) {
+      const left = all.slice(0, kept);
+      this.#to = left.at(-1)?.seq ?? this.#to;
+      batch(() => {
+        this.entries.value = left;
+        this.hasNewer.value = true;
+      });
+    }
     const before = this.#from;
     await this.#load("older", async () => {
       const entries = await this.#port.history(this.#id, { before, limit: page });
@@ -87,6 +98,7 @@ export class Window {
 
   async newer(): Promise<void> {
     if (!this.hasNewer.peek() || this.loading.peek() !== "") return;
+    if (this.entries.peek().length > most) this.#cutFront(kept);
     const from = this.#to + 1;
     await this.#load("newer", async () => {
       const entries = await this.#port.history(this.#id, { from, to: from + page - 1, limit: page });
@@ -119,13 +131,15 @@ export class Window {
 
   /** Lets go what is far above; for when the list stands at its end. */
   trim(): void {
-    const all = this.entries.peek();
-    if (all.length <= most) return;
-    const kept = all.slice(-page);
-    this.#from = kept[0]?.seq ?? this.#from;
+    if (this.loading.peek() === "" && this.entries.peek().length > most) this.#cutFront(page);
+  }
+
+  #cutFront(leave: number): void {
+    const left = this.entries.peek().slice(-leave);
+    this.#from = left[0]?.seq ?? this.#from;
     batch(() => {
       this.shifts.value++;
-      this.entries.value = kept;
+      this.entries.value = left;
       this.hasOlder.value = true;
     });
   }
