@@ -91,6 +91,8 @@ type Deps struct {
 	Router  Router
 	// RouterTimeout bounds a call of router.
 	RouterTimeout time.Duration
+	// RoomBodyBytes is the largest body of a message to a room, the same as for clients.
+	RoomBodyBytes int64
 	// Chat takes what concerns conversations and people.
 	Chat *conversation.Service
 	// Limiter counts requests; nil: one of its own.
@@ -186,7 +188,7 @@ func build(cfg Config, d Deps) (*api, error) {
 		return nil, err
 	}
 	if a.limiter = d.Limiter; a.limiter == nil {
-		a.limiter = limit.New(d.Redis, d.RedisPrefix, d.Metrics)
+		a.limiter = limit.New(d.Redis, d.RedisPrefix, cfg.RateTimeout, d.Metrics)
 	}
 	if a.idem, err = idempotency.New(d.Redis, d.RedisPrefix, cfg.Idempotency, d.Metrics); err != nil {
 		return nil, err
