@@ -231,6 +231,8 @@ type SyncPage struct {
 	UserChanges []UserChange
 	// More is whether there is more than fits into this page.
 	More bool
+	// Rooms are those of all his groups whose members' sessions are to be in a room, conversation.Room.
+	Rooms []string
 }
 
 // SyncConversation is what is new in a conversation.
@@ -261,6 +263,11 @@ func (s *Store) Sync(ctx context.Context, tenant, uid string, q SyncQuery) (Sync
 	all, err := mine(ctx, c, tenant, uid)
 	if err != nil {
 		return page, err
+	}
+	for i := range all {
+		if c := &all[i].Conversation; c.Fanout != conversation.FanoutUID && !c.Dissolved {
+			page.Rooms = append(page.Rooms, c.ID)
+		}
 	}
 	var spans []span
 	var resets []bool

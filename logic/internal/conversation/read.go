@@ -385,6 +385,9 @@ func (s *Service) Sync(ctx context.Context, tenant, uid string, have map[string]
 	}
 	room := s.cfg.PageBytes
 	out := &SyncPage{Conversations: []SyncConversation{}, More: page.More}
+	for _, id := range page.Rooms {
+		out.Rooms = append(out.Rooms, entry.Room(id))
+	}
 	out.UserChanges, out.More = s.fitChanges(page.UserChanges, &room, page.More)
 	for i := range page.Conversations {
 		v := &page.Conversations[i]

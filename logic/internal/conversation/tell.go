@@ -2,6 +2,7 @@ package conversation
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/halley-im/halley/logic/internal/push"
@@ -23,6 +24,26 @@ const openPrefix = name.RoomTypeConversation + "://open/"
 // IsOpenRoom reports whether a room is one of OpenRoom's.
 func IsOpenRoom(room string) bool {
 	return len(room) > len(openPrefix) && room[:len(openPrefix)] == openPrefix
+}
+
+// Gone returns those of rooms that are of groups in which uid is not. The member's row says so: his list may be behind it for a moment,
+// when he has just been put into the room.
+func (s *Service) Gone(ctx context.Context, tenant, uid string, rooms []string) ([]string, error) {
+	var gone []string
+	for _, room := range rooms {
+		_, id, _ := strings.Cut(room, "://")
+		if IsOpenRoom(room) || name.RoomType(room) != name.RoomTypeConversation || entry.TypeOf(id) != entry.Group {
+			continue
+		}
+		_, m, err := s.d.Store.Membership(ctx, tenant, id, uid)
+		switch {
+		case isAway(err):
+			return nil, storeError(err)
+		case m.Role == entry.None:
+			gone = append(gone, room)
+		}
+	}
+	return gone, nil
 }
 
 // Open returns the room in which a session of uid hears of typing in a conversation; "" if it needs none.

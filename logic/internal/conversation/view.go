@@ -135,6 +135,8 @@ type SyncPage struct {
 	Conversations []SyncConversation `json:"conversations"`
 	UserChanges   []Change           `json:"user_changes"`
 	More          bool               `json:"more"`
+	// Rooms are those that the user's sessions have to be in to be told of entries of his large groups.
+	Rooms []string `json:"-"`
 }
 
 // SyncConversation is what is new in one conversation.

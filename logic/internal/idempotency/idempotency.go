@@ -78,11 +78,8 @@ type Answer struct {
 // Final reports whether a repeat would be answered alike for ever: it is what was done, or why it never can be.
 func (a *Answer) Final() bool {
 	switch a.Status {
-	case http.StatusAccepted:
-		// Its outcome was not known yet.
-		return false
-	case http.StatusMultiStatus:
-		// Some of it was not done, and may be now.
+	case http.StatusAccepted, http.StatusMultiStatus:
+		// Its outcome was not known yet; some of it was not done, and may be now.
 		return false
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests:
 		// Rights, states and rates change.

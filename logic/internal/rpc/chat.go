@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"math"
+	"slices"
 
 	"github.com/halley-im/halley/logic/internal/conversation"
 	"github.com/halley-im/halley/proto/errcode"
@@ -180,7 +181,44 @@ func sync(ctx context.Context, c *call, a *syncArgs) (any, error) {
 	for id, n := range a.Conversations {
 		have[id] = int64(n)
 	}
-	return result(c.s.d.Chat.Sync(ctx, c.tenant(), c.uid(), have, int64(a.UserChange)))
+	page, err := c.s.d.Chat.Sync(ctx, c.tenant(), c.uid(), have, int64(a.UserChange))
+	if err != nil {
+		return nil, err
+	}
+	if err := c.enterGroups(ctx, page.Rooms); err != nil {
+		return nil, err
+	}
+	return page, nil
+}
+
+// mostEntered is the most rooms that a session is put into at once; the next page, or the next sync, has the rest.
+const mostEntered = 200
+
+// enterGroups puts the session into the rooms of its user's large groups. Here, and not when it connects: a client syncs after
+// that, and whenever it may have missed something, and what sync reads tells the rooms, too; so a crowd that comes back asks the
+// database once. What counts is what is read after the join: entries before it are in the page, later ones come live.
+func (c *call) enterGroups(ctx context.Context, rooms []string) error {
+	var join []string
+	for _, r := range rooms {
+		if !c.in(r) && len(join) < mostEntered {
+			join = append(join, r)
+		}
+	}
+	// He may have been taken out while he was put in.
+	gone, err := c.s.d.Chat.Gone(ctx, c.tenant(), c.uid(), slices.DeleteFunc(slices.Clone(c.req.GetRooms()), func(r string) bool {
+		return slices.Contains(rooms, r)
+	}))
+	if err != nil {
+		return err
+	}
+	if len(gone) > 0 {
+		c.change().Leave = gone
+	}
+	if len(join) > 0 {
+		c.change().Join = join
+		c.again = true
+	}
+	return nil
 }
 
 func syncCursor(ctx context.Context, c *call, _ *struct{}) (any, error) {

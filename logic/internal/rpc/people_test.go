@@ -13,6 +13,7 @@ import (
 
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/store"
+	entry "github.com/halley-im/halley/store/conversation"
 )
 
 // everyMethod is each method of conversations and people, as a client made from the contract asks it.
@@ -243,5 +244,39 @@ func TestTypingAndMarkersAreTold(t *testing.T) {
 		if e := res.GetEffects(); !slices.Equal(e.GetJoin(), tt.join) || !slices.Equal(e.GetLeave(), tt.leave) {
 			t.Errorf("%v, %s: got %v", tt.rooms, tt.conv, e)
 		}
+	}
+}
+
+func TestSyncPutsTheSessionIntoItsLargeGroups(t *testing.T) {
+	r := newChatRig(t)
+	g := r.as("ann", `{"group.create":{"client_msg_id":"g1","members":["bob"]}}`).GetGroupCreate().GetConversation()
+	small := r.as("ann", `{"group.create":{"client_msg_id":"g2","members":["bob"]}}`).GetGroupCreate().GetConversation()
+	room := "conversation://" + g
+	sync := func(rooms ...string) *halleyv1.SessionResponse {
+		t.Helper()
+		reply, res := r.ask(member("bob", rooms...), `{"sync":{}}`)
+		if len(reply.GetSync().GetConversations()) == 0 {
+			t.Errorf("got %v", reply)
+		}
+		return res
+	}
+	if res := sync("chat://x"); res.GetEffects() != nil || res.GetAgain() {
+		t.Errorf("of small groups: got %v", res)
+	}
+	// What job does when a group grows.
+	if _, err := r.db.Append(t.Context(), []entry.Proposal{{
+		Tenant: "default", Conversation: g, Kind: entry.FanoutChanged, Fanout: entry.FanoutJoining, AcceptedAtMs: 1,
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	if res := sync("conversation://" + small); !slices.Equal(res.GetEffects().GetJoin(), []string{room}) || res.GetEffects().GetLeave() != nil || !res.GetAgain() {
+		t.Errorf("got %v", res)
+	}
+	if res := sync(room, "conversation://open/"+g); res.GetEffects() != nil || res.GetAgain() {
+		t.Errorf("when it is in: got %v", res)
+	}
+	r.as("ann", `{"group.remove":{"conversation":%q,"client_msg_id":"r","members":["bob"]}}`, g)
+	if res := sync(room, "conversation://"+small, "chat://x"); !slices.Equal(res.GetEffects().GetLeave(), []string{room}) || res.GetAgain() {
+		t.Errorf("when it has to go: got %v", res)
 	}
 }
