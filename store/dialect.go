@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 	_ "modernc.org/sqlite" // the driver "sqlite"
@@ -157,6 +158,8 @@ func openMySQL(c Config) (*sql.DB, error) {
 	}
 	// Strict: what doesn't fit is an error and never cut.
 	m.Params["sql_mode"] = "'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'"
+	// A writer that is frozen in the middle of a transaction would keep its locks, and with them its conversations, for hours.
+	m.Params["wait_timeout"] = fmt.Sprint(frozenSeconds(c))
 	m.Params["innodb_lock_wait_timeout"] = fmt.Sprint(max(1, int(c.WriteTimeout.Seconds())))
 	connector, err := mysql.NewConnector(m)
 	if err != nil {
@@ -165,8 +168,13 @@ func openMySQL(c Config) (*sql.DB, error) {
 	db := sql.OpenDB(readCommitted{connector})
 	db.SetMaxOpenConns(c.MaxConns)
 	db.SetMaxIdleConns(c.MaxConns)
+	// Before the server does it.
+	db.SetConnMaxIdleTime(time.Duration(frozenSeconds(c)) * time.Second / 2)
 	return db, nil
 }
+
+// frozenSeconds is how long MySQL waits for a connection's next statement: far longer than any transaction may take.
+func frozenSeconds(c Config) int { return max(5, int(5*c.WriteTimeout/time.Second)) }
 
 // readCommitted sets the isolation of each new connection. As a parameter of the DSN it would need the name of a variable
 // that MySQL and MariaDB spell differently; in BeginTx it would cost a round trip each time.
