@@ -25,7 +25,6 @@ import (
 
 	"github.com/halley-im/halley/comet/internal/deliver"
 	"github.com/halley-im/halley/comet/internal/dispatch"
-	"github.com/halley-im/halley/comet/internal/drain"
 	"github.com/halley-im/halley/comet/internal/flush"
 	"github.com/halley-im/halley/comet/internal/lease"
 	"github.com/halley-im/halley/comet/internal/meter"
@@ -54,6 +53,10 @@ type Deps struct {
 	// Unsigned lets goim's auth bodies, which carry no token, through to logic. It is said for each comet, since
 	// logic doesn't see where a comet listens: one that strangers can reach refuses them unless told otherwise.
 	Unsigned bool
+	// ThisMachineOnly says that strangers are let in because nobody but this machine reaches the listeners. Browsers of this machine
+	// then must have named it as itself (localhost, 127.0.0.1), unless Config names origins: a page of anywhere can make its own
+	// name lead here.
+	ThisMachineOnly bool
 	// Endpoints are the addresses that clients use; nil: from Config and the listeners.
 	Endpoints *halleyv1.Endpoints
 }
@@ -80,8 +83,15 @@ type Comet struct {
 	metrics    *meter.Metrics
 
 	state atomic.Pointer[string] // why it isn't ready; "" ready
-	url   atomic.Pointer[string] // where drained WebSocket sessions are sent
 }
+
+// How changes are put together for router. They are no settings: they bound a call's time in Redis, a few milliseconds, and nothing
+// waits for a batch to fill. What an operator can tell is how much may wait (deregister_queue) and for how long (router_timeout).
+const (
+	roomBatch       = 1000
+	roomCalls       = 4
+	deregisterBatch = 500
+)
 
 // New builds a comet and starts nothing.
 func New(cfg Config, deps Deps) (*Comet, error) {
@@ -104,15 +114,15 @@ func New(cfg Config, deps Deps) (*Comet, error) {
 
 	c := &Comet{cfg: cfg, deps: deps, log: deps.Log.With("role", "comet")}
 	c.setState("starting")
-	c.url.Store(new(string))
 	c.router = halleyv1.NewRouterClient(deps.Router)
 	c.table = table.New(hex.EncodeToString(start[:]))
 	c.flusher = flush.New(cfg.walkers(), cfg.FlushMax)
 	c.gate = transport.NewGate(cfg.MaxConnections, cfg.MaxConnectionsPerAddress, cfg.HandshakeRate)
 	c.host = &session.Host{
 		OutboxBytes: int(cfg.OutboxBytes), WriteTimeout: cfg.WriteTimeout, CloseGrace: cfg.CloseGrace,
-		Count: new(session.Counters),
-		Ended: func(s *session.Session, reason string) { c.dispatch.Ended(s, reason) },
+		Count:      new(session.Counters),
+		Unaccepted: func(n int) { c.metrics.Dropped.WithLabelValues("not_accepted").Add(float64(n)) },
+		Ended:      func(s *session.Session, reason string) { c.dispatch.Ended(s, reason) },
 		Closed: func(s *session.Session) {
 			if !s.Reader.Authed {
 				c.metrics.Handshakes.WithLabelValues("none").Inc()
@@ -128,13 +138,12 @@ func New(cfg Config, deps Deps) (*Comet, error) {
 		Replaced: func(s *session.Session) { s.Close(session.Cause{Code: errcode.Replaced}) },
 		Resync:   func() { c.resyncs.All() },
 	}, c.log)
-	const maxSystemRooms = 4096
 	c.rooms = rooms.New(rooms.Config{
-		Batch: 1000, Calls: 4, Timeout: cfg.RouterTimeout, Retry: cfg.RetryInterval,
-		Limits: session.RoomLimits{User: cfg.MaxRooms, Presence: cfg.MaxWatched, System: maxSystemRooms},
+		Batch: roomBatch, Calls: roomCalls, Timeout: cfg.RouterTimeout, Retry: cfg.RetryInterval,
+		Limits: session.RoomLimits{User: cfg.MaxRooms, Presence: cfg.MaxWatched, System: cfg.MaxSystemRooms},
 	}, c.table, c.router, c.lease, c.log)
 	c.lease.SetRooms(c.rooms)
-	c.deregister = upstream.NewDeregister(c.router, c.lease, cfg.DeregisterQueue, 500, cfg.RouterTimeout, cfg.RetryInterval, c.log)
+	c.deregister = upstream.NewDeregister(c.router, c.lease, cfg.DeregisterQueue, deregisterBatch, cfg.RouterTimeout, cfg.RetryInterval, c.log)
 	if c.metrics, err = meter.New(deps.Metrics, c.gauges()); err != nil {
 		return nil, fmt.Errorf("comet: register metrics: %w", err)
 	}
@@ -146,7 +155,7 @@ func New(cfg Config, deps Deps) (*Comet, error) {
 		Logic: upstream.NewLogic(halleyv1.NewLogicClient(deps.Logic), cfg.ConnectTimeout),
 	})
 	c.server = transport.New(transport.Config{
-		Origins: cfg.Origins, Proxies: proxies, FrameTimeout: cfg.FrameTimeout, KeepAlive: cfg.KeepAlive,
+		Origins: cfg.Origins, ThisMachineOnly: deps.ThisMachineOnly, Proxies: proxies, FrameTimeout: cfg.FrameTimeout, KeepAlive: cfg.KeepAlive,
 		SendBuffer: int(cfg.SendBufferBytes), TLS: tlsConfig,
 	}, c.gate, (*handler)(c), c.log)
 	c.casts = deliver.NewBroadcaster(cfg.BroadcastQueue, cfg.BroadcastRate, c.table, c.flusher, c.metrics)
@@ -230,22 +239,6 @@ func (c *Comet) Run(ctx context.Context) error {
 	return nil
 }
 
-func (c *Comet) drain(ctx context.Context) {
-	c.lease.Drain()
-	c.findURL(ctx)
-	drain.Run(ctx, drain.Config{
-		Rate: c.cfg.DrainRate, Grace: c.cfg.DrainGrace, Timeout: c.cfg.DrainTimeout, Tick: 20 * time.Millisecond,
-	}, drain.Parts{
-		Table: c.table, Spare: c.lease.Spare, Log: c.log,
-		Where: func(tr session.Transport) string {
-			if tr.WS {
-				return *c.url.Load()
-			}
-			return ""
-		},
-	})
-}
-
 // leave waits for the last readers and gives the epoch up.
 func (c *Comet) leave(ctx context.Context) {
 	c.service.Stop()
@@ -256,30 +249,6 @@ func (c *Comet) leave(ctx context.Context) {
 	if err := c.lease.Retire(ctx); err != nil {
 		// The lease runs out by itself.
 		c.log.Warn("epoch not given up", "err", err)
-	}
-}
-
-// findURL looks for the comet that was enrolled last and tells clients a URL of its own: sessions that leave go to the
-// youngest, which is least likely to be the next to leave.
-func (c *Comet) findURL(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.RouterTimeout)
-	defer cancel()
-	resp, err := c.router.ListComets(ctx, &halleyv1.ListCometsRequest{})
-	if err != nil {
-		return
-	}
-	var youngest *halleyv1.CometInfo
-	for _, info := range resp.GetComets() {
-		if info.GetDraining() || info.GetComet() == c.cfg.name() || info.GetEndpoints().GetWsUrl() == "" {
-			continue
-		}
-		if youngest == nil || info.GetEnrolledAtMs() > youngest.GetEnrolledAtMs() {
-			youngest = info
-		}
-	}
-	if youngest != nil {
-		url := youngest.GetEndpoints().GetWsUrl()
-		c.url.Store(&url)
 	}
 }
 
@@ -305,6 +274,7 @@ func (c *Comet) listeners() []listener {
 
 // scan looks at every session's times, a part of the table at a time, until ctx ends.
 func (c *Comet) scan(ctx context.Context) {
+	// So that a scan of a large table is not felt; scan_interval says how often all of it is looked at.
 	const parts = 8
 	tick := time.NewTicker(max(c.cfg.ScanInterval/parts, time.Millisecond))
 	defer tick.Stop()

@@ -32,6 +32,7 @@ type Config struct {
 	RequestBurst             int     `name:"request-burst" help:"Frames that a session may send at once." default:"1000"`
 	RequestQueue             int     `name:"request-queue" help:"Requests of a session that may wait or run at once, in each of its three queues." default:"32"`
 	MaxRooms                 int     `name:"max-rooms" help:"Most rooms that a session may be in." default:"100"`
+	MaxSystemRooms           int     `name:"max-system-rooms" help:"Most conversations and meetings, together, that a session may be in besides." default:"4096"`
 	MaxWatched               int     `name:"max-watched" help:"Most users that a session may watch." default:"50"`
 
 	KeepAlive        time.Duration `name:"keep-alive" help:"TCP keep-alive interval." default:"60s"`
@@ -57,12 +58,12 @@ type Config struct {
 	RetryInterval   time.Duration `name:"retry-interval" help:"First pause after a call to router that failed; it doubles up to twenty times that." default:"100ms"`
 	RenewInterval   time.Duration `name:"renew-interval" help:"Time between two renewals of the lease; a third of the lease's length." default:"3s"`
 	RewriteInterval time.Duration `name:"rewrite-interval" help:"Time in which all that router holds of this comet is written again, bit by bit." default:"10m"`
-	RewriteRate     int           `name:"rewrite-rate" help:"Entries a second when buckets are written again." default:"5000"`
+	RewriteRate     int           `name:"rewrite-rate" help:"Entries a second when buckets are written again, and rooms or sessions a second when all are registered in a new epoch." default:"5000"`
 	CountInterval   time.Duration `name:"count-interval" help:"How often the online counts of rooms are asked for." default:"10s"`
 	DeregisterQueue int           `name:"deregister-queue" help:"Ended sessions that may wait for router; over it they are left to the next rewrite." default:"500000"`
 
-	DrainTimeout time.Duration `name:"drain-timeout" help:"Longest time that a drain takes; what is left is then closed. Where it is too short for drain_rate, sessions are asked faster: give it max_connections / drain_rate and drain_grace." default:"5m"`
-	DrainRate    float64       `name:"drain-rate" help:"Sessions a second that are asked to leave when draining." default:"1000"`
+	DrainTimeout time.Duration `name:"drain-timeout" help:"Longest time that a drain takes; what is left is then closed. Where it is too short for drain_rate, sessions are asked faster: give it max_connections / drain_rate and drain_grace. Sessions for which no other comet has room are closed one after another in the last drain_grace of it." default:"5m"`
+	DrainRate    float64       `name:"drain-rate" help:"Sessions a second that are asked to leave when draining; fewer where the other comets take fewer handshakes." default:"1000"`
 	DrainGrace   time.Duration `name:"drain-grace" help:"Time that a session has to leave after it was asked to." default:"10s"`
 }
 
@@ -75,7 +76,7 @@ func (c *Config) Validate() error {
 		"broadcast-queue": int64(c.BroadcastQueue), "router-timeout": int64(c.RouterTimeout), "retry-interval": int64(c.RetryInterval),
 		"renew-interval": int64(c.RenewInterval), "rewrite-interval": int64(c.RewriteInterval), "rewrite-rate": int64(c.RewriteRate),
 		"count-interval": int64(c.CountInterval), "deregister-queue": int64(c.DeregisterQueue), "drain-timeout": int64(c.DrainTimeout),
-		"request-queue": int64(c.RequestQueue), "max-rooms": int64(c.MaxRooms),
+		"request-queue": int64(c.RequestQueue), "max-rooms": int64(c.MaxRooms), "max-system-rooms": int64(c.MaxSystemRooms),
 	}
 	var errs []error
 	for key, v := range positive {
@@ -83,9 +84,11 @@ func (c *Config) Validate() error {
 			errs = append(errs, fmt.Errorf("comet: %s must be greater than 0", key))
 		}
 	}
+	// What waits for longer doesn't come at once any more, to people's eyes.
 	if c.FlushMax < 0 || c.FlushMax > 400*time.Millisecond {
 		errs = append(errs, errors.New("comet: flush-max must be from 0 to 400ms"))
 	}
+	// A queue counts its bytes in 32 bits.
 	if c.OutboxBytes > 1<<30 {
 		errs = append(errs, errors.New("comet: outbox-bytes must be at most 1 GiB"))
 	}

@@ -2,6 +2,7 @@ package comet_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,11 +30,13 @@ func (n *node) drained(limit time.Duration) time.Duration {
 func TestDrainAsksThenClosesThenRetires(t *testing.T) {
 	n := start(t, withTLS, func(c *comet.Config, _ *comet.Deps, n *node) {
 		c.DrainGrace = time.Second
-		n.router.comets = []*halleyv1.CometInfo{
-			{Comet: "old", EnrolledAtMs: 1, Endpoints: &halleyv1.Endpoints{WsUrl: "wss://old.example/sub"}},
-			{Comet: "young", EnrolledAtMs: 9, Endpoints: &halleyv1.Endpoints{WsUrl: "wss://young.example/sub"}},
-			{Comet: "leaving", EnrolledAtMs: 99, Draining: true, Endpoints: &halleyv1.Endpoints{WsUrl: "wss://leaving.example/sub"}},
-		}
+		n.others(
+			other("old", 48*time.Hour, 1000, 1000),
+			other("young", time.Minute, 1000, 1000),
+			&halleyv1.CometInfo{Comet: "no-url", EnrolledAtMs: time.Now().UnixMilli(), Load: &halleyv1.CometLoad{Capacity: 1000, HandshakeRate: 1000}},
+			&halleyv1.CometInfo{Comet: "leaving", EnrolledAtMs: time.Now().UnixMilli(), Draining: true, Load: &halleyv1.CometLoad{Capacity: 1000, HandshakeRate: 1000},
+				Endpoints: &halleyv1.Endpoints{WsUrl: "wss://leaving.example/sub"}},
+		)
 	})
 	var signed, plain []*client
 	for _, tr := range transports {
@@ -81,7 +84,7 @@ func TestDrainAsksThenClosesThenRetires(t *testing.T) {
 
 func TestDrainKeepsToItsPace(t *testing.T) {
 	n := start(t, with(func(c *comet.Config) { c.DrainRate, c.DrainTimeout = 1000, 20*time.Second }), func(_ *comet.Config, _ *comet.Deps, n *node) {
-		n.router.spare = 50 // what the others can take
+		n.router.spare, n.router.room = 50, 1000 // what the others can take
 	})
 	var cs []*client
 	for i := range 30 {
@@ -97,6 +100,172 @@ func TestDrainKeepsToItsPace(t *testing.T) {
 		t.Errorf("30 sessions at 50 a second took %v", took)
 	}
 	n.drained(5 * time.Second)
+}
+
+// other is another comet with a URL, some age, and room for so many connections and handshakes a second.
+func other(name string, age time.Duration, room int64, rate float64) *halleyv1.CometInfo {
+	return &halleyv1.CometInfo{
+		Comet: name, EnrolledAtMs: time.Now().Add(-age).UnixMilli(), Endpoints: &halleyv1.Endpoints{WsUrl: "wss://" + name + ".example/sub"},
+		Load: &halleyv1.CometLoad{Connections: 50, Capacity: 50 + room, HandshakeRate: rate},
+	}
+}
+
+// others tells a comet of others, and what these can take in all.
+func (n *node) others(comets ...*halleyv1.CometInfo) {
+	n.router.with(func() {
+		n.router.comets, n.router.room, n.router.spare = comets, 0, 0
+		for _, c := range comets {
+			if !c.GetDraining() {
+				n.router.room += c.GetLoad().GetCapacity() - c.GetLoad().GetConnections()
+				n.router.spare += c.GetLoad().GetHandshakeRate()
+			}
+		}
+	})
+}
+
+// knowsOthers waits until the comet has heard what others can take.
+func (n *node) knowsOthers() {
+	n.t.Helper()
+	renews := func() (k int) { n.router.with(func() { k = n.router.renews }); return k }
+	before := renews()
+	eventually(n.t, func() bool { return renews() > before+1 }, "what others can take is known")
+}
+
+// sent returns to which comets WebSocket sessions were sent.
+func sent(cs []*client) map[string]int {
+	to := map[string]int{}
+	for _, c := range cs {
+		url, _ := c.expectEvent("go_away")["url"].(string)
+		to[strings.TrimSuffix(strings.TrimPrefix(url, "wss://"), ".example/sub")]++
+	}
+	return to
+}
+
+func (n *node) wsClients(k int) (cs []*client) {
+	for i := range k {
+		cs = append(cs, n.login("ws", fmt.Sprintf(`{"token":"ws%d"}`, i)))
+	}
+	return cs
+}
+
+func TestDrainFillsTheYoungestThatHaveRoom(t *testing.T) {
+	n := start(t, func(_ *comet.Config, _ *comet.Deps, n *node) {
+		n.others(
+			other("old", 48*time.Hour, 1000, 1000), other("full", time.Second, 0, 1000),
+			other("young", 5*time.Minute, 7, 1000), other("younger", 3*time.Minute, 5, 1000),
+		)
+	})
+	cs := n.wsClients(20)
+	n.knowsOthers()
+	n.stop()
+	if to := sent(cs); to["younger"] != 5 || to["young"] != 7 || to["old"] != 8 {
+		t.Errorf("sent %v, want 5 to younger, 7 to young, 8 to old", to)
+	}
+}
+
+func TestDrainSpreadsOverCometsOfOneAge(t *testing.T) {
+	n := start(t, func(_ *comet.Config, _ *comet.Deps, n *node) {
+		n.others(other("a", 48*time.Hour, 100, 1000), other("b", 47*time.Hour, 110, 1000), other("c", 49*time.Hour, 105, 1000))
+	})
+	cs := n.wsClients(30)
+	n.knowsOthers()
+	n.stop()
+	// Most room first makes them equal: 95 left in each.
+	if to := sent(cs); to["a"] != 5 || to["b"] != 15 || to["c"] != 10 {
+		t.Errorf("sent %v, want 5 to a, 15 to b, 10 to c", to)
+	}
+}
+
+func TestDrainGivesNoCometMoreHandshakesThanItTakes(t *testing.T) {
+	n := start(t, func(_ *comet.Config, _ *comet.Deps, n *node) {
+		n.others(other("young", time.Minute, 1000, 20), other("old", 48*time.Hour, 1000, 20))
+	})
+	cs := n.wsClients(20)
+	n.knowsOthers()
+	n.stop()
+	begun := time.Now()
+	to := sent(cs)
+	if took := time.Since(begun); took < 300*time.Millisecond {
+		t.Errorf("20 sessions at 40 a second took %v", took)
+	}
+	if to["young"] < 8 || to["old"] < 8 {
+		t.Errorf("sent %v, want about the same number to both", to)
+	}
+}
+
+func TestDrainSendsNoMoreThanOthersHaveRoomFor(t *testing.T) {
+	const total, room = 30, 6
+	n := start(t, with(func(c *comet.Config) {
+		c.DrainTimeout, c.DrainGrace, c.CloseGrace = 2*time.Second, time.Second, 100*time.Millisecond
+	}), func(_ *comet.Config, d *comet.Deps, n *node) {
+		d.Log = quiet()
+		n.others(other("young", time.Minute, room, 1000))
+	})
+	for i := range total {
+		n.login("tcp", fmt.Sprintf(`{"mid":%d}`, i+1))
+	}
+	n.knowsOthers()
+	left := func(k int) func() bool {
+		return func() bool { return n.metric("halley_comet_connections") <= float64(total-k) }
+	}
+	begun := time.Now()
+	n.stop()
+	eventually(t, left(room), "as many as find room have left")
+	if took := time.Since(begun); took > 500*time.Millisecond {
+		t.Errorf("they were sent after %v", took)
+	}
+	// They have arrived there.
+	n.others(other("young", time.Minute, 0, 1000))
+	eventually(t, left(room+1), "the first of the rest leaves")
+	first := time.Since(begun)
+	n.drained(5 * time.Second)
+	// They stay until the grace before the timeout, and then go one after another.
+	if last := time.Since(begun); first < 950*time.Millisecond || last-first < 400*time.Millisecond || last > 3*time.Second {
+		t.Errorf("the rest left from %v to %v, want from 1 s to 2 s", first, last)
+	}
+}
+
+func TestDrainGoesOnWhenRoomComes(t *testing.T) {
+	n := start(t, with(func(c *comet.Config) { c.DrainTimeout = 20 * time.Second }), func(_ *comet.Config, d *comet.Deps, n *node) {
+		d.Log = quiet()
+		n.others(other("full", time.Hour, 2, 1000))
+	})
+	cs := n.wsClients(6)
+	n.knowsOthers()
+	n.stop()
+	away := make(chan string, len(cs))
+	for _, c := range cs {
+		go func() {
+			f, err := c.read(15 * time.Second)
+			if err != nil {
+				away <- err.Error()
+				return
+			}
+			away <- string(f.Body)
+			c.conn.Close()
+		}()
+	}
+	for range 2 {
+		if got := <-away; !strings.Contains(got, "full.example") {
+			t.Errorf("got %s, want to be sent to the full one", got)
+		}
+	}
+	// The two have arrived there; nobody else goes until another comet comes.
+	n.others(other("full", time.Hour, 0, 1000))
+	n.knowsOthers()
+	n.knowsOthers()
+	select {
+	case got := <-away:
+		t.Errorf("one more was sent: %s", got)
+	default:
+	}
+	n.others(other("full", time.Hour, 0, 1000), other("new", time.Second, 100, 1000))
+	for range 4 {
+		if got := <-away; !strings.Contains(got, "new.example") {
+			t.Errorf("got %s, want to be sent to the new one", got)
+		}
+	}
+	n.drained(10 * time.Second)
 }
 
 func TestDefaultsDrainAFullCometAtItsPace(t *testing.T) {

@@ -119,6 +119,7 @@ type fakeRouter struct {
 	halleyv1.UnimplementedRouterServer
 	mu         sync.Mutex
 	epochs     []string
+	holding    []bool // what each Enroll said of holding sessions
 	dead       map[string]bool
 	retired    []string
 	draining   bool
@@ -133,8 +134,9 @@ type fakeRouter struct {
 	rewrites   []*halleyv1.RewriteRequest
 	down       bool
 	refuse     int
-	spare      float64
-	replaced   string // connection id that Register says is replaced
+	spare      float64 // handshakes a second of the other comets
+	room       int64   // and connections
+	replaced   string  // connection id that Register says is replaced
 	comets     []*halleyv1.CometInfo
 }
 
@@ -162,6 +164,7 @@ func (f *fakeRouter) Enroll(_ context.Context, r *halleyv1.EnrollRequest) (*hall
 		return nil, errDown
 	}
 	f.epochs = append(f.epochs, r.GetInfo().GetEpoch())
+	f.holding = append(f.holding, r.GetHoldsSessions())
 	return &halleyv1.EnrollResponse{Status: f.status(r.GetInfo().GetEpoch()), TtlMs: f.ttl.Milliseconds()}, nil
 }
 
@@ -175,7 +178,7 @@ func (f *fakeRouter) Renew(_ context.Context, r *halleyv1.RenewRequest) (*halley
 	f.draining = r.GetInfo().GetDraining()
 	lost := f.lost
 	f.lost = nil
-	return &halleyv1.RenewResponse{Status: f.status(r.GetInfo().GetEpoch()), TtlMs: f.ttl.Milliseconds(), LostBuckets: lost, SpareHandshakeRate: f.spare}, nil
+	return &halleyv1.RenewResponse{Status: f.status(r.GetInfo().GetEpoch()), TtlMs: f.ttl.Milliseconds(), LostBuckets: lost, SpareHandshakeRate: f.spare, SpareConnections: f.room}, nil
 }
 
 func (f *fakeRouter) Retire(_ context.Context, r *halleyv1.RetireRequest) (*halleyv1.RetireResponse, error) {

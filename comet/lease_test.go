@@ -65,7 +65,23 @@ func TestDeadEpochMakesANewOne(t *testing.T) {
 				t.Errorf("%s is registered in the dead epoch", id)
 			}
 		}
+		if want := []bool{false, true}; !slices.Equal(n.router.holding, want) {
+			t.Errorf("enrolled as holding sessions: got %v, want %v", n.router.holding, want)
+		}
 	})
+	// Nothing is marked in the new epoch until it is rewritten.
+	eventually(t, func() (all bool) {
+		n.router.with(func() {
+			whole := map[uint32]bool{}
+			for _, r := range n.router.rewrites {
+				if r.GetLast() && r.GetEpoch() != old {
+					whole[r.GetBucket()] = true
+				}
+			}
+			all = len(whole) == name.Buckets
+		})
+		return all
+	}, "every bucket rewritten in the new epoch")
 	// The stream of the old epoch is refused: job must look up again.
 	j.stream.Send(&halleyv1.DeliverRequest{Message: &halleyv1.DeliverRequest_Batch{Batch: &halleyv1.DeliverBatch{
 		Deliveries: []*halleyv1.Delivery{{Number: 1, Tenant: "default", Room: "live://1", Content: push(1000, "old")}},
@@ -76,6 +92,55 @@ func TestDeadEpochMakesANewOne(t *testing.T) {
 	n.job(halleyv1.Lane_LANE_PUSH).send(&halleyv1.Delivery{Room: "live://1", Content: push(1000, "new")})
 	cs[0].expect(1000, "new")
 	plain.barrier()
+}
+
+func TestAllIsRegisteredInANewEpochAtThePaceOfRewrites(t *testing.T) {
+	const sessions, rate = 40, 80
+	n := start(t, with(func(c *comet.Config) { c.RewriteRate, c.RewriteInterval = rate, time.Hour }))
+	var cs []*client
+	for i := range sessions {
+		cs = append(cs, n.login("tcp", fmt.Sprintf(`{"token":"u%d","rooms":["live://%d"]}`, i, i)))
+	}
+	old := n.epoch()
+	var renews int
+	n.router.with(func() {
+		n.router.dead[old] = true
+		clear(n.router.rooms)
+		clear(n.router.numbers)
+	})
+	// stored returns how long it took from the first one to the last.
+	stored := func(what string, count func() int) time.Duration {
+		t.Helper()
+		have := func(want int) func() bool {
+			return func() (ok bool) { n.router.with(func() { ok = count() >= want }); return ok }
+		}
+		eventually(t, have(1), "the first of the "+what)
+		begun := time.Now()
+		n.router.with(func() { renews = n.router.renews })
+		eventually(t, have(sessions), "all "+what)
+		return time.Since(begun)
+	}
+	const least = sessions * time.Second / rate / 2
+	if took := stored("rooms", func() int { return len(n.router.rooms) }); took < least {
+		t.Errorf("%d rooms at %d a second took %v", sessions, rate, took)
+	}
+	n.router.with(func() {
+		if len(n.router.registered) > sessions/4 {
+			t.Errorf("%d sessions registered before the last room", len(n.router.registered))
+		}
+	})
+	if took := stored("sessions", func() int { return len(n.router.registered) }); took < least {
+		t.Errorf("%d sessions at %d a second took %v", sessions, rate, took)
+	}
+	n.router.with(func() {
+		// Every 50 ms.
+		if got := n.router.renews - renews; got < 3 {
+			t.Errorf("the lease was renewed %d times meanwhile", got)
+		}
+	})
+	for _, c := range cs {
+		c.expectEvent("resync")
+	}
 }
 
 func TestSessionThatConnectedOverADyingEpochIsRegisteredAgain(t *testing.T) {
@@ -100,6 +165,34 @@ func TestSessionThatConnectedOverADyingEpochIsRegisteredAgain(t *testing.T) {
 		return false
 	}, "registered in the new epoch")
 	c.trySend(frame.Frame{Op: frame.OpHeartbeat})
+}
+
+// TestSessionThatConnectedOverALossIsRegisteredAgain: logic registered it, presence lost that, and comet wrote the bucket again, marker
+// and all, before it knew whose the session is.
+func TestSessionThatConnectedOverALossIsRegisteredAgain(t *testing.T) {
+	n := start(t, with(func(c *comet.Config) { c.RewriteInterval = time.Hour }))
+	var all []uint32
+	for b := range uint32(name.Buckets) {
+		all = append(all, b)
+	}
+	n.duringLogIn(func(string) {
+		n.router.with(func() { n.router.lost, n.router.rewrites = all, nil })
+		eventually(t, func() (ok bool) {
+			n.router.with(func() { ok = len(n.router.rewrites) >= name.Buckets })
+			return ok
+		}, "every bucket written")
+	})
+	n.login("tcp", `{"token":"a"}`)
+	eventually(t, func() (ok bool) { n.router.with(func() { ok = len(n.router.registered) == 1 }); return ok }, "registered again")
+	n.duringLogIn(func(string) {})
+	n.login("tcp", `{"token":"b"}`).barrier()
+	n.router.with(func() {
+		for _, s := range n.router.registered {
+			if s.GetUid() == "b" {
+				t.Error("one that nothing happened to was registered again")
+			}
+		}
+	})
 }
 
 func TestReplacedSessionIsClosedWhenRegisteredAgain(t *testing.T) {

@@ -221,6 +221,20 @@ func TestEffectsAreStoredBeforeTheReply(t *testing.T) {
 	c.closed()
 }
 
+func TestConversationsHaveALimitOfTheirOwn(t *testing.T) {
+	n := start(t, with(func(c *comet.Config) { c.MaxRooms, c.MaxSystemRooms = 1, 2 }))
+	n.onRequest(func(_ context.Context, r *halleyv1.SessionRequest) (*halleyv1.SessionResponse, error) {
+		return &halleyv1.SessionResponse{Reply: []byte("{}"), Effects: &halleyv1.Effects{Join: strings.Split(string(r.GetBody()), " ")}}, nil
+	})
+	c := n.login("tcp", `{"token":"a"}`)
+	for _, x := range []struct{ rooms, code string }{{"live://1 conversation://1 meeting://1", ""}, {"conversation://2", "too_many_rooms"}, {"live://2", "too_many_rooms"}} {
+		c.send(frame.Frame{Ver: 1, Op: frame.OpRequest, Body: []byte(x.rooms)})
+		if f := c.next(); x.code == "" && string(f.Body) != "{}" || x.code != "" && errorOf(t, f) != x.code {
+			t.Errorf("%s: got %s, want %q", x.rooms, f.Body, x.code)
+		}
+	}
+}
+
 func TestEffectThatFailsIsAnError(t *testing.T) {
 	n := start(t, with(func(c *comet.Config) { c.RequestTimeout, c.MaxRooms = 200*time.Millisecond, 3 }))
 	n.onRequest(func(_ context.Context, r *halleyv1.SessionRequest) (*halleyv1.SessionResponse, error) {

@@ -45,3 +45,31 @@ func TestUnsignedLogInThatIsAnsweredLateTakesNoSignedSessionsKey(t *testing.T) {
 		second.barrier()
 	})
 }
+
+// TestPageWhoseNameLeadsToThisMachineIsKeptOut: with DNS rebinding a page's host and the host that it asks for are the same.
+func TestPageWhoseNameLeadsToThisMachineIsKeptOut(t *testing.T) {
+	const port = "3102"
+	for _, x := range []struct {
+		name         string
+		machineOnly  bool
+		origins      []string
+		origin, host string
+		want         int
+	}{
+		{"rebound", true, nil, "http://evil.example:" + port, "evil.example:" + port, 403},
+		{"rebound, other port", true, nil, "http://evil.example", "evil.example:" + port, 403},
+		{"this machine's own page", true, nil, "http://localhost:3111", "localhost:" + port, 101},
+		{"by address", true, nil, "http://127.0.0.1:3111", "127.0.0.1:" + port, 101},
+		{"by IPv6 address", true, nil, "http://[::1]:3111", "[::1]:" + port, 101},
+		{"no browser", true, nil, "", "evil.example:" + port, 101},
+		{"of an origin that is named", true, []string{"app.example"}, "https://app.example", "app.example", 101},
+		{"open anywhere", false, nil, "https://chat.example", "chat.example", 101},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			n := start(t, func(c *comet.Config, d *comet.Deps, _ *node) { c.Origins, d.ThisMachineOnly = x.origins, x.machineOnly })
+			if got := n.upgrade("/sub", x.host, x.origin, ""); got != x.want {
+				t.Errorf("status %d, want %d", got, x.want)
+			}
+		})
+	}
+}

@@ -397,27 +397,29 @@ func TestWebSocketProtocolErrorsAreNamed(t *testing.T) {
 	}
 }
 
+// upgrade asks for a WebSocket and returns the status of the answer.
+func (n *node) upgrade(path, host, origin, extra string) int {
+	n.t.Helper()
+	conn, err := net.Dial("tcp", n.ws)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer conn.Close()
+	if origin != "" {
+		extra = "Origin: " + origin + "\r\n" + extra
+	}
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n", path, host, extra)
+	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	resp.Body.Close()
+	return resp.StatusCode
+}
+
 func TestUpgradeIsRefusedWhereItMustBe(t *testing.T) {
 	n := start(t, with(func(c *comet.Config) { c.Origins = nil }))
-	request := func(path, origin, extra string) int {
-		t.Helper()
-		conn, err := net.Dial("tcp", n.ws)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		if origin != "" {
-			extra = "Origin: " + origin + "\r\n" + extra
-		}
-		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n", path, n.ws, extra)
-		conn.SetReadDeadline(time.Now().Add(5 * time.Second))
-		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		return resp.StatusCode
-	}
 	for _, x := range []struct {
 		name, path, origin, extra string
 		want                      int
@@ -431,7 +433,7 @@ func TestUpgradeIsRefusedWhereItMustBe(t *testing.T) {
 		{"other host", "/sub", "https://evil.example", "", 403},
 		{"data before the answer", "/sub", "", "\r\nxxxx", 400},
 	} {
-		if got := request(x.path, x.origin, x.extra); got != x.want {
+		if got := n.upgrade(x.path, n.ws, x.origin, x.extra); got != x.want {
 			t.Errorf("%s: status %d, want %d", x.name, got, x.want)
 		}
 	}

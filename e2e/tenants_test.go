@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"testing"
 	"time"
 
@@ -12,25 +13,27 @@ import (
 
 // tenant is one of two products on a cluster that use the same names.
 type tenant struct {
-	name string
-	api  *API
-	ann  *Session
-	bob  *Session
+	name     string
+	platform string
+	api      *API
+	ann      *Session
+	bob      *Session
 }
 
 // testTenants has two tenants use equal names through every call: nothing of one is ever seen by the other.
 func testTenants(t *testing.T, c *Cluster) {
 	const room, key = "chat://lobby", "same-key"
-	make2 := func(name string) *tenant {
-		x := &tenant{name: name, api: c.API().For(name)}
+	make2 := func(name, platform string) *tenant {
+		x := &tenant{name: name, platform: platform, api: c.API().For(name)}
 		claims := func(key string) Claims {
-			return Claims{"tenant": name, "rooms": []string{"chat://*"}, "key": key, "platform": "ios", "device": "phone"}
+			return Claims{"tenant": name, "rooms": []string{"chat://*"}, "key": key, "platform": platform, "device": "phone"}
 		}
 		x.ann = login(t, c.Comets[0], "tcp", &halleyv1.Auth{Token: c.Token("ann", claims(key)), Rooms: []string{room}})
 		x.bob = login(t, c.Comets[0], "ws", &halleyv1.Auth{Token: c.Token("bob", claims("bobs-key"))})
 		return x
 	}
-	red, blue := make2("red"), make2("blue")
+	// Platforms tell whose ann an event is about.
+	red, blue := make2("red", "ios"), make2("blue", "android")
 	both := []*tenant{red, blue}
 
 	t.Run("auth tells the tenant, equal keys do not displace each other", func(t *testing.T) {
@@ -159,8 +162,11 @@ func testTenants(t *testing.T, c *Cluster) {
 
 	t.Run("presence, sessions and kicks", func(t *testing.T) {
 		watch := &halleyv1.Request{Method: &halleyv1.Request_PresenceWatch{PresenceWatch: &halleyv1.PresenceWatch{Uids: []string{"ann"}}}}
-		if r, err := blue.bob.Request(watch); err != nil || !r.GetPresenceWatch().GetStates()[0].GetOnline() {
-			t.Fatalf("watch: %v, %v", r, err)
+		for _, x := range both {
+			r, err := x.bob.Request(watch)
+			if err != nil || !r.GetPresenceWatch().GetStates()[0].GetOnline() || fmt.Sprint(r.GetPresenceWatch().GetStates()[0].GetPlatforms()) != "["+x.platform+"]" {
+				t.Fatalf("%s: watch: %v, %v", x.name, r, err)
+			}
 		}
 		var list struct{ Sessions []struct{ Connection string } }
 		red.api.Must(t, 200, "GET", "/v1/sessions?uid=ann", nil, &list)
@@ -185,7 +191,15 @@ func testTenants(t *testing.T, c *Cluster) {
 		if err := blue.ann.Beat(); err != nil {
 			t.Errorf("blue's ann after red's was kicked: %v", err)
 		}
-		if e, err := blue.bob.AwaitEvent(1500*time.Millisecond, func(e *halleyv1.Event) bool { return e.GetPresence() != nil }); err == nil {
+		// When red's bob has heard of it, it was announced. That blue's ann is there may be told late, and rightly.
+		if _, err := red.bob.AwaitEvent(presenceLimit, func(e *halleyv1.Event) bool { return e.GetPresence() != nil && !e.GetPresence().GetOnline() }); err != nil {
+			t.Errorf("red's bob was not told that his ann left: %v", err)
+		}
+		ofReds := func(e *halleyv1.Event) bool {
+			p := e.GetPresence()
+			return p != nil && (!p.GetOnline() || slices.Contains(p.GetPlatforms(), red.platform))
+		}
+		if e, err := blue.bob.AwaitEvent(1500*time.Millisecond, ofReds); err == nil {
 			t.Errorf("blue's bob was told of red's ann: %v", e)
 		}
 	})

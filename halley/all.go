@@ -243,7 +243,7 @@ func (c *allCmd) Run(ctx context.Context, t *terminal, kctx *kong.Context) error
 	co, err := comet.New(c.Comet, comet.Deps{
 		Log: base, Metrics: p.metrics, Logic: logics, Router: routers,
 		TCP: tcpL, WS: wsL, TLSTCP: tlsL, WSS: wssL, TLS: certs, AdvertiseAddr: cometL.Addr().String(),
-		Unsigned: c.Logic.GoimCompat != "off",
+		Unsigned: c.Logic.GoimCompat != "off", ThisMachineOnly: c.Logic.GoimCompat == logic.Open,
 	})
 	if err != nil {
 		return err

@@ -94,7 +94,7 @@ func (c *cometCmd) Run(ctx context.Context, t *terminal) error {
 	co, err := comet.New(c.Comet, comet.Deps{
 		Log: base, Metrics: p.metrics, Logic: logics, Router: routers,
 		TCP: tcpL, WS: wsL, TLSTCP: tlsL, WSS: wssL, AdvertiseAddr: advertise,
-		Unsigned: c.Open.GoimCompat != "off",
+		Unsigned: c.Open.GoimCompat != "off", ThisMachineOnly: c.Open.GoimCompat == logic.Open,
 	})
 	if err != nil {
 		return err

@@ -44,6 +44,7 @@ type tokenCmd struct {
 	Device   string        `name:"device" help:"Id of the device: a new session of it takes the place of its old one."`
 	Platform string        `name:"platform" help:"Platform of the device, such as web or ios."`
 	Accepts  []int32       `name:"accepts" help:"Operations that pushes may have to reach the session; all if left out."`
+	Watch    string        `name:"watch" enum:",everyone,nobody" default:"" help:"Whose presence the user may watch, everyone or nobody; as the cluster's rule says if left out."`
 }
 
 // Help is the long text of halley token --help.
@@ -68,7 +69,7 @@ func (c *tokenCmd) Run(t *terminal) error {
 	}
 	now := time.Now()
 	s, err := token.Sign(k, token.Claims{
-		UID: c.UID, Tenant: c.Tenant, DeviceID: c.Device, Platform: c.Platform, Rooms: c.Rooms, Accepts: c.Accepts,
+		UID: c.UID, Tenant: c.Tenant, DeviceID: c.Device, Platform: c.Platform, Rooms: c.Rooms, Accepts: c.Accepts, Watch: c.Watch,
 		IssuedAt: now, ExpiresAt: now.Add(c.TTL),
 	})
 	if err != nil {

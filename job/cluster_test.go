@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -47,7 +48,7 @@ func newCluster(t testing.TB) *cluster {
 
 func testConfig() job.Config {
 	return job.Config{
-		BatchRecords: 100, BatchBytes: 1 << 20, InFlight: 1000, CommitInterval: ms(20), DrainTimeout: ms(500),
+		BatchRecords: 100, BatchBytes: 1 << 20, InFlight: 1000, CommitInterval: ms(20), DrainTimeout: ms(500), LagInterval: ms(100),
 		ChatInFlight: 1000, ChatInFlightBytes: 8 << 20, ChatMembers: 1000, OutcomeTimeout: ms(500),
 		LocateTimeout: ms(1000), WaitMax: ms(2000), DeadTimeout: ms(2000), LocateNames: 100, RetryMin: ms(10), RetryMax: ms(100),
 		WindowCount: 64, WindowBytes: 1 << 20, WindowReserve: 64, MessageCount: 16, MessageBytes: 64 << 10, DeliveryConns: 10,
@@ -159,6 +160,21 @@ func (c *cluster) produce(msgs ...kafka.Message) {
 func (r *running) count(name string, want ...string) float64 {
 	r.c.t.Helper()
 	return gathered(r.c.t, r.reg, name, want...)
+}
+
+// has reports whether there is such a metric.
+func (r *running) has(name string, want ...string) bool {
+	r.c.t.Helper()
+	fams, err := r.reg.Gather()
+	if err != nil {
+		r.c.t.Fatal(err)
+	}
+	for _, f := range fams {
+		if f.GetName() == "halley_job_"+name && slices.ContainsFunc(f.GetMetric(), func(m *dto.Metric) bool { return hasAll(m, want) }) {
+			return true
+		}
+	}
+	return false
 }
 
 func gathered(t testing.TB, reg prometheus.Gatherer, name string, want ...string) float64 {

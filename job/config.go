@@ -28,6 +28,8 @@ type Config struct {
 	CommitInterval time.Duration `help:"Time between two commits of offsets; what was delivered since comes again after a kill." default:"100ms"`
 	// DrainTimeout is how long a rebalance waits for acknowledgements; at most a third of Kafka's session timeout is used.
 	DrainTimeout time.Duration `help:"How long a rebalance or the end waits for acknowledgements of what is in flight." default:"2s"`
+	// LagInterval is for the gauges of lag: a partition that can't be read tells nothing by itself.
+	LagInterval time.Duration `help:"How often Kafka is asked for the end of a partition from which nothing comes, for the gauges of lag." default:"5s"`
 
 	// LocateTimeout bounds one question to router.
 	LocateTimeout time.Duration `help:"Time limit of one question to router." default:"2s"`
@@ -66,7 +68,7 @@ type Config struct {
 // Validate reports the first setting that can't work.
 func (c *Config) Validate() error {
 	for name, d := range map[string]time.Duration{
-		"commit-interval": c.CommitInterval, "locate-timeout": c.LocateTimeout, "retry-min": c.RetryMin, "retry-max": c.RetryMax,
+		"commit-interval": c.CommitInterval, "lag-interval": c.LagInterval, "locate-timeout": c.LocateTimeout, "retry-min": c.RetryMin, "retry-max": c.RetryMax,
 		"stall-after": c.StallAfter, "condemn-after": c.CondemnAfter, "check-interval": c.CheckInterval,
 		"refused-for": c.RefusedFor, "wait-max": c.WaitMax, "dead-timeout": c.DeadTimeout, "connect-timeout": c.ConnectTimeout,
 		"outcome-timeout": c.OutcomeTimeout,

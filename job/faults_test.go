@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -194,10 +195,13 @@ func TestWhatBecomesTooLateInTheWindowIsNotSent(t *testing.T) {
 	c := newCluster(t)
 	a := startComet(t, c.router, "a")
 	a.login("default", "anna", conn(1))
-	r := c.start(testConfig(), unreachable(ms(500)))
+	var reach atomic.Bool
+	r := c.start(testConfig(), unreachable(&reach))
 	late, fresh := record("late", toUID("anna")), record("fresh", toUID("anna"))
 	late.ExpiresAtMs = time.Now().Add(ms(200)).UnixMilli()
 	c.push(topic.Push, late, fresh)
+	kittest.Eventually(t, patience, func() bool { return time.Now().UnixMilli() > late.ExpiresAtMs })
+	reach.Store(true)
 	c.waitCommitted(topic.Push, 2)
 	if got := a.bodies(conn(1)); !slices.Equal(got, []string{"fresh"}) {
 		t.Errorf("got %v, want fresh only", got)
@@ -248,14 +252,13 @@ func TestEndWaitsForAcknowledgementsAndCommitsThem(t *testing.T) {
 	balanced(t, r)
 }
 
-// unreachable has a job reach no comet for a while.
-func unreachable(d time.Duration) func(*job.Deps) {
+// unreachable has a job reach no comet until reach is set.
+func unreachable(reach *atomic.Bool) func(*job.Deps) {
 	return func(deps *job.Deps) {
-		until := time.Now().Add(d)
 		deps.Dial = func(addr string) (*grpc.ClientConn, error) {
 			return grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
 				grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-					if time.Now().Before(until) {
+					if !reach.Load() {
 						return nil, errors.New("no route")
 					}
 					return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
@@ -277,10 +280,16 @@ func TestLostPartitionsPushesAreLeftToTheirNewOwner(t *testing.T) {
 	}
 	cfg := testConfig()
 	cfg.StallAfter, cfg.CondemnAfter = 2*time.Second, time.Minute
-	first := c.start(cfg, unreachable(1500*time.Millisecond))
+	var reach atomic.Bool
+	first := c.start(cfg, unreachable(&reach))
 	c.push(topic.Push, recs...)
 	kittest.Eventually(t, patience, func() bool { return first.count("deliveries_total") == 40 }, "not on their way")
+	before := first.count("rebalances_total", "lane=push")
 	second := c.start(cfg)
+	kittest.Eventually(t, patience, func() bool {
+		return first.count("rebalances_total", "lane=push") > before && second.count("rebalances_total", "lane=push") > 0
+	}, "partitions not shared")
+	reach.Store(true)
 	c.waitCommitted(topic.Push, 40)
 	balanced(t, first, second)
 	for u, id := range want {

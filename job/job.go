@@ -100,6 +100,7 @@ func New(cfg Config, deps Deps) (*Job, error) {
 	}
 	reading := consume.Config{
 		BatchRecords: cfg.BatchRecords, BatchBytes: cfg.BatchBytes, InFlight: cfg.InFlight, CommitInterval: cfg.CommitInterval,
+		LagInterval: cfg.LagInterval,
 		// No heartbeat is sent while a generation drains: the broker must not take the member for dead.
 		DrainTimeout: min(cfg.DrainTimeout, deps.Kafka.SessionTimeout/3),
 	}

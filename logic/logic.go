@@ -127,7 +127,7 @@ func New(cfg Config, d Deps) (*Logic, error) {
 	if l.rpc, err = rpc.New(cfg.Session, rpc.Deps{
 		Log: d.Log, Metrics: d.Metrics, Router: l.router, Verifier: l.verifier, Revoked: l.revoked, Rooms: l.rooms, Push: l.push,
 		Producer: d.Kafka, TrustGoim: cfg.GoimCompat.On(), Upstream: cfg.Upstream, RouterTimeout: cfg.RouterTimeout,
-		ProduceTimeout: cfg.Push.Timeout, Now: d.Clock,
+		ProduceTimeout: cfg.Push.Timeout, ProduceRetry: cfg.Push.RetryAfter, Now: d.Clock,
 	}); err != nil {
 		return nil, err
 	}
@@ -167,7 +167,8 @@ func (l *Logic) Run(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// maxHeaderBytes holds the longest API key, cookies of other programs at the same host, and a long path.
+// maxHeaderBytes holds the longest API key, cookies of other programs at the same host, and a long path. No setting: nothing that a caller of this
+// API has to say in a header is longer.
 const maxHeaderBytes = 64 << 10
 
 func (l *Logic) serveHTTP(ctx context.Context) error {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+
+	"github.com/halley-im/halley/kit/loopback"
 )
 
 // Openness is how far a feature is open that lets strangers in by their own word.
@@ -47,7 +49,7 @@ func CheckOpen(c Config, addrs []net.Addr, log *slog.Logger) error {
 		}
 		if f.open == Open {
 			for _, a := range addrs {
-				if !loopback(a) {
+				if !loopback.Addr(a) {
 					return fmt.Errorf("%s is open but %s can be reached from other machines: listen on 127.0.0.1, or set %s to open-anywhere",
 						f.name, a, f.name)
 				}
@@ -56,19 +58,4 @@ func CheckOpen(c Config, addrs []net.Addr, log *slog.Logger) error {
 		log.Warn("open to strangers", "setting", f.name, "value", string(f.open), "meaning", f.what)
 	}
 	return nil
-}
-
-// loopback reports whether only this machine can reach a. What isn't known to be so isn't.
-func loopback(a net.Addr) bool {
-	switch a := a.(type) {
-	case *net.TCPAddr:
-		return a.IP.IsLoopback()
-	case *net.UDPAddr:
-		return a.IP.IsLoopback()
-	case *net.UnixAddr:
-		return true
-	}
-	host, _, err := net.SplitHostPort(a.String())
-	ip := net.ParseIP(host)
-	return err == nil && ip != nil && ip.IsLoopback()
 }

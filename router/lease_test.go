@@ -463,3 +463,32 @@ func TestRedisThatHangsIsUnavailableSoon(t *testing.T) {
 		t.Errorf("took %v", took)
 	}
 }
+
+func TestCometWithSessionsIsAskedItselfUntilItHasRewritten(t *testing.T) {
+	w := newWorld(t, short())
+	r, _ := w.router()
+	c := newComet(t, r, "c1")
+	c.keepAlive(100 * time.Millisecond)
+	s := c.session("default", "u", "k")
+	c.info.Epoch = uuid.Must(uuid.NewV7()).String()
+	res, err := r.Enroll(ctxFor(t), &halleyv1.EnrollRequest{Info: c.info, HoldsSessions: true})
+	if err != nil || res.GetStatus() != halleyv1.EpochStatus_EPOCH_STATUS_OK {
+		t.Fatalf("Enroll: %v %v", res, err)
+	}
+	s.Conn.Epoch = c.info.Epoch
+	u := uidName("default", "u")
+	eventually(t, func() bool {
+		got := locate(t, r, u)[0]
+		return slices.Equal(got, []string{"c1:by name"})
+	}, "asked itself")
+	bucket := name.Bucket("default", "u")
+	if _, err := r.Rewrite(ctxFor(t), &halleyv1.RewriteRequest{
+		Comet: "c1", Epoch: c.info.Epoch, Bucket: bucket, Rewrite: 1, Sessions: []*halleyv1.Session{s}, Last: true,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"c1:" + s.GetConn().GetId()}
+	if got := locate(t, r, u)[0]; !slices.Equal(got, want) {
+		t.Errorf("after its rewrite: got %v, want %v", got, want)
+	}
+}

@@ -3,9 +3,11 @@ package joint_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/halley-im/halley/kit/joint"
@@ -73,6 +75,128 @@ func TestCallerLeavesAndTheRoundGoesOn(t *testing.T) {
 	if err := j.Do(t.Context(), &item{}); err != nil {
 		t.Fatal(err)
 	}
+	j.Wait()
+}
+
+// What nobody waits for any more is not done, and takes no room from others: else whoever comes when a peer is back waits behind all that was
+// given up while it was away.
+func TestItemWhoseCallerLeftBeforeItsTurnIsLeftOut(t *testing.T) {
+	cfg := config()
+	cfg.Queue = 10
+	gate := make(chan struct{})
+	var begun atomic.Bool
+	var mu sync.Mutex
+	var done []int
+	j := joint.New(cfg, one, func(_ context.Context, items []*item) {
+		begun.Store(true)
+		<-gate
+		mu.Lock()
+		defer mu.Unlock()
+		for _, it := range items {
+			done = append(done, it.in)
+		}
+	})
+	var callers sync.WaitGroup
+	callers.Go(func() { _ = j.Do(t.Context(), &item{in: 1}) })
+	kittest.Eventually(t, 5*time.Second, func() bool { return begun.Load() })
+	ctx, cancel := context.WithCancel(t.Context())
+	for n := range 10 {
+		callers.Go(func() {
+			if err := j.Do(ctx, &item{in: 100 + n}); !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v, want canceled", err)
+			}
+		})
+	}
+	kittest.Eventually(t, 5*time.Second, func() bool { return j.Waiting() == 10 })
+	cancel()
+	kittest.Eventually(t, 5*time.Second, func() bool { return j.Waiting() == 0 }, "who left takes the others' room")
+	callers.Go(func() {
+		if err := j.Do(t.Context(), &item{in: 2}); err != nil {
+			t.Error(err)
+		}
+	})
+	kittest.Eventually(t, 5*time.Second, func() bool { return j.Waiting() == 1 })
+	close(gate)
+	callers.Wait()
+	j.Wait()
+	if !slices.Equal(done, []int{1, 2}) {
+		t.Errorf("done %v, want 1 and 2", done)
+	}
+}
+
+// Rounds beside a slow one are an exception that ends with it, however much there is to do.
+func TestAfterARoundThatHungItIsOneAtATimeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config()
+		cfg.Patience = time.Second
+		var under, most, rounds atomic.Int64
+		gates := make(chan chan struct{}, 10)
+		j := joint.New(cfg, one, func(context.Context, []*item) {
+			most.Store(max(most.Load(), under.Add(1)))
+			defer under.Add(-1)
+			rounds.Add(1)
+			gate := make(chan struct{})
+			gates <- gate
+			<-gate
+		})
+		var callers sync.WaitGroup
+		call := func() {
+			callers.Go(func() {
+				if err := j.Do(t.Context(), &item{}); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		call()
+		slow := <-gates
+		call()
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		beside := <-gates // begun by time, or there would be none
+		call()
+		if n := j.Waiting(); n != 0 {
+			t.Fatalf("%d wait though the round beside is slow, too", n)
+		}
+		third := <-gates
+		call()
+		close(slow)
+		close(beside)
+		synctest.Wait()
+		// The third is young: nothing is begun beside it, and the fourth waits.
+		if n := under.Load(); n != 1 {
+			t.Errorf("%d rounds under way after the slow ones have ended, want 1", n)
+		}
+		close(third)
+		synctest.Wait()
+		close(<-gates)
+		callers.Wait()
+		j.Wait()
+		if n := rounds.Load(); n != 4 || most.Load() != 3 {
+			t.Errorf("%d rounds, %d at once, want 4 and 3", n, most.Load())
+		}
+	})
+}
+
+// Servers answer while what they use is ended.
+func TestWaitMayBeCalledWhileOthersAreDone(t *testing.T) {
+	j := joint.New(config(), one, func(context.Context, []*item) {})
+	var callers sync.WaitGroup
+	for range 4 {
+		callers.Go(func() {
+			for range 2000 {
+				if err := j.Do(t.Context(), &item{}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		callers.Go(func() {
+			for range 2000 {
+				j.Wait()
+			}
+		})
+	}
+	callers.Wait()
 	j.Wait()
 }
 

@@ -18,8 +18,9 @@ import (
 // Fetcher reads partitions of one topic: one request at a time to each broker, for all partitions that it leads. It stands on
 // kafka-go's Transport and not on its Reader, which holds a connection and a request for each partition: with records spread
 // over all of them each record then costs an answer, and what makes batches worth it, questions and writes further on, gets none.
+// Partitions whose last question failed are asked for one at a time beside the others, so that they hold up none.
 //
-// Goroutines: of each Read one, and one for each broker; Close waits for them.
+// Goroutines: of each Read one, and up to two for each broker; Close waits for them.
 type Fetcher struct {
 	cfg     Config
 	log     *slog.Logger
@@ -59,12 +60,13 @@ type Reading struct {
 	ctx context.Context
 
 	mu      sync.Mutex
-	brokers map[int]*broker // those that are asked
-	stray   []*source       // partitions of which nobody knows the leader
-	strayed chan struct{}   // has a signal when there may be some
+	brokers map[lead]*broker // those that are asked
+	stray   []*source        // partitions that are with no broker
+	strayed chan struct{}    // has a signal when there may be some
+	lasting int              // sources that keep failing
 }
 
-// broker is the partitions that one leads.
+// broker is the partitions that one leads, either those that are well or those whose last question failed.
 type broker struct {
 	sources []*source
 	wake    chan struct{}
@@ -73,7 +75,8 @@ type broker struct {
 type source struct {
 	Source
 	next  int64
-	fails int // in a row
+	fails int       // in a row
+	due   time.Time // not to be asked for before
 }
 
 // Bounds of an answer; the first batch comes even if it is larger. kafka-go decodes each batch into pages of 64 KiB: of a backlog of
@@ -84,11 +87,12 @@ const (
 )
 
 // pausedWait is how long a broker may hold a question that leaves out partitions whose takers are full: until then they are not asked for.
+// No setting: it is far below what a taker that was full needs, and far above what a question costs.
 const pausedWait = 20 * time.Millisecond
 
 // Read reads sources until ctx ends; nothing is taken after that. Kafka's absence is no error: it goes on when Kafka is back.
 func (f *Fetcher) Read(ctx context.Context, sources []Source) *Reading {
-	r := &Reading{Fetcher: f, ctx: ctx, brokers: map[int]*broker{}, strayed: make(chan struct{}, 1)}
+	r := &Reading{Fetcher: f, ctx: ctx, brokers: map[lead]*broker{}, strayed: make(chan struct{}, 1)}
 	for _, s := range sources {
 		r.stray = append(r.stray, &source{Source: s, next: s.Offset})
 	}
@@ -113,60 +117,118 @@ func signal(c chan struct{}) {
 	}
 }
 
-// place hands partitions without a known leader to their brokers, until ctx ends.
+// place hands partitions that are with no broker to those that lead them, until ctx ends.
 func (r *Reading) place() {
-	wait := r.cfg.RetryMin
 	for {
+		var next <-chan time.Time
+		if due := r.assign(); !due.IsZero() {
+			next = time.After(time.Until(due))
+		}
 		select {
 		case <-r.strayed:
+		case <-next:
 		case <-r.ctx.Done():
 			return
-		}
-		for {
-			left, err := r.assign()
-			if left == 0 {
-				wait = r.cfg.RetryMin
-				break
-			}
-			r.log.Debug("kafka leaders", "topic", r.topic, "missing", left, "err", err)
-			if !sleep(r.ctx, wait) {
-				return
-			}
-			wait = min(2*wait, r.cfg.RetryMax)
 		}
 	}
 }
 
-// assign gives stray partitions to the brokers that lead them now, and returns how many are left.
-func (r *Reading) assign() (int, error) {
+// assign gives stray partitions to the brokers that lead them now, and returns when there will be some to try again.
+func (r *Reading) assign() time.Time {
+	now := time.Now()
 	r.mu.Lock()
-	stray := r.stray
-	r.stray = nil
+	var stray, later []*source
+	for _, s := range r.stray {
+		if s.due.After(now) {
+			later = append(later, s)
+		} else {
+			stray = append(stray, s)
+		}
+	}
+	r.stray = later
 	r.mu.Unlock()
+	if len(stray) > 0 {
+		r.lead(stray)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var due time.Time
+	for _, s := range r.stray {
+		if due.IsZero() || s.due.Before(due) {
+			due = s.due
+		}
+	}
+	return due
+}
+
+// lead finds the leaders of partitions and what their oldest records are, where that is asked for.
+func (r *Reading) lead(stray []*source) {
 	ctx, cancel := context.WithTimeout(r.ctx, r.cfg.WriteTimeout)
 	defer cancel()
 	leaders, err := leaders(ctx, r.client, r.topic)
 	if err == nil {
 		err = r.oldest(ctx, stray)
 	}
+	var failed []*source
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	for _, s := range stray {
-		if err != nil || s.Partition >= len(leaders) || leaders[s.Partition] == noLeader || s.next < 0 {
-			r.stray = append(r.stray, s)
+		if s.Partition >= len(leaders) || leaders[s.Partition] == noLeader || s.next < 0 {
+			failed = append(failed, s)
 			continue
 		}
-		id := leaders[s.Partition]
-		b := r.brokers[id]
+		l := lead{leaders[s.Partition], s.fails > 0}
+		b := r.brokers[l]
 		if b == nil {
 			b = &broker{wake: make(chan struct{}, 1)}
-			r.brokers[id] = b
-			r.reading.Go(func() { r.ask(id, b) })
+			r.brokers[l] = b
+			r.reading.Go(func() { r.ask(l, b) })
 		}
 		b.sources = append(b.sources, s)
 		signal(b.wake)
 	}
-	return len(r.stray), err
+	r.mu.Unlock()
+	if len(failed) > 0 && err == nil {
+		err = kafka.LeaderNotAvailable
+	}
+	r.fail(failed, err)
+}
+
+// fail makes sources stray, for a while that grows with each failure.
+func (r *Reading) fail(failed []*source, err error) {
+	if len(failed) == 0 || r.ctx.Err() != nil {
+		return
+	}
+	r.mu.Lock()
+	before := r.lasting
+	for _, s := range failed {
+		s.due = time.Now().Add(min(r.cfg.RetryMax, r.cfg.RetryMin<<min(s.fails, 20)))
+		if s.fails++; s.fails == lastingFails {
+			r.lasting++
+		}
+	}
+	r.stray = append(r.stray, failed...)
+	warn := before == 0 && r.lasting > 0
+	r.mu.Unlock()
+	signal(r.strayed)
+	r.log.Debug("kafka read", "topic", r.topic, "partition", failed[0].Partition, "err", err)
+	if warn {
+		r.log.Warn("kafka reads keep failing", "topic", r.topic, "partition", failed[0].Partition, "err", err)
+	}
+}
+
+// well notes that a source was read.
+func (r *Reading) well(s *source) {
+	r.mu.Lock()
+	lasted := s.fails >= lastingFails
+	if lasted {
+		r.lasting--
+	}
+	s.fails = 0
+	over := lasted && r.lasting == 0
+	r.mu.Unlock()
+	if over {
+		r.log.Info("kafka is read again", "topic", r.topic)
+	}
 }
 
 // oldest asks for the first offset of those that are to begin there.
@@ -187,7 +249,8 @@ func (r *Reading) oldest(ctx context.Context, sources []*source) error {
 	first := map[int]int64{}
 	for _, p := range resp.Topics[r.topic] {
 		if p.Error != nil {
-			return p.Error
+			err = p.Error
+			continue
 		}
 		first[p.Partition] = p.FirstOffset
 	}
@@ -196,14 +259,14 @@ func (r *Reading) oldest(ctx context.Context, sources []*source) error {
 			s.next = at
 		}
 	}
-	return nil
+	return err
 }
 
 // ask asks one broker until ctx ends, the broker fails, or it leads nothing any more.
-func (r *Reading) ask(id int, b *broker) {
+func (r *Reading) ask(l lead, b *broker) {
 	turn := 0
 	for r.ctx.Err() == nil {
-		ready, paused := r.ready(id, b)
+		ready, paused := r.ready(l, b)
 		if ready == nil && !paused {
 			return
 		}
@@ -215,30 +278,57 @@ func (r *Reading) ask(id int, b *broker) {
 			continue
 		}
 		hold := r.cfg.MaxWait
-		if paused {
+		switch {
+		case l.sick:
+			hold = 0 // the others wait for their turn
+		case paused:
 			hold = min(hold, pausedWait)
 		}
 		// Who comes first takes first of what an answer may hold.
 		turn++
 		n := turn % len(ready)
 		ready = append(ready[n:len(ready):len(ready)], ready[:n]...)
-		failed, err := r.fetch(ready, hold)
+		asked := ready
+		if l.sick {
+			asked = ready[:1]
+		}
+		failed, err := r.fetch(asked, hold)
 		if r.ctx.Err() != nil {
 			return
 		}
-		if err != nil {
-			r.log.Debug("kafka read", "err", err)
+		if errors.Is(err, context.DeadlineExceeded) {
+			failed = ready // another leader may be found for all of them; each would take as long
 		}
-		r.setAside(b, failed)
+		var healed []*source
+		if l.sick && len(failed) == 0 {
+			healed = asked
+			r.well(asked[0])
+		}
+		r.leave(b, failed, healed)
+		r.fail(failed, err)
+	}
+}
+
+// leave takes sources from a broker. Those that are well again are stray then, to be placed among others that are.
+func (r *Reading) leave(b *broker, failed, healed []*source) {
+	if len(failed)+len(healed) == 0 {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b.sources = slices.DeleteFunc(b.sources, func(s *source) bool { return slices.Contains(failed, s) || slices.Contains(healed, s) })
+	if len(healed) > 0 {
+		r.stray = append(r.stray, healed...)
+		signal(r.strayed)
 	}
 }
 
 // ready returns the broker's sources that have room, and whether there are others. Without any it forgets the broker.
-func (r *Reading) ready(id int, b *broker) (ready []*source, paused bool) {
+func (r *Reading) ready(l lead, b *broker) (ready []*source, paused bool) {
 	r.mu.Lock()
 	sources := slices.Clone(b.sources)
 	if len(sources) == 0 {
-		delete(r.brokers, id)
+		delete(r.brokers, l)
 	}
 	r.mu.Unlock()
 	for _, s := range sources {
@@ -249,25 +339,6 @@ func (r *Reading) ready(id int, b *broker) (ready []*source, paused bool) {
 		}
 	}
 	return ready, paused
-}
-
-// setAside makes sources stray again.
-func (r *Reading) setAside(b *broker, failed []*source) {
-	if len(failed) == 0 {
-		return
-	}
-	// Not at once: what a broker could not do a moment ago, it can't do now.
-	wait := r.cfg.RetryMax
-	for _, s := range failed {
-		s.fails++
-		wait = min(wait, r.cfg.RetryMin<<min(s.fails-1, 10))
-	}
-	sleep(r.ctx, wait)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	b.sources = slices.DeleteFunc(b.sources, func(s *source) bool { return slices.Contains(failed, s) })
-	r.stray = append(r.stray, failed...)
-	signal(r.strayed)
 }
 
 // fetch asks once and hands over what came. It returns the sources for which that failed, and why the first one did.
@@ -300,16 +371,20 @@ func (r *Reading) fetch(sources []*source, hold time.Duration) (failed []*source
 			if s == nil {
 				continue
 			}
-			switch perr := r.take(s, p); {
-			case perr == nil:
-			case errors.Is(perr, kafka.OffsetOutOfRange):
+			delete(byID, s.Partition)
+			perr := r.take(s, p)
+			if perr == nil {
+				continue
+			}
+			if errors.Is(perr, kafka.OffsetOutOfRange) {
 				s.OutOfRange(s.next)
 				s.next = kafka.FirstOffset
-				failed = append(failed, s)
-			default:
-				failed, err = append(failed, s), perr
 			}
+			failed, err = append(failed, s), perr
 		}
+	}
+	for _, s := range byID {
+		failed, err = append(failed, s), fmt.Errorf("no answer for partition %d of %s", s.Partition, r.topic)
 	}
 	return failed, err
 }
@@ -341,7 +416,6 @@ func (r *Reading) take(s *source, p *fetchapi.ResponsePartition) error {
 		}
 		return nil
 	})
-	s.fails = 0
 	if len(msgs) > 0 && r.ctx.Err() == nil {
 		s.Take(msgs)
 	}

@@ -3,7 +3,6 @@ package kafkaconn
 import (
 	"fmt"
 	"log/slog"
-	"time"
 
 	"github.com/segmentio/kafka-go"
 )
@@ -39,13 +38,11 @@ func NewReader(c Config, topic string, partition int, log *slog.Logger) *kafka.R
 		Topic:     c.Topic(topic),
 		Partition: partition,
 		// One byte: a fetch answers as soon as anything is there.
-		MinBytes: 1,
-		MaxBytes: 4 << 20,
-		MaxWait:  c.MaxWait,
-		// Waits between tries while a broker is away. No settings: the upper one is all that they cost, and a broker that is back is
-		// not flooded.
-		ReadBackoffMin:        20 * time.Millisecond,
-		ReadBackoffMax:        500 * time.Millisecond,
+		MinBytes:              1,
+		MaxBytes:              4 << 20,
+		MaxWait:               c.MaxWait,
+		ReadBackoffMin:        c.RetryMin,
+		ReadBackoffMax:        c.RetryMax,
 		OffsetOutOfRangeError: true,
 		ErrorLogger: kafka.LoggerFunc(func(format string, args ...any) {
 			log.Debug("kafka read", "err", fmt.Sprintf(format, args...))

@@ -32,6 +32,8 @@ type Claims struct {
 	Rooms []string
 	// Accepts is "accepts": ops that pushes may have to reach the session; nil: all.
 	Accepts []int32
+	// Watch is "watch": whether the bearer may watch presence, WatchEveryone or WatchNobody; empty: as the server's settings say.
+	Watch string
 	// IssuedAt is "iat" to the millisecond where the token has fractions; zero if missing.
 	IssuedAt time.Time
 	// NotBefore is "nbf"; zero if missing.
@@ -39,6 +41,12 @@ type Claims struct {
 	// ExpiresAt is "exp"; zero if missing.
 	ExpiresAt time.Time
 }
+
+// Values of Claims.Watch.
+const (
+	WatchEveryone = "everyone"
+	WatchNobody   = "nobody"
+)
 
 // wire is the claims set as JSON has it.
 type wire struct {
@@ -50,6 +58,7 @@ type wire struct {
 	Key       string   `json:"key,omitempty"`
 	Rooms     []string `json:"rooms,omitempty"`
 	Accepts   []int32  `json:"accepts,omitempty"`
+	Watch     string   `json:"watch,omitempty"`
 	IssuedAt  *date    `json:"iat,omitempty"`
 	NotBefore *date    `json:"nbf,omitempty"`
 	ExpiresAt *date    `json:"exp,omitempty"`
@@ -105,7 +114,7 @@ func Sign(k *Key, c Claims) (string, error) {
 		return "", fmt.Errorf("sign token: key %s is of tenant %s", k.ID, k.Tenant)
 	}
 	w := &wire{
-		Sub: c.UID, Tenant: c.Tenant, Device: c.DeviceID, Platform: c.Platform, Key: c.Key, Rooms: c.Rooms, Accepts: c.Accepts,
+		Sub: c.UID, Tenant: c.Tenant, Device: c.DeviceID, Platform: c.Platform, Key: c.Key, Rooms: c.Rooms, Accepts: c.Accepts, Watch: c.Watch,
 		IssuedAt: dateOf(c.IssuedAt), NotBefore: dateOf(c.NotBefore), ExpiresAt: dateOf(c.ExpiresAt),
 	}
 	t := jwt.NewWithClaims(k.method, w)

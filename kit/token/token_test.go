@@ -70,7 +70,7 @@ func TestSignedTokenIsVerifiedWithAllItsClaims(t *testing.T) {
 	keys := []*token.Key{hs(t, "h", secret), rs, ed}
 	v := verifier(t, token.Rules{}, keys...)
 	want := token.Claims{
-		Tenant: "acme", UID: "ann", DeviceID: "phone-1", Platform: "ios", Key: "k-1", Rooms: []string{"chat://*"}, Accepts: []int32{1000, 1001},
+		Tenant: "acme", UID: "ann", DeviceID: "phone-1", Platform: "ios", Key: "k-1", Rooms: []string{"chat://*"}, Accepts: []int32{1000, 1001}, Watch: token.WatchNobody,
 		IssuedAt: now.Add(-time.Second), NotBefore: now.Add(-time.Second), ExpiresAt: now.Add(time.Hour),
 	}
 	for _, k := range keys {

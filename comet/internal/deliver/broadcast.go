@@ -14,13 +14,11 @@ import (
 	"github.com/halley-im/halley/comet/internal/table"
 )
 
-// Broadcast is a push to all sessions of a tenant.
+// Broadcast is a push to all sessions of the message's tenant.
 type Broadcast struct {
-	Tenant  string
 	Message *outbox.Message
 	// Speed is the sessions a second; 0: the comet's own pace.
-	Speed  int
-	except *except
+	Speed int
 }
 
 // Broadcaster sends pushes to all, one after another, each at its pace. Use NewBroadcaster, then Run.
@@ -100,10 +98,7 @@ func (c *Broadcaster) send(ctx context.Context, batch *flush.Batch, b Broadcast)
 	for i := range table.Shards {
 		conns = c.table.Conns(conns[:0], i)
 		for _, s := range conns {
-			who := s.Live()
-			if who == nil || who.Tenant != b.Tenant || b.except != nil && b.except.has(who) {
-				continue
-			}
+			// Those whose log-in is under way keep it until they know whether they are meant.
 			r := s.Enqueue(b.Message, batch.Now, batch.Window())
 			if !batch.Add(s, r) {
 				if r == session.Unwanted {
@@ -163,7 +158,7 @@ func (r *Resyncer) Run(ctx context.Context) {
 			conns = r.table.Conns(conns[:0], i)
 			batch.Begin()
 			for _, s := range conns {
-				if who := s.Live(); who != nil && who.Signed {
+				if s.Resyncable() {
 					batch.Add(s, s.Enqueue(session.ResyncEvent(), batch.Now, batch.Window()))
 				}
 			}

@@ -18,6 +18,7 @@ import (
 	"github.com/halley-im/halley/comet/internal/outbox"
 	"github.com/halley-im/halley/comet/internal/session"
 	"github.com/halley-im/halley/comet/internal/table"
+	"github.com/halley-im/halley/proto/errcode"
 	"github.com/halley-im/halley/proto/frame"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 )
@@ -245,38 +246,33 @@ func (st *stream) message(d *halleyv1.Delivery) *outbox.Message {
 	m := outbox.NewPush(frame.Op(d.GetPush().GetOp()), d.GetPush().GetBody(), st.rank, class)
 	// goim's contract: pushes to rooms ignore the accepted ops.
 	m.Filtered = d.GetRoom() == ""
+	m.Except = except(d)
 	return m
 }
 
 func (st *stream) push(d *halleyv1.Delivery) (notHeld []string, err error) {
 	m := st.message(d)
-	ex := newExcept(d)
 	switch {
 	case d.GetAll():
-		return nil, st.toAll(Broadcast{Tenant: d.GetTenant(), Message: m, Speed: int(d.GetSpeed()), except: ex})
+		m.Tenant = d.GetTenant()
+		return nil, st.toAll(Broadcast{Message: m, Speed: int(d.GetSpeed())})
 	case d.GetRoom() != "":
 		r := st.sv.table.Room(table.Name(d.GetTenant(), d.GetRoom()))
 		if r == nil {
 			st.gone++
 			return nil, nil
 		}
-		r.Each(func(s *session.Session) {
-			if ex == nil || !ex.has(s.Who()) {
-				st.enqueue(s, m)
-			}
-		})
+		r.Each(func(s *session.Session) { st.enqueue(s, m) })
 		return nil, nil
 	}
 	// By name first: a session that gets its names meanwhile is found by its connection then.
 	named := st.named(d)
 	for _, s := range named {
-		if ex == nil || !ex.has(s.Who()) {
-			st.enqueue(s, m)
-		}
+		st.enqueue(s, m)
 	}
 	for _, id := range d.GetConnIds() {
 		s := st.sv.table.Conn(id)
-		if s != nil && (ex != nil && ex.hasLive(s) || slices.Contains(named, s)) {
+		if s != nil && slices.Contains(named, s) {
 			continue
 		}
 		if s == nil || !st.enqueue(s, m) {
@@ -314,10 +310,10 @@ func (st *stream) control(d *halleyv1.Delivery) (notHeld []string) {
 		st.sv.resyncs.All()
 		return nil
 	}
-	ex := newExcept(d)
+	ex := except(d)
 	do := func(s *session.Session) bool {
-		return s.WhenLive(func() {
-			if ex != nil && ex.has(s.Who()) {
+		err := s.WhenLive(func() {
+			if who := s.Who(); ex.Has(who.UID(), who.Key()) || d.GetAll() && who.Tenant != d.GetTenant() {
 				return
 			}
 			switch {
@@ -332,6 +328,13 @@ func (st *stream) control(d *halleyv1.Delivery) (notHeld []string) {
 				st.sv.controls.Leave(s, d.GetRoom())
 			}
 		})
+		if errors.Is(err, session.ErrTooManyControls) {
+			// One that was left out may be a kick: the session must not go on without it.
+			st.sv.m.Dropped.WithLabelValues("too_many_controls").Inc()
+			s.Close(session.Cause{Code: errcode.Busy, Reason: "too_many_controls"})
+			return true
+		}
+		return err == nil
 	}
 	targets := slices.Clone(st.named(d))
 	for _, id := range d.GetConnIds() {
@@ -352,10 +355,7 @@ func (st *stream) control(d *halleyv1.Delivery) (notHeld []string) {
 		for i := range table.Shards {
 			targets = st.sv.table.Conns(targets, i)
 		}
-		targets = slices.DeleteFunc(targets, func(s *session.Session) bool {
-			who := s.Live()
-			return who == nil || who.Tenant != d.GetTenant()
-		})
+		targets = slices.DeleteFunc(targets, func(s *session.Session) bool { return !s.Present() })
 	}
 	for _, s := range targets {
 		do(s)
@@ -363,30 +363,16 @@ func (st *stream) control(d *halleyv1.Delivery) (notHeld []string) {
 	return notHeld
 }
 
-// except is who doesn't get a push.
-type except struct{ uids, keys map[string]bool }
-
-func newExcept(d *halleyv1.Delivery) *except {
+func except(d *halleyv1.Delivery) *outbox.Except {
 	if len(d.GetExcludeUids()) == 0 && len(d.GetExcludeKeys()) == 0 {
 		return nil
 	}
-	e := &except{make(map[string]bool, len(d.GetExcludeUids())), make(map[string]bool, len(d.GetExcludeKeys()))}
+	e := &outbox.Except{UIDs: make(map[string]bool, len(d.GetExcludeUids())), Keys: make(map[string]bool, len(d.GetExcludeKeys()))}
 	for _, u := range d.GetExcludeUids() {
-		e.uids[u] = true
+		e.UIDs[u] = true
 	}
 	for _, k := range d.GetExcludeKeys() {
-		e.keys[k] = true
+		e.Keys[k] = true
 	}
 	return e
-}
-
-func (e *except) has(who *session.Identity) bool {
-	uid := who.UID()
-	return uid != "" && e.uids[uid] || e.keys[who.Key()]
-}
-
-// hasLive is has for a session that may not be authenticated yet; such a one is not excluded.
-func (e *except) hasLive(s *session.Session) bool {
-	who := s.Live()
-	return who != nil && e.has(who)
 }

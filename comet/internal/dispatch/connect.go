@@ -24,6 +24,7 @@ func conversation(room string) bool { return name.RoomType(room) == name.RoomTyp
 // connect authenticates a session: logic verifies and registers it, its rooms are stored, the older session of
 // the same key gives way, then the auth reply is the first frame that the client sees.
 func (d *Dispatcher) connect(ctx context.Context, s *session.Session, f frame.Frame) {
+	began := session.Now()
 	s.Authenticating()
 	if !d.cfg.Unsigned && !hasToken(f.Body) {
 		d.refuse(s, f, errcode.Proto(errcode.Unauthenticated), nil)
@@ -53,7 +54,8 @@ func (d *Dispatcher) connect(ctx context.Context, s *session.Session, f frame.Fr
 		d.refuse(s, f, e, resp.GetReply())
 		return
 	}
-	s.SetIdentity(identity(resp.GetSession()), time.Duration(resp.GetIdleTimeoutMs())*time.Millisecond)
+	n := s.SetIdentity(identity(resp.GetSession()), time.Duration(resp.GetIdleTimeoutMs())*time.Millisecond)
+	d.Metrics.Messages.WithLabelValues("bulk").Add(float64(n))
 	older, ok := d.Table.Bind(s)
 	if !ok {
 		gone := resp.GetSession()
@@ -85,10 +87,7 @@ func (d *Dispatcher) connect(ctx context.Context, s *session.Session, f frame.Fr
 		return
 	}
 	d.Metrics.Handshakes.WithLabelValues("ok").Inc()
-	if d.Lease.Epoch() != epoch {
-		// It is registered in an epoch that ended meanwhile.
-		d.Lease.Again(s)
-	}
+	d.Lease.Live(s, epoch, began)
 	d.replace(s, resp.GetReplaces())
 	if e := resp.GetEffects().GetClose(); e != nil {
 		s.Close(session.Cause{Code: errcode.ByName(e.GetCode()), Error: e})

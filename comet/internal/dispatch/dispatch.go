@@ -183,6 +183,7 @@ func parseOps(body []byte) ([]int32, bool) {
 var resumed = session.Cause{Code: errcode.Replaced, Quiet: true, CloseCode: 1000, Reason: "resumed"}
 
 // maxLinger is the longest time that such a connection lives on: clients keep what comes on the new one back for no longer.
+// The protocol's, so no setting.
 const maxLinger = 5 * time.Second
 
 // Kick ends a session for the cluster.

@@ -5,9 +5,9 @@ package drain
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
-	"github.com/halley-im/halley/comet/internal/lease"
 	"github.com/halley-im/halley/comet/internal/session"
 	"github.com/halley-im/halley/comet/internal/table"
 	"github.com/halley-im/halley/proto/errcode"
@@ -20,69 +20,89 @@ type Config struct {
 	Rate float64
 	// Grace is what each of them has to do so, Timeout what all of them have.
 	Grace, Timeout time.Duration
-	// Tick is how often the next wave goes out.
-	Tick time.Duration
 }
+
+// tick is how often the next wave goes out: fine enough to be no wave, at any pace that is asked for.
+const tick = 20 * time.Millisecond
 
 // Parts are what a drain works with.
 type Parts struct {
 	Table *table.Table
-	// Spare says what the other comets can take.
-	Spare func() lease.Spare
-	// Where returns the URL that a session is sent to; empty: the same as before.
-	Where func(session.Transport) string
-	Log   *slog.Logger
-}
-
-// leaving is a session that was asked to go.
-type leaving struct {
-	s   *session.Session
-	due time.Time
+	// Others says what the other comets can take.
+	Others func() Others
+	Log    *slog.Logger
 }
 
 // Run asks every session to leave and returns when none is left, or the timeout has passed and the rest was
 // closed. Sessions that can't be asked, goim's, are closed when it is their turn.
+//
+// No more are sent away than the others have room for. The rest stays, for room may come; when the grace before the timeout begins
+// it is closed evenly over that time, and comes back when its clients' back-off lets it.
 func Run(ctx context.Context, cfg Config, p Parts) {
 	begun := time.Now()
 	deadline := begun.Add(cfg.Timeout)
 	// The last ones asked have their grace, too.
 	asking := max(cfg.Timeout-cfg.Grace, cfg.Timeout/2)
+	plan := newPlan()
 	waiting := all(p.Table)
 	total := len(waiting)
-	var asked []leaving
+	var asked []*leaving
 	was := make(map[*session.Session]bool, total)
-	looked := begun
-	hurried := false
+	looked, turn := begun, -1
+	hurried, crowded := false, false
 	p.Log.Info("drain begun", "sessions", total)
 	credit := 0.0
 	last := begun
-	tick := time.NewTicker(cfg.Tick)
-	defer tick.Stop()
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
 	for p.Table.Len() > 0 {
 		now := time.Now()
 		if !now.Before(deadline) || ctx.Err() != nil {
 			break
 		}
-		pace, need := pace(cfg.Rate, p.Spare()), need(len(waiting), asking-now.Sub(begun))
-		if need > 1.1*pace && !hurried {
-			hurried = true
-			p.Log.Warn("drain is faster than its pace: the timeout is too short for it", "waiting", len(waiting), "pace", pace, "rate", need)
-		}
-		credit += now.Sub(last).Seconds() * max(pace, need)
+		elapsed := now.Sub(last)
 		last = now
-		for credit >= 1 && len(waiting) > 0 {
+		plan.update(p.Others(), elapsed)
+		if turn != plan.others.Turn {
+			turn = plan.others.Turn
+			waiting = slices.DeleteFunc(waiting, (*session.Session).HasEnded)
+		}
+		pace, room := plan.pace(cfg.Rate), plan.room(len(waiting))
+		if room == 0 && len(waiting) > 0 && !crowded {
+			crowded = true
+			p.Log.Warn("drain waits for room on other comets: those who find none stay until the timeout is near", "waiting", len(waiting))
+		}
+		// Whoever finds room is asked in time; who finds none is closed in the end.
+		late := now.Sub(begun) >= asking
+		rate := max(pace, need(room, asking-now.Sub(begun)))
+		switch {
+		case late && room == 0:
+			rate = need(len(waiting), deadline.Sub(now))
+		case late:
+			rate = max(pace, need(len(waiting), deadline.Sub(now)))
+		}
+		if rate > 1.1*pace && room > 0 && !hurried {
+			hurried = true
+			p.Log.Warn("drain is faster than its pace: the timeout is too short for it", "waiting", len(waiting), "pace", pace, "rate", rate)
+		}
+		credit = min(credit+elapsed.Seconds()*rate, max(rate/10, 1))
+		for credit >= 1 && len(waiting) > 0 && (room > 0 || late) {
 			s := waiting[0]
 			waiting = waiting[1:]
-			was[s] = true
 			if s.Live() == nil {
 				// Ended, or still in its handshake: then it is looked at again.
-				delete(was, s)
 				continue
 			}
-			if ask(s, min(cfg.Grace, deadline.Sub(now)), p.Where) {
-				asked = append(asked, leaving{s, now.Add(cfg.Grace)})
-				credit--
+			was[s] = true
+			credit--
+			if room <= 0 {
+				s.Close(session.Cause{Code: errcode.GoingAway})
+				continue
 			}
+			room--
+			l := &leaving{s: s, due: now.Add(cfg.Grace)}
+			plan.send(l, min(cfg.Grace, deadline.Sub(now)))
+			asked = append(asked, l)
 		}
 		for len(asked) > 0 && !now.Before(asked[0].due) {
 			asked[0].s.Close(session.Cause{Code: errcode.GoingAway})
@@ -94,7 +114,7 @@ func Run(ctx context.Context, cfg Config, p Parts) {
 			waiting = fresh(p.Table, was)
 		}
 		select {
-		case <-tick.C:
+		case <-ticker.C:
 		case <-ctx.Done():
 		}
 	}
@@ -103,14 +123,6 @@ func Run(ctx context.Context, cfg Config, p Parts) {
 		s.Close(session.Cause{Code: errcode.GoingAway})
 	}
 	p.Log.Info("drain ended", "sessions", total, "closed", len(rest), "took", time.Since(begun))
-}
-
-// pace returns the sessions a second to ask: the configured ones, at most what the others can take.
-func pace(configured float64, spare lease.Spare) float64 {
-	if spare.HandshakeRate > 0 && spare.HandshakeRate < configured {
-		return spare.HandshakeRate
-	}
-	return configured
 }
 
 // need returns the sessions a second that must be asked for all to be asked in the time that is left. Where that is more than the
@@ -122,20 +134,26 @@ func need(waiting int, left time.Duration) float64 {
 	return float64(waiting) / left.Seconds()
 }
 
-// ask sends a session away. It returns false if there is nothing to wait for: it has ended, or was closed.
-func ask(s *session.Session, grace time.Duration, where func(session.Transport) string) bool {
-	who := s.Live()
+// send sends a live session away: one that can't be asked is closed.
+func (p *plan) send(l *leaving, grace time.Duration) {
+	who := l.s.Live()
 	if who == nil {
-		return false
+		return
 	}
+	var to *target
+	if l.s.Transport.WS && who.Signed {
+		to = p.pick()
+	}
+	p.sent(l, to)
 	if !who.Signed {
-		s.Close(session.Cause{Code: errcode.GoingAway})
-		return true
+		l.s.Close(session.Cause{Code: errcode.GoingAway})
+		return
 	}
-	s.Send(session.Event(&halleyv1.Event{Event: &halleyv1.Event_GoAway{GoAway: &halleyv1.GoAway{
-		Url: where(s.Transport), GraceMs: uint32(max(grace.Milliseconds(), 0)),
-	}}}))
-	return true
+	away := &halleyv1.GoAway{GraceMs: uint32(max(grace.Milliseconds(), 0))}
+	if to != nil {
+		away.Url = to.URL
+	}
+	l.s.Send(session.Event(&halleyv1.Event{Event: &halleyv1.Event_GoAway{GoAway: away}}))
 }
 
 func all(t *table.Table) []*session.Session {
@@ -146,7 +164,8 @@ func all(t *table.Table) []*session.Session {
 	return list
 }
 
-// lookAgain is how often sessions are looked for that came out of their handshake during the drain.
+// lookAgain is how often sessions are looked for that came out of their handshake during the drain: a look goes through the table,
+// and a second more or less is nothing to a drain.
 const lookAgain = 500 * time.Millisecond
 
 // fresh returns the live sessions that weren't asked.

@@ -3,14 +3,38 @@ package drain
 import (
 	"testing"
 	"time"
-
-	"github.com/halley-im/halley/comet/internal/lease"
 )
 
 func TestPaceIsTheLowerOfTheConfiguredOneAndWhatOthersCanTake(t *testing.T) {
-	for _, tt := range []struct{ configured, spare, want float64 }{{1000, 0, 1000}, {1000, 5000, 1000}, {1000, 50, 50}} {
-		if got := pace(tt.configured, lease.Spare{HandshakeRate: tt.spare}); got != tt.want {
-			t.Errorf("configured %v, spare %v: got %v, want %v", tt.configured, tt.spare, got, tt.want)
+	for _, tt := range []struct {
+		configured, spare float64
+		draining          int
+		want              float64
+	}{{1000, 0, 1, 1000}, {1000, 5000, 1, 1000}, {1000, 50, 1, 50}, {1000, 1500, 3, 500}} {
+		p := newPlan()
+		p.update(Others{Rate: tt.spare, Draining: tt.draining}, 0)
+		if got := p.pace(tt.configured); got != tt.want {
+			t.Errorf("%+v: got %v", tt, got)
+		}
+	}
+}
+
+func TestRoomIsSharedByThoseWhoLeave(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		o    Others
+		want int
+	}{
+		{"nobody else: all of them", Others{}, 500},
+		{"others are full", Others{Rate: 100}, 0},
+		{"more than enough", Others{Rate: 100, Room: 9999}, 500},
+		{"too little", Others{Rate: 100, Room: 99}, 99},
+		{"two leave", Others{Rate: 100, Room: 99, Draining: 2}, 49},
+	} {
+		p := newPlan()
+		p.update(tt.o, 0)
+		if got := p.room(500); got != tt.want {
+			t.Errorf("%s: got %d, want %d", tt.name, got, tt.want)
 		}
 	}
 }

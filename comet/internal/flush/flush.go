@@ -19,7 +19,7 @@ import (
 )
 
 // The window is 0 while writing each message by itself would keep a walker busy for less than low of its
-// time, and the bound from high on.
+// time, and the bound from high on. These are measured, and no settings: flush_max says how far they may go.
 const (
 	low  = 0.4
 	high = 1.2

@@ -27,7 +27,8 @@ type Config struct {
 	// Renew is the time between two renewals, Timeout what a call may take, Retry the pause after one that
 	// failed.
 	Renew, Timeout, Retry time.Duration
-	// RewriteEvery is the time in which each bucket is written again, RewriteRate the entries a second at most.
+	// RewriteEvery is the time in which each bucket is written again, RewriteRate the entries a second at most, and the rooms and
+	// sessions where all are registered in a new epoch.
 	RewriteEvery time.Duration
 	RewriteRate  int
 }
@@ -63,9 +64,13 @@ type Lease struct {
 	kick chan struct{} // renew now
 	work chan struct{} // something to write
 
+	// begun is when each bucket's last rewrite began, in session.Now's nanoseconds.
+	begun [name.Buckets]atomic.Int64
+
 	mu    sync.Mutex
 	lost  map[uint32]bool
 	again []*session.Session
+	fresh bool // the epoch is new, and nothing is registered in it
 }
 
 // Spare is what the other comets can still take.
@@ -131,8 +136,15 @@ func (l *Lease) Lost(epoch string, buckets []uint32) {
 	l.signal()
 }
 
-// Again registers a session once more: it was registered in an epoch that ended meanwhile.
-func (l *Lease) Again(s *session.Session) {
+// Live tells of a session that became live. logic registered it in an epoch, some time after began, when it could not be part of a
+// rewrite yet. It is registered once more if that may be gone: the epoch has ended, or a rewrite of one of its buckets began
+// meanwhile, which happens where presence has lost what it held of it.
+func (l *Lease) Live(s *session.Session, epoch string, began int64) {
+	who := s.Who()
+	if epoch == l.Epoch() && l.begun[name.Bucket(who.Tenant, who.Key())].Load() < began &&
+		(who.UID() == "" || l.begun[name.Bucket(who.Tenant, who.UID())].Load() < began) {
+		return
+	}
 	l.mu.Lock()
 	l.again = append(l.again, s)
 	l.mu.Unlock()
@@ -171,7 +183,7 @@ func (l *Lease) Enroll(ctx context.Context) error {
 		epoch := id.String()
 		begun := session.Now()
 		cctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
-		resp, err := l.router.Enroll(cctx, &halleyv1.EnrollRequest{Info: l.info(epoch)})
+		resp, err := l.router.Enroll(cctx, &halleyv1.EnrollRequest{Info: l.info(epoch), HoldsSessions: l.epochs.Load() > 0})
 		cancel()
 		if err == nil && resp.GetStatus() != halleyv1.EpochStatus_EPOCH_STATUS_DEAD {
 			l.renewed.Store(begun)
@@ -256,8 +268,8 @@ func (l *Lease) renew(ctx context.Context) {
 	}
 }
 
-// newEpoch takes a new epoch, since the old one was declared dead, registers everything again and tells all
-// sessions to resync: what was sent while this comet counted as dead is lost to them.
+// newEpoch takes a new epoch, since the old one was declared dead. The loop that writes then registers everything in it, and marks the
+// buckets by rewriting them: until then router has this comet asked itself, since it doesn't know all that is here.
 func (l *Lease) newEpoch(ctx context.Context) error {
 	l.log.Warn("epoch declared dead", "comet", l.cfg.Comet, "epoch", l.Epoch())
 	if err := l.Enroll(ctx); err != nil {
@@ -265,71 +277,13 @@ func (l *Lease) newEpoch(ctx context.Context) error {
 	}
 	l.lapsed.Store(false)
 	l.mu.Lock()
-	clear(l.lost)
+	for b := range uint32(name.Buckets) {
+		l.lost[b] = true
+	}
+	l.fresh = true
 	l.mu.Unlock()
-	begun := time.Now()
-	l.rooms.All()
-	epoch := l.Epoch()
-	var conns []*session.Session
-	n := 0
-	for i := range table.Shards {
-		conns = l.table.Conns(conns[:0], i)
-		if !l.register(ctx, epoch, conns) {
-			// Dead again: Run comes back here. Or ctx ended.
-			return ctx.Err()
-		}
-		n += len(conns)
-		// Thousands of sessions take longer than the lease lives.
-		if time.Duration(session.Now()-l.renewed.Load()) > l.cfg.Renew {
-			l.renew(ctx)
-		}
-	}
-	l.hooks.Resync()
-	l.log.Info("registered again", "comet", l.cfg.Comet, "epoch", epoch, "sessions", n, "took", time.Since(begun))
+	l.signal()
 	return nil
-}
-
-// registerBatch is the most sessions in a call.
-const registerBatch = 500
-
-// register writes sessions in an epoch. It tries until it is done; false: the epoch is dead, or ctx ended.
-func (l *Lease) register(ctx context.Context, epoch string, sessions []*session.Session) bool {
-	for len(sessions) > 0 {
-		req := &halleyv1.RegisterRequest{}
-		var asked []*session.Session
-		for len(sessions) > 0 && len(asked) < registerBatch {
-			s := sessions[0]
-			sessions = sessions[1:]
-			if s.Live() == nil {
-				continue
-			}
-			asked = append(asked, s)
-			req.Sessions = append(req.Sessions, l.proto(s, epoch))
-		}
-		if len(asked) == 0 {
-			return true
-		}
-		resp, ok := retry(ctx, l, "register again", func(cctx context.Context) (*halleyv1.RegisterResponse, error) { return l.router.Register(cctx, req) })
-		if !ok {
-			return false
-		}
-		if resp.GetStatus() == halleyv1.EpochStatus_EPOCH_STATUS_DEAD {
-			l.Dead(epoch)
-			return false
-		}
-		for i, r := range resp.GetResults() {
-			if i >= len(asked) {
-				break
-			}
-			if len(r.GetLostBuckets()) > 0 {
-				l.Lost(epoch, r.GetLostBuckets())
-			}
-			if r.GetStatus() == halleyv1.RegisterResult_STATUS_REPLACED {
-				l.hooks.Replaced(asked[i])
-			}
-		}
-	}
-	return true
 }
 
 func (l *Lease) proto(s *session.Session, epoch string) *halleyv1.Session {

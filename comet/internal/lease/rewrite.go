@@ -12,7 +12,7 @@ import (
 	"github.com/halley-im/halley/proto/name"
 )
 
-// rewriting writes lost buckets as they are found, and every bucket in turn, until ctx ends.
+// rewriting registers all in a new epoch, writes lost buckets as they are found, and every bucket in turn, until ctx ends.
 func (l *Lease) rewriting(ctx context.Context) {
 	number := uint64(time.Now().UnixMilli())
 	tick := time.NewTicker(max(l.cfg.RewriteEvery/name.Buckets, time.Millisecond))
@@ -28,6 +28,14 @@ func (l *Lease) rewriting(ctx context.Context) {
 			buckets = append(buckets, turn)
 			turn = (turn + 1) % name.Buckets
 		}
+		l.mu.Lock()
+		fresh := l.fresh
+		l.fresh = false
+		l.mu.Unlock()
+		if fresh {
+			l.registerAll(ctx)
+		}
+		// Not before: what is registered in a bucket without marker is told to be lost.
 		l.mu.Lock()
 		for b := range l.lost {
 			buckets = append(buckets, b)
@@ -45,9 +53,6 @@ func (l *Lease) rewriting(ctx context.Context) {
 }
 
 var errDead = errors.New("epoch is dead")
-
-// rewriteChunk is the most entries in a call.
-const rewriteChunk = 500
 
 // rewrite writes buckets: rooms first, then sessions, at most the configured number of entries a second.
 func (l *Lease) rewrite(ctx context.Context, buckets []uint32, number uint64) uint64 {
@@ -73,6 +78,8 @@ func (l *Lease) sessionsIn(buckets []uint32) map[uint32][]*session.Session {
 	held := make(map[uint32][]*session.Session, len(buckets))
 	for _, b := range buckets {
 		held[b] = nil
+		// Before anybody is looked at: who becomes live later sees it.
+		l.begun[b%name.Buckets].Store(session.Now())
 	}
 	add := func(b uint32, s *session.Session) {
 		if list, wanted := held[b]; wanted {
@@ -118,20 +125,18 @@ func (l *Lease) rewriteBucket(ctx context.Context, epoch string, bucket uint32, 
 				l.hooks.Replaced(s)
 			}
 		}
-		if n := len(changes) + len(sessions); n > 0 && l.cfg.RewriteRate > 0 {
-			return sleep(ctx, time.Duration(n)*time.Second/time.Duration(l.cfg.RewriteRate))
-		}
-		return nil
+		return l.pace(ctx, len(changes)+len(sessions))
 	}
-	err := l.rooms.Bucket(ctx, bucket, epoch, rewriteChunk, func(c []*halleyv1.RoomChange) error { return call(c, nil, false) })
+	chunk := l.chunk()
+	err := l.rooms.Bucket(ctx, bucket, epoch, chunk, func(c []*halleyv1.RoomChange) error { return call(c, nil, false) })
 	if err != nil {
 		return err
 	}
-	for len(held) > rewriteChunk {
-		if err := call(nil, l.protos(held[:rewriteChunk], epoch), false); err != nil {
+	for len(held) > chunk {
+		if err := call(nil, l.protos(held[:chunk], epoch), false); err != nil {
 			return err
 		}
-		held = held[rewriteChunk:]
+		held = held[chunk:]
 	}
 	return call(nil, l.protos(held, epoch), true)
 }

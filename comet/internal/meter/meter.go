@@ -72,7 +72,7 @@ func New(reg prometheus.Registerer, st State) (*Metrics, error) {
 		counter("writes_blocked_total", "Writes that the socket didn't take whole at once.", c.Blocked.Load),
 		counter("outbox_dropped_volatile_total", "Volatile messages dropped by full outboxes.", c.DroppedVolatile.Load),
 		counter("outbox_dropped_stored_total", "Stored messages that full outboxes replaced by a resync.", c.ReplacedRest.Load),
-		counter("outbox_discarded_total", "Messages in outboxes of connections that broke.", c.Discarded.Load),
+		counter("outbox_discarded_total", "Messages in outboxes of connections that broke or whose log-in failed.", c.Discarded.Load),
 		gauge("deregister_dropped", "Ended sessions that the full queue left to the next rewrite.", st.DeregisterDropped),
 	}
 	for _, col := range all {

@@ -49,7 +49,19 @@ type Message struct {
 	batch bool
 	// Filtered says that sessions get it only if they accept the op.
 	Filtered bool
-	op       frame.Op
+	// Tenant is whose sessions get it, all of them; empty: whoever has found the session knows that it is meant.
+	Tenant string
+	// Except is who doesn't get it; nil: nobody.
+	Except *Except
+	op     frame.Op
+}
+
+// Except names who doesn't get a message, by names without tenant.
+type Except struct{ UIDs, Keys map[string]bool }
+
+// Has reports whether a session is left out.
+func (e *Except) Has(uid, key string) bool {
+	return e != nil && (uid != "" && e.UIDs[uid] || e.Keys[key])
 }
 
 // largest WebSocket header of a server: 2 bytes and a 64-bit length.

@@ -101,10 +101,10 @@ func (q *Queue) take(m *Message) {
 	}
 }
 
-// Retain drops the filtered messages whose op is not accepted: for what came in before the session's filter
-// was known.
-func (q *Queue) Retain(accepts func(*Message) bool) {
-	q.remove(func(m *Message) bool { return !accepts(m) })
+// Retain drops what a session doesn't get, and returns how many messages that were: for what came in before the session and its
+// filter were known.
+func (q *Queue) Retain(gets func(*Message) bool) int {
+	return q.remove(func(m *Message) bool { return !gets(m) })
 }
 
 // Finish sets what is written after everything else, in that order. Nothing is pushed afterwards.
@@ -152,10 +152,17 @@ func (q *Queue) Gap() Gap {
 	return g
 }
 
+// Miss notes what was dropped before it came to the queue.
+func (q *Queue) Miss(g Gap) {
+	q.dropped += g.Dropped
+	q.resync = q.resync || g.Resync
+}
+
 // HasGap reports whether Gap has something to tell.
 func (q *Queue) HasGap() bool { return q.dropped > 0 || q.resync }
 
-// coalesce bounds the inner bytes of one op 9 frame made of several pushes.
+// coalesce bounds the inner bytes of one op 9 frame made of several pushes, so that its length fits the 16 bits of a shorter
+// WebSocket header (RFC 6455 section 5.2). No setting: one write of so much costs little by the byte already.
 const coalesce = 60 << 10
 
 // Gather takes what comes next, about cap(buf) bytes of it, and returns it in one piece and the number of

@@ -18,7 +18,8 @@ import (
 	"github.com/halley-im/halley/proto/name"
 )
 
-// Listed is the number of members up to which a room's uids are listed.
+// Listed is the number of members up to which a room's uids are listed. It is the protocol's: clients are told of members one by
+// one up to here, and all comets must agree.
 const Listed = 200
 
 // Config holds what storing needs to know.
@@ -337,24 +338,31 @@ func (st *Store) settle(r *session.Room, y *state, version uint64, members int) 
 	}
 }
 
-// All stores every room again: in a new epoch.
-func (st *Store) All() {
-	var rooms []*session.Room
+// All stores every room again, in a new epoch: n at a time, after each of which it calls pace. It returns when the last ones are
+// queued, or with pace's error.
+func (st *Store) All(ctx context.Context, n int, pace func(ctx context.Context, n int) error) error {
+	var rooms, queue []*session.Room
 	for i := range table.Shards {
 		rooms = st.table.RoomsOf(rooms[:0], i)
-		for _, r := range rooms {
-			r.Lock()
-			y := of(r)
-			queue := !y.queued && !y.inflight
-			if queue {
-				y.queued = true
+		for chunk := range slices.Chunk(rooms, n) {
+			queue = queue[:0]
+			for _, r := range chunk {
+				r.Lock()
+				if y := of(r); !y.queued && !y.inflight {
+					y.queued = true
+					queue = append(queue, r)
+				}
+				r.Unlock()
 			}
-			r.Unlock()
-			if queue {
-				st.push(r)
+			if len(queue) > 0 {
+				st.push(queue...)
+			}
+			if err := pace(ctx, len(chunk)); err != nil {
+				return err
 			}
 		}
 	}
+	return nil
 }
 
 // Bucket hands all rooms of a bucket to write, as full changes in chunks of at most n, and takes the outcome.
@@ -394,7 +402,7 @@ func (st *Store) Bucket(ctx context.Context, bucket uint32, epoch string, n int,
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
-			case <-time.After(10 * time.Millisecond):
+			case <-time.After(10 * time.Millisecond): // about as long as the call in flight takes
 			}
 			continue
 		}
@@ -417,6 +425,7 @@ func (st *Store) inflight(r *session.Room) bool {
 
 // Count asks for the counts of all rooms that heartbeats are answered with.
 func (st *Store) Count(ctx context.Context) error {
+	// A call's worth: a few milliseconds of Redis' time.
 	const most = 5000
 	var rooms, counted []*session.Room
 	for i := range table.Shards {

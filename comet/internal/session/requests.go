@@ -36,7 +36,8 @@ type Requests struct {
 	bytes   int         // of the bodies held, in all queues
 }
 
-// maxHeldBytes bounds the bodies of a session's requests that wait or run: a few of the largest.
+// maxHeldBytes bounds the bodies of a session's requests that wait or run: a few of the largest. It follows from the largest body,
+// which the protocol says; how many small ones may wait is request_queue.
 const maxHeldBytes = 4 * frame.MaxRequestBody
 
 // Requests returns the session's queues, which are made when the first request comes.

@@ -36,6 +36,9 @@ type Host struct {
 	Closed func(s *Session)
 	// Count is called with what a flush wrote.
 	Count *Counters
+	// Unaccepted is called with the number of messages that waited for a session and are not among the ops that it turned out to
+	// accept.
+	Unaccepted func(n int)
 	// Background holds the goroutines that wait for sockets.
 	Background sync.WaitGroup
 }
@@ -103,6 +106,7 @@ type Session struct {
 	queued    bool // in a walker's list
 	urgent    bool // in a walker's list for now
 	held      bool // nothing is written before the auth reply
+	asked     bool // logic is being asked who it is, or was
 	doomed    bool // it missed something that it can't be told of: it gets nothing more, and ends
 	acceptAll bool
 	q         outbox.Queue
@@ -132,7 +136,9 @@ type Session struct {
 type more struct {
 	rest     []byte        // what a short write left
 	room     chan struct{} // closed when replies were written while the reader waited
+	heard    *heard        // until it is known who the session is
 	deferred []func()
+	catching bool // Open is carrying out what was deferred
 	reqs     Requests
 }
 
@@ -224,66 +230,17 @@ func (s *Session) Proto(conn *halleyv1.Conn) *halleyv1.Session {
 	}
 }
 
-// SetIdentity says who the session is; once, before it is put into a table of names.
-func (s *Session) SetIdentity(who Identity, idle time.Duration) {
+// SetIdentity says who the session is; once, before it is put into a table of names. What waits for it and excludes who it turns
+// out to be is gone then. It returns how many pushes to all came into the outbox by it.
+func (s *Session) SetIdentity(who Identity, idle time.Duration) int {
 	s.mu.Lock()
 	s.who = who
 	s.idle = idle
 	s.acceptAll = who.Signed
+	s.q.Retain(s.meant)
+	n := s.recall()
 	s.mu.Unlock()
-}
-
-// Open makes the session live: reply is the first thing that the client sees, then what queued up for it. It
-// returns false if the session has ended meanwhile.
-func (s *Session) Open(reply *outbox.Message) bool {
-	now := Now()
-	s.mu.Lock()
-	if s.state != pending {
-		s.mu.Unlock()
-		return false
-	}
-	s.state = live
-	s.held = false
-	s.q.Retain(func(m *outbox.Message) bool { return s.wants(m) })
-	s.q.Push(reply, s.host.OutboxBytes)
-	s.alive.Store(now)
-	s.redue(now)
-	var deferred []func()
-	if s.more != nil {
-		deferred, s.more.deferred = s.more.deferred, nil
-	}
-	gap := !s.who.Signed && s.q.HasGap()
-	s.mu.Unlock()
-	if gap {
-		s.Overflowed()
-		return false
-	}
-	s.Flush(nil)
-	for _, f := range deferred {
-		f()
-	}
-	return true
-}
-
-// WhenLive calls f now, or, if the session isn't authenticated yet, once it is: controls need to know who it
-// is. It returns false if the session has ended.
-func (s *Session) WhenLive(f func()) bool {
-	s.mu.Lock()
-	switch s.state {
-	case pending:
-		// More than a few are no session's fate; what is left out, a kick among them, is the next delivery's.
-		if x := s.extra(); len(x.deferred) < 64 {
-			x.deferred = append(x.deferred, f)
-		}
-		s.mu.Unlock()
-		return true
-	case live:
-		s.mu.Unlock()
-		f()
-		return true
-	}
-	s.mu.Unlock()
-	return false
+	return n
 }
 
 // Live returns the session's identity if it is authenticated and addressable, else nil.
@@ -312,6 +269,8 @@ const (
 	Gone Result = iota
 	// Unwanted: the session's filter keeps it out.
 	Unwanted
+	// Excluded: the message is not for this session, as far as it is known yet who that is.
+	Excluded
 	// Queued: somebody will write it without the caller's doing.
 	Queued
 	// WriteNow: the caller hands the session to a walker, to be written at once.
@@ -321,6 +280,17 @@ const (
 	// Overflow: the session can't be told of a gap. The caller closes it, outside all locks.
 	Overflow
 )
+
+// known reports whether it is known who the session is; s.mu is held.
+func (s *Session) known() bool { return s.who.KeyName != "" }
+
+// meant reports whether a message is for the session, of which it is known who it is; s.mu is held.
+func (s *Session) meant(m *outbox.Message) bool {
+	if m.Tenant != "" && m.Tenant != s.who.Tenant {
+		return false
+	}
+	return m.Except == nil || !m.Except.Has(s.who.UID(), s.who.Key())
+}
 
 // wants reports whether the session gets a push; s.mu is held.
 func (s *Session) wants(m *outbox.Message) bool {
@@ -348,22 +318,22 @@ func (s *Session) wants(m *outbox.Message) bool {
 // written to now, and so is one with something urgent.
 func (s *Session) Enqueue(m *outbox.Message, now, window int64) Result {
 	s.mu.Lock()
-	if s.state != live {
-		if s.state != pending {
-			s.mu.Unlock()
-			return Gone
-		}
-	} else if s.doomed {
+	switch {
+	case s.state >= closing || s.doomed:
 		s.mu.Unlock()
 		return Gone
-	} else if !s.wants(m) {
+	case s.known() && !s.meant(m):
+		s.mu.Unlock()
+		return Excluded
+	case !s.known() && m.Tenant != "":
+		s.hear(m)
+		s.mu.Unlock()
+		return Excluded
+	case s.state == live && !s.wants(m):
 		s.mu.Unlock()
 		return Unwanted
 	}
-	d := s.q.Push(m, s.host.OutboxBytes)
-	if d != (outbox.Dropped{}) {
-		s.host.Count.DroppedVolatile.Add(int64(d.Volatile))
-		s.host.Count.ReplacedRest.Add(int64(d.Stored))
+	if s.push(m) {
 		if !s.who.Signed && s.state == live {
 			// It can't be told of the gap, so nothing behind the gap may reach it: somebody may write to it until the
 			// caller ends it.
@@ -385,6 +355,17 @@ func (s *Session) Enqueue(m *outbox.Message, now, window int64) Result {
 	}
 	s.mu.Unlock()
 	return r
+}
+
+// push puts m into the queue and reports whether that dropped anything, which it counts; s.mu is held.
+func (s *Session) push(m *outbox.Message) (dropped bool) {
+	d := s.q.Push(m, s.host.OutboxBytes)
+	if d == (outbox.Dropped{}) {
+		return false
+	}
+	s.host.Count.DroppedVolatile.Add(int64(d.Volatile))
+	s.host.Count.ReplacedRest.Add(int64(d.Stored))
+	return true
 }
 
 // Reply puts an answer into the outbox; Flush writes it. It is refused when the session is closing.
@@ -481,7 +462,8 @@ func (s *Session) SetAccepts(all bool, ops []int32) {
 	s.mu.Unlock()
 }
 
-// maxAccepts bounds a session's list of accepted ops.
+// maxAccepts bounds a session's list of accepted ops, which a client can make as long as it likes. No setting: whoever wants more
+// ops than a hundredth of that accepts all of them.
 const maxAccepts = 4096
 
 // Accept adds ops to the filter, or takes them out.
@@ -521,9 +503,6 @@ func (s *Session) SetExpiry(unixMilli int64) {
 	}
 	s.mu.Unlock()
 }
-
-// Authenticating says that the auth frame is there: the handshake is no longer the client's to end in time.
-func (s *Session) Authenticating() { s.due.Store(0) }
 
 // Alive notes that the client did what extends its life.
 func (s *Session) Alive(now int64) { s.alive.Store(now) }

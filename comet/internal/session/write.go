@@ -206,7 +206,8 @@ func (s *Session) writeWaiting() {
 	}
 }
 
-// writeChunk is the most that is written under one deadline.
+// writeChunk is the most that is written under one deadline, write_timeout: so much in that time is progress. No setting: a share of
+// what is in the outbox, not a rate to tune.
 const writeChunk = 16 << 10
 
 func (s *Session) writeAll(sock net.Conn, out []byte) error {
@@ -263,7 +264,7 @@ func (s *Session) Close(c Cause) {
 	var final []*outbox.Message
 	if s.state == pending {
 		// Nothing may come before the auth reply, and there won't be one.
-		s.q.Clear()
+		s.host.Count.Discarded.Add(int64(s.q.Clear()))
 	} else if s.who.Signed && !c.Quiet {
 		e := c.Error
 		if e == nil {
@@ -281,7 +282,7 @@ func (s *Session) Refuse(reply *outbox.Message, c Cause) {
 		s.mu.Unlock()
 		return
 	}
-	s.q.Clear()
+	s.host.Count.Discarded.Add(int64(s.q.Clear()))
 	var final []*outbox.Message
 	if reply != nil {
 		final = append(final, reply)
@@ -300,6 +301,9 @@ func (s *Session) finish(c Cause, final []*outbox.Message) {
 	}
 	s.state = closing
 	s.held = false
+	if s.more != nil {
+		s.more.heard, s.more.deferred = nil, nil
+	}
 	s.closeDue = Now() + int64(s.host.CloseGrace)
 	s.redue(0)
 	s.q.Finish(final...)
@@ -362,7 +366,7 @@ func (s *Session) abort(reason string, reset bool) {
 	s.state = closed
 	n := s.q.Clear()
 	if s.more != nil {
-		s.more.deferred, s.more.rest = nil, nil
+		s.more.heard, s.more.deferred, s.more.rest = nil, nil, nil
 	}
 	s.wake()
 	s.mu.Unlock()

@@ -12,6 +12,7 @@ import (
 	"github.com/halley-im/halley/comet/internal/session"
 )
 
+// shards divide the locks, which are held for a map operation only: enough that processors seldom meet at one.
 const shards = 64
 
 // Table holds the sessions of a comet. Use New.

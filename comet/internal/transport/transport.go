@@ -38,6 +38,8 @@ type Handler interface {
 type Config struct {
 	// Origins that browsers may come from: "*", or hosts with an optional leading "*."; empty: the host asked for.
 	Origins []string
+	// ThisMachineOnly refuses browsers that asked for another host than this machine, where Origins is empty.
+	ThisMachineOnly bool
 	// Proxies whose X-Forwarded-For is believed.
 	Proxies []netip.Prefix
 	// FrameTimeout is how long a frame may take from its first byte to its last.
@@ -59,9 +61,13 @@ type Server struct {
 	refusing chan struct{}
 }
 
+// maxRefusing is how many of those there may be at once; more are closed without a word. No setting: it is a courtesy, on top of
+// max_connections, and must stay small beside it.
+const maxRefusing = 256
+
 // New returns a server; it starts nothing.
 func New(cfg Config, gate *Gate, h Handler, log *slog.Logger) *Server {
-	return &Server{cfg: cfg, gate: gate, h: h, log: log, refusing: make(chan struct{}, 256)}
+	return &Server{cfg: cfg, gate: gate, h: h, log: log, refusing: make(chan struct{}, maxRefusing)}
 }
 
 // Wait returns when no connection has a reader any more.
@@ -74,6 +80,7 @@ func (t *Server) Serve(ctx context.Context, ln net.Listener, tr session.Transpor
 	defer stop()
 	defer ln.Close()
 	t.boundSendBuffer(ln)
+	// As net/http does it: what is short (file descriptors) is back when somebody leaves.
 	const maxWait = time.Second
 	wait := 5 * time.Millisecond
 	for {

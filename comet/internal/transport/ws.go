@@ -17,6 +17,7 @@ import (
 
 	"github.com/halley-im/halley/comet/internal/outbox"
 	"github.com/halley-im/halley/comet/internal/session"
+	"github.com/halley-im/halley/kit/loopback"
 	"github.com/halley-im/halley/proto/errcode"
 	"github.com/halley-im/halley/proto/frame"
 )
@@ -106,7 +107,7 @@ type httpSide struct {
 	bw  *bufio.Writer
 }
 
-// maxHeaderBytes bounds the upgrade request.
+// maxHeaderBytes bounds the upgrade request. No setting: proxies and browsers keep well below, the usual limit of headers is 8 KB.
 const maxHeaderBytes = 16 << 10
 
 var httpSides = sync.Pool{New: func() any {
@@ -221,6 +222,10 @@ func (t *Server) originAllowed(r *http.Request) bool {
 		host = origin
 	}
 	if len(t.cfg.Origins) == 0 {
+		// A page whose host name was made to lead to this machine is of the host that it asks for.
+		if t.cfg.ThisMachineOnly && !loopback.Host(r.Host) {
+			return false
+		}
 		return strings.EqualFold(host, r.Host) || strings.EqualFold(onlyHost(host), onlyHost(r.Host))
 	}
 	for _, o := range t.cfg.Origins {

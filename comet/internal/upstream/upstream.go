@@ -17,7 +17,8 @@ import (
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 )
 
-// retryAfter is what clients are told to wait when logic does not answer. They add jitter, and wait longer after each failure.
+// retryAfter is what clients are told to wait when logic does not answer. They add jitter, and wait longer after each failure:
+// it is the least of many waits, and the same for every unavailable (errcode), so it is no setting.
 const retryAfter = time.Second
 
 // Logic asks logic.
@@ -115,6 +116,7 @@ func (d *Deregister) Pending() int {
 
 // Run works until ctx ends.
 func (d *Deregister) Run(ctx context.Context) {
+	// So that one call that router is slow to answer doesn't hold all; the queue bounds what waits.
 	const parallel = 2
 	var wg sync.WaitGroup
 	defer wg.Wait()

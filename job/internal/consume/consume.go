@@ -5,7 +5,7 @@
 // It uses kafka-go's ConsumerGroup and reads partitions by itself, not by its group reader: that one keeps one queue over
 // rebalances and hands out records of partitions that it lost (kafka-go issue 1398).
 //
-// Goroutines: those of Run (a generation; for each of its partitions a worker, and a Runner's; those that read) end before Run returns.
+// Goroutines: those of Run (a generation; for each of its partitions a worker, and a Runner's; those that read; one that asks for ends) end before Run returns.
 package consume
 
 import (
@@ -38,6 +38,8 @@ type Config struct {
 	CommitInterval time.Duration
 	// DrainTimeout is how long the end of a generation waits for records in flight.
 	DrainTimeout time.Duration
+	// LagInterval is how often Kafka is asked for the end of a partition from which nothing comes.
+	LagInterval time.Duration
 }
 
 // Handler does the work of one partition. Its calls come one at a time.
@@ -88,6 +90,9 @@ func (c *Consumer) Run(ctx context.Context) error {
 	}
 	fetcher := kafkaconn.NewFetcher(c.kafka, c.topic, c.log)
 	defer func() { _ = fetcher.Close() }()
+	transport := &kafka.Transport{DialTimeout: c.kafka.GroupTimeout, MetadataTTL: c.kafka.MetadataTTL}
+	defer transport.CloseIdleConnections()
+	client := &kafka.Client{Addr: kafka.TCP(c.kafka.Brokers...), Timeout: c.kafka.GroupTimeout, Transport: transport}
 	defer func() { _ = group.Close() }() // waits for the generation
 	away := false
 	for {
@@ -104,13 +109,13 @@ func (c *Consumer) Run(ctx context.Context) error {
 			continue
 		}
 		away = false
-		gen.Start(func(ctx context.Context) { c.generation(ctx, gen, fetcher) })
+		gen.Start(func(ctx context.Context) { c.generation(ctx, gen, fetcher, client) })
 	}
 }
 
 // generation works on the assigned partitions until ctx ends, then waits a little for what is in flight and commits
 // what is done.
-func (c *Consumer) generation(ctx context.Context, gen *kafka.Generation, fetcher *kafkaconn.Fetcher) {
+func (c *Consumer) generation(ctx context.Context, gen *kafka.Generation, fetcher *kafkaconn.Fetcher, client *kafka.Client) {
 	// kafka-go's context is none of the standard library's: deriving from it costs a goroutine each time, from this one nothing.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -120,7 +125,7 @@ func (c *Consumer) generation(ctx context.Context, gen *kafka.Generation, fetche
 	var sources []kafkaconn.Source
 	var reading *kafkaconn.Reading
 	for _, a := range gen.Assignments[name] {
-		p := newPartition(c, a.ID, func() { reading.Wake() })
+		p := newPartition(c, a.ID, a.Offset, func() { reading.Wake() })
 		parts = append(parts, p)
 		sources = append(sources, p.source(a.Offset))
 	}
@@ -129,14 +134,12 @@ func (c *Consumer) generation(ctx context.Context, gen *kafka.Generation, fetche
 	for _, p := range parts {
 		working.Go(func() { p.run(ctx) })
 	}
+	working.Go(func() { c.ask(ctx, client, name, parts) })
 	c.log.Info("partitions assigned", "count", len(parts), "generation", gen.ID)
 	c.joined.Store(true)
 
 	done := make(chan struct{})
 	go func() {
-		if len(parts) == 0 {
-			<-ctx.Done()
-		}
 		working.Wait()
 		close(done)
 	}()
@@ -159,12 +162,13 @@ func (c *Consumer) generation(ctx context.Context, gen *kafka.Generation, fetche
 	c.log.Info("partitions given back", "count", len(parts), "generation", gen.ID)
 }
 
-// commit commits the partitions that have moved, in one request.
+// commit sets the gauges, and commits the partitions that have moved, in one request.
 func (c *Consumer) commit(gen *kafka.Generation, name string, parts []*Partition) {
 	var moved map[int]int64
 	now := time.Now()
 	for _, p := range parts {
-		offset, ok := p.commit(now)
+		p.measure(now)
+		offset, ok := p.commit()
 		if !ok {
 			continue
 		}

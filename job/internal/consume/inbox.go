@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/segmentio/kafka-go"
 )
@@ -47,6 +48,16 @@ func (b *inbox) full() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.isFull()
+}
+
+// oldest returns the time of the first record in it; zero: there is none.
+func (b *inbox) oldest() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.msgs) == 0 {
+		return time.Time{}
+	}
+	return b.msgs[0].Time
 }
 
 func (b *inbox) isFull() bool { return len(b.msgs) >= b.count || b.size >= b.bytes }

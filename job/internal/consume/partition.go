@@ -23,8 +23,9 @@ type Partition struct {
 	inbox   *inbox
 	handler Handler
 	lost    atomic.Bool
+	lag     *lag
 	behind  prometheus.Gauge
-	lag     prometheus.Gauge
+	late    prometheus.Gauge
 	oldest  prometheus.Gauge
 
 	mu      sync.Mutex
@@ -33,12 +34,13 @@ type Partition struct {
 	wanted  bool
 }
 
-// newPartition returns the partition; eased is called when its inbox was full and is not any more.
-func newPartition(c *Consumer, id int, eased func()) *Partition {
+// newPartition returns the partition, to be read from offset on; eased is called when its inbox was full and is not any more.
+func newPartition(c *Consumer, id int, offset int64, eased func()) *Partition {
 	label := strconv.Itoa(id)
 	p := &Partition{
 		ID: id, c: c, inbox: newInbox(c.cfg.BatchRecords, c.cfg.BatchBytes, eased), changed: make(chan struct{}, 1),
-		lag:    c.meter.Lag.WithLabelValues(c.topic, label),
+		lag:    newLag(offset, time.Now()),
+		late:   c.meter.Lag.WithLabelValues(c.topic, label),
 		oldest: c.meter.OldestLag.WithLabelValues(c.topic, label),
 		behind: c.meter.Behind.WithLabelValues(c.topic, label),
 	}
@@ -86,12 +88,9 @@ func (p *Partition) run(ctx context.Context) {
 			break
 		}
 		p.c.lane.BatchRecords.Observe(float64(len(msgs)))
-		last := &msgs[len(msgs)-1]
-		if !last.Time.IsZero() {
-			p.lag.Set(max(0, time.Since(last.Time).Seconds()))
-		}
-		p.behind.Set(float64(max(0, last.HighWaterMark-last.Offset-1)))
+		p.lag.begin(&msgs[0], &msgs[len(msgs)-1])
 		p.handler.Handle(ctx, p.add(msgs), msgs)
+		p.lag.finish()
 	}
 	// The group waits for this one meanwhile: no longer than needed.
 	late := time.AfterFunc(p.c.cfg.DrainTimeout, end)
@@ -130,15 +129,25 @@ func (p *Partition) below(ctx context.Context, n int, bytes int64) bool {
 	return false
 }
 
-// commit returns the offset to commit and whether it has moved, and measures what is in flight.
-func (p *Partition) commit(now time.Time) (int64, bool) {
+// measure sets the gauges.
+func (p *Partition) measure(now time.Time) {
+	late, behind := p.lag.measure(now, p.inbox.oldest())
+	p.late.Set(late.Seconds())
+	p.behind.Set(float64(behind))
+	p.mu.Lock()
+	at, ok := p.offsets.Oldest()
+	p.mu.Unlock()
+	if !ok {
+		p.oldest.Set(0)
+		return
+	}
+	p.oldest.Set(max(0, now.Sub(time.Unix(0, at)).Seconds()))
+}
+
+// commit returns the offset to commit and whether it has moved.
+func (p *Partition) commit() (int64, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if at, ok := p.offsets.Oldest(); ok {
-		p.oldest.Set(max(0, now.Sub(time.Unix(0, at)).Seconds()))
-	} else {
-		p.oldest.Set(0)
-	}
 	return p.offsets.Commit()
 }
 
@@ -152,8 +161,13 @@ func (p *Partition) again() {
 // source is the partition as a Fetcher reads it.
 func (p *Partition) source(offset int64) kafkaconn.Source {
 	return kafkaconn.Source{
-		Partition: p.ID, Offset: offset, Take: p.inbox.put, Full: p.inbox.full,
+		Partition: p.ID, Offset: offset, Full: p.inbox.full,
+		Take: func(msgs []kafka.Message) {
+			p.lag.arrived(&msgs[len(msgs)-1])
+			p.inbox.put(msgs)
+		},
 		OutOfRange: func(offset int64) {
+			p.lag.reset()
 			// What the group committed is not there any more, or not yet: the topic was made anew, or retention was faster.
 			p.c.lane.Resets.Inc()
 			p.c.log.Warn("offset out of range, reading from the oldest record", logs.Partition, p.ID, logs.Offset, offset)

@@ -73,7 +73,8 @@ func (l *Letters) Put(ctx context.Context, partition int, m *kafka.Message, reas
 	return false
 }
 
-// What is kept of a record that Kafka refused whole.
+// What is kept of a record that Kafka refused whole: enough to see what it is, and far below what any broker refuses. No settings: where the whole
+// record lies, the letter says.
 const (
 	cutKeyBytes   = 256
 	cutValueBytes = 16 << 10

@@ -84,7 +84,7 @@ func (l *Lane) queue(t task, later bool) {
 	}
 }
 
-// Look-ups again in one call.
+// Look-ups again in one call: about as many as a batch of records has. No setting: they are rare, and what is left over goes with the next call at once.
 const againBatch = 1024
 
 // due moves tasks whose time has come to tasks, and tells how long it is until the next.
@@ -101,7 +101,7 @@ func (l *Lane) due(tasks []task, now time.Time) ([]task, time.Duration) {
 	n = min(len(l.again), againBatch-len(tasks))
 	tasks = append(tasks, l.again[:n]...)
 	l.again = shorten(l.again, n)
-	wait := time.Hour
+	wait := time.Hour // for ever: a signal comes with whatever there is to do
 	if len(l.later) > 0 {
 		wait = l.later[0].due.Sub(now)
 	}

@@ -84,7 +84,7 @@ func (l *Lane) NewItem(rec *halleyv1.PushRecord, owner Owner, seq uint64) *Item 
 	return it
 }
 
-// deliveryOverhead is about what a Delivery costs besides its strings.
+// deliveryOverhead is about what a Delivery costs besides its strings. An estimate, not a bound.
 const deliveryOverhead = 64
 
 func (it *Item) volatile() bool { return it.class == halleyv1.Class_CLASS_VOLATILE }

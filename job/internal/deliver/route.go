@@ -53,7 +53,7 @@ type nameKey struct {
 	tenant, name string
 }
 
-// Bounds of what Work keeps between calls.
+// keepTasks bounds what Work keeps between calls: memory of a batch that was larger is given back. No setting: a partition's worker keeps less than 500 KB.
 const keepTasks = 4096
 
 func (w *Work) reset() {
@@ -132,7 +132,7 @@ func (w *Work) locate(ctx context.Context, l *Lane) (time.Duration, error) {
 	}
 	answer, err := l.joint.Locate(ctx, w.names)
 	if err != nil {
-		// The question may be under way yet, with others'.
+		// The question may be under way yet.
 		w.names = nil
 		var unknown *locate.UnknownError
 		if errors.As(err, &unknown) {
@@ -290,7 +290,7 @@ func (w *Work) address(t *task, c comet, p *halleyv1.Place) {
 	w.attach(f, pt)
 }
 
-// maxName is about what a name adds to a delivery's size.
+// maxName is about what a name adds to a delivery's size. An estimate, not a bound.
 const maxName = 64
 
 func (w *Work) attach(f *flight, p *part) {

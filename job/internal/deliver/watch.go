@@ -74,6 +74,7 @@ func (h *Hub) judge(ctx context.Context, silent []*stream, mute time.Duration) {
 	}
 	// A job that hears from none of several comets may be the one that is cut off: it waits longer before it takes the
 	// whole cluster's comets for dead.
+	// Three times, no setting: it follows condemn-after.
 	limit := h.cfg.CondemnAfter
 	if len(epochs) > 1 && mute >= h.cfg.CondemnAfter {
 		limit = 3 * h.cfg.CondemnAfter

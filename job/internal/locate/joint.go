@@ -22,6 +22,7 @@ type question struct {
 	err    error
 }
 
+// Bounds of joining. No settings: all that they must be is far from what a router takes that works and from what locate-timeout allows.
 const (
 	// patience is well above what a router takes that works: a hung one must not hold up all partitions.
 	patience = 50 * time.Millisecond
@@ -39,7 +40,8 @@ func (l *Locator) Join() *Joint {
 // Wait waits for questions under way, whose callers may have left.
 func (j *Joint) Wait() { j.j.Wait() }
 
-// Locate is Locator.Locate. It also returns, with an UnknownError, when ctx ends.
+// Locate is Locator.Locate. It also returns, with an UnknownError, when ctx ends; then the question may be under way yet, so after an
+// error names must not be written to.
 func (j *Joint) Locate(ctx context.Context, names []*halleyv1.Name) (*halleyv1.LocateResponse, error) {
 	if len(names) > j.l.most {
 		return j.l.Locate(ctx, names)

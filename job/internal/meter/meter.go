@@ -133,9 +133,9 @@ func New(reg prometheus.Registerer, lanes []halleyv1.Lane) (*Meter, error) {
 	m.LocateSeconds = b.histogram("locate_seconds", "Time of a Locate that router answered, for a whole batch.", fine).WithLabelValues()
 	m.LocateFails = b.counter("locate_failures_total", "Locates to be repeated: router away, or presence not known.", "reason")
 	m.Condemned = b.counter("condemned_total", "Epochs that router was asked to declare dead, since they did not acknowledge for a whole lease.").WithLabelValues()
-	m.Lag = b.gauge("lag_seconds", "Age of the record that was last taken from the partition, when it was taken.", "topic", "partition")
+	m.Lag = b.gauge("lag_seconds", "Age of the oldest record that the partition's worker took a moment ago, or has yet to take or to handle; while the partition can't be read, the time since more of it was known to be there.", "topic", "partition")
 	m.OldestLag = b.gauge("unacknowledged_seconds", "Age of the oldest record of the partition that has not ended; 0: none.", "topic", "partition")
-	m.Behind = b.gauge("behind_records", "Records of the partition that are not taken yet, when the last one was.", "topic", "partition")
+	m.Behind = b.gauge("behind_records", "Records of the partition that its worker has yet to take, as far as Kafka tells.", "topic", "partition")
 	m.Streams = b.gauge("streams", "Streams to comets by state.", "lane", "state")
 	m.Chat = Chat{
 		StoreFails: b.counter("store_failures_total", "Calls of the database that failed and were repeated.", "call"),

@@ -38,6 +38,7 @@ const Prefix = "hk_"
 // AllTenants is the tenant of a key that may act for any.
 const AllTenants = "*"
 
+// maxID bounds a key's id: it is part of names in Redis. No setting: ids are chosen to fit it.
 const maxID = 32
 
 // Scope is a set of rights.

@@ -119,7 +119,12 @@ func check(c *Claims) error {
 			return err
 		}
 	}
-	return nil
+	switch c.Watch {
+	case "", token.WatchEveryone, token.WatchNobody:
+		return nil
+	}
+	// It is there to deny: one that isn't understood must not allow.
+	return errcode.InvalidRequest.Errorf("watch: %s or %s", token.WatchEveryone, token.WatchNobody)
 }
 
 // Minter signs tokens.

@@ -72,6 +72,7 @@ func TestVerifyChecksNamesAndTellsCodes(t *testing.T) {
 		{"platform", sign(t, k, auth.Claims{UID: "ann", Platform: "\n"}), errcode.Unauthenticated},
 		{"key", sign(t, k, auth.Claims{UID: "ann", Key: "a b"}), errcode.Unauthenticated},
 		{"room", sign(t, k, auth.Claims{UID: "ann", Rooms: []string{"lobby"}}), errcode.Unauthenticated},
+		{"watch", sign(t, k, auth.Claims{UID: "ann", Watch: "friends"}), errcode.Unauthenticated},
 		{"reserved room", sign(t, k, auth.Claims{UID: "ann", Rooms: []string{"conversation://7"}}), errcode.Unauthenticated},
 		{"reserved pattern", sign(t, k, auth.Claims{UID: "ann", Rooms: []string{"presence://*"}}), errcode.Unauthenticated},
 	} {
@@ -127,6 +128,7 @@ func TestMinterRefusesWhatNoVerifierTakes(t *testing.T) {
 	}{
 		"no uid":        {auth.Claims{}, 0, errcode.InvalidRequest},
 		"reserved room": {auth.Claims{UID: "a", Rooms: []string{"meeting://*"}}, 0, errcode.RoomReserved},
+		"watch":         {auth.Claims{UID: "a", Watch: "friends"}, 0, errcode.InvalidRequest},
 		"ttl too long":  {auth.Claims{UID: "a"}, 25 * time.Hour, errcode.InvalidRequest},
 		"negative ttl":  {auth.Claims{UID: "a"}, -time.Hour, errcode.InvalidRequest},
 		"too large":     {auth.Claims{UID: "a", Rooms: []string{"chat://" + strings.Repeat("a", 200), "chat://" + strings.Repeat("b", 200)}, Accepts: make([]int32, 3000)}, 0, errcode.TooLarge},

@@ -36,7 +36,7 @@ type Goim struct {
 	Accepts  []int32 `json:"accepts"`
 }
 
-// maxAccepts bounds the list of ops: comet keeps it for each session.
+// maxAccepts bounds the list of ops: comet keeps it for each session. No setting: whoever needs more ops than that accepts all.
 const maxAccepts = 256
 
 // ParseBody reads an auth body. Unknown fields are ignored, a known one of a wrong type is an error. A body with

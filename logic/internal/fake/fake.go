@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/halley-im/halley/kit/kafkaconn"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 )
 
@@ -26,9 +27,10 @@ type Producer struct {
 	msgs  []kafka.Message
 	calls int
 	err   error
+	bad   func(kafka.Message) bool
 }
 
-// Produce keeps msgs, or returns the error that Fail set.
+// Produce keeps msgs, or returns the error that Fail set; of those that Refuse chose it says so by itself.
 func (p *Producer) Produce(ctx context.Context, msgs ...kafka.Message) error {
 	if _, ok := ctx.Deadline(); !ok {
 		panic("produce without a deadline")
@@ -39,8 +41,28 @@ func (p *Producer) Produce(ctx context.Context, msgs ...kafka.Message) error {
 	if p.err != nil {
 		return p.err
 	}
-	p.msgs = append(p.msgs, msgs...)
-	return nil
+	var each kafkaconn.WriteErrors
+	for i, m := range msgs {
+		if p.bad == nil || !p.bad(m) {
+			p.msgs = append(p.msgs, m)
+			continue
+		}
+		if each == nil {
+			each = make(kafkaconn.WriteErrors, len(msgs))
+		}
+		each[i] = kafkaconn.ErrUnavailable
+	}
+	if each == nil {
+		return nil
+	}
+	return each
+}
+
+// Refuse has every Produce write only what bad says false of; nil: all.
+func (p *Producer) Refuse(bad func(kafka.Message) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.bad = bad
 }
 
 var (

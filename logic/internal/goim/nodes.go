@@ -9,7 +9,7 @@ import (
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 )
 
-// mostNodes is how many nodes a client is told.
+// mostNodes is how many nodes a client is told, as in goim.
 const mostNodes = 5
 
 // weighted is what goim tells a client that asks where to connect.

@@ -50,7 +50,7 @@ func (h *Handler) oldPushs(w http.ResponseWriter, r *http.Request, c Caller) {
 	h.oldPushed(w, r, c, q)
 }
 
-// mostOldUsers bounds the users of one /1/pushs.
+// mostOldUsers bounds the users of one /1/pushs: as many as a push may have by default. No setting: callers of old only split what is larger.
 const mostOldUsers = 10_000
 
 // oldPushRoom takes ensure and needs it not: what is accepted waits in Kafka, never in a queue that could be full.

@@ -9,7 +9,7 @@ import (
 	"github.com/halley-im/halley/proto/name"
 )
 
-// mostTop and mostRooms bound what one request may ask of router.
+// mostTop and mostRooms bound what one request may ask of router. No settings: they are the bounds of the same questions below /v1, which the API promises.
 const (
 	mostTop   = 1000
 	mostRooms = 1000

@@ -10,6 +10,8 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/halley-im/halley/kit/token"
+	"github.com/halley-im/halley/logic/internal/httpapi"
 	"github.com/halley-im/halley/proto/errcode"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/proto/topic"
@@ -17,13 +19,14 @@ import (
 
 func TestTokenIsWhatWasAskedFor(t *testing.T) {
 	s := newServer(t)
-	a := s.do("POST", "/v1/tokens", "token", `{"uid":"ann","device":"d1","platform":"ios","key":"k","rooms":["chat://*"],"accepts":[1000],"ttl":90}`).want(t, 200, "")
+	a := s.do("POST", "/v1/tokens", "token", `{"uid":"ann","device":"d1","platform":"ios","key":"k","rooms":["chat://*"],"accepts":[1000],"watch":"nobody","ttl":90}`).want(t, 200, "")
 	m := a.json(t)
 	c, err := s.verify.Verify(m["token"].(string))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.UID != "ann" || c.DeviceID != "d1" || c.Platform != "ios" || c.Key != "k" || !slices.Equal(c.Rooms, []string{"chat://*"}) || !slices.Equal(c.Accepts, []int32{1000}) {
+	if c.UID != "ann" || c.DeviceID != "d1" || c.Platform != "ios" || c.Key != "k" || !slices.Equal(c.Rooms, []string{"chat://*"}) || !slices.Equal(c.Accepts, []int32{1000}) ||
+		c.Watch != token.WatchNobody {
 		t.Errorf("got %+v", c)
 	}
 	if want := now.Add(90 * time.Second); !c.ExpiresAt.Equal(want) || m["expires_at"] != float64(want.UnixMilli()) {
@@ -32,7 +35,7 @@ func TestTokenIsWhatWasAskedFor(t *testing.T) {
 	if a.header.Get("Cache-Control") != "no-store" {
 		t.Errorf("got Cache-Control %q", a.header.Get("Cache-Control"))
 	}
-	for _, bad := range []string{`{}`, `{"uid":""}`, `{"uid":"a b"}`, `{"uid":"ann","ttl":-1}`, `{"uid":"ann","ttl":1e12}`, `{"uid":"ann","device":"a b"}`, `{"uid":"ann","tenant":"shop"}`} {
+	for _, bad := range []string{`{}`, `{"uid":""}`, `{"uid":"a b"}`, `{"uid":"ann","ttl":-1}`, `{"uid":"ann","ttl":1e12}`, `{"uid":"ann","device":"a b"}`, `{"uid":"ann","watch":"friends"}`, `{"uid":"ann","tenant":"shop"}`} {
 		s.do("POST", "/v1/tokens", "token", bad).want(t, 400, "invalid_request")
 	}
 	s.do("POST", "/v1/tokens", "token", `{"uid":"ann","rooms":["presence://*"]}`).want(t, 403, "room_reserved")
@@ -152,6 +155,12 @@ func TestRoomQueriesAreChecked(t *testing.T) {
 	for _, q := range []string{"", "?uid=a&key=b", "?uid=a%20b", "?key=a%20b"} {
 		s.do("GET", "/v1/sessions"+q, "read", "").want(t, 400, "invalid_request")
 	}
+}
+
+func TestRoomMessageIsBoundedAsClientsAre(t *testing.T) {
+	s := newServer(t, func(_ *httpapi.Config, d *httpapi.Deps) { d.RoomBodyBytes = 100 })
+	s.do("POST", "/v1/rooms/chat%3A%2F%2Flobby/messages", "push", `{"body":"`+strings.Repeat("x", 98)+`"}`).want(t, 200, "")
+	s.do("POST", "/v1/rooms/chat%3A%2F%2Flobby/messages", "push", `{"body":"`+strings.Repeat("x", 99)+`"}`).want(t, 413, "too_large")
 }
 
 func TestRoomMessageIsTheEventOfAMember(t *testing.T) {

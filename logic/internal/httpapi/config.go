@@ -21,6 +21,8 @@ type Config struct {
 	Rate float64 `help:"Requests a second of one API key, over all logic processes; 0: no limit." default:"50000"`
 	// Burst is how many requests may come at once; 0: a second's worth.
 	Burst int `help:"Requests of one API key that may come at once; 0: a second's worth." default:"0"`
+	// RateTimeout is how long a request waits for Redis to count it; then it is let through.
+	RateTimeout time.Duration `help:"How long Redis may take to count a request against its rate; then the request is let through." default:"200ms"`
 	// MaxRequestBytes is the largest body of a request.
 	MaxRequestBytes int64 `help:"Largest body of a request, in bytes." default:"1048576"`
 	// MaxPushBytes is the largest body of a push, decoded.
@@ -56,6 +58,8 @@ func (c Config) Validate() error {
 	switch {
 	case c.Rate < 0 || c.Burst < 0:
 		return errors.New("http: rate and burst must not be less than 0")
+	case c.RateTimeout <= 0:
+		return errors.New("http: rate-timeout must be more than 0")
 	case c.MaxPushBytes < 1 || c.MaxBatch < 1:
 		return errors.New("http: max-push-bytes and max-batch must be at least 1")
 	case c.MaxRequestBytes < 2*c.MaxPushBytes:

@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/halley-im/halley/kit/kafkaconn"
 	"github.com/halley-im/halley/kit/kittest"
 	"github.com/halley-im/halley/kit/token"
 	"github.com/halley-im/halley/logic/internal/apikey"
@@ -63,6 +64,8 @@ type producer struct {
 	records []record
 	err     error
 	hold    chan struct{}
+	// bad are targets, as targets tells them, whose records are refused.
+	bad []string
 	// discard keeps no records.
 	discard bool
 }
@@ -85,15 +88,26 @@ func (p *producer) Produce(ctx context.Context, msgs ...kafka.Message) error {
 	if p.err != nil || p.discard {
 		return p.err
 	}
-	for _, m := range msgs {
+	each := make(kafkaconn.WriteErrors, len(msgs))
+	for i, m := range msgs {
 		rec := &halleyv1.PushRecord{}
 		if err := proto.Unmarshal(m.Value, rec); err != nil {
 			return err
 		}
+		if slices.ContainsFunc(targets([]record{{m.Topic, rec}}), func(t string) bool { return slices.Contains(p.bad, t) }) {
+			each[i] = kafkaconn.ErrUnavailable
+			continue
+		}
 		p.records = append(p.records, record{m.Topic, rec})
 	}
-	return nil
+	if each.Unwrap() == nil {
+		return nil
+	}
+	return each
 }
+
+// refuse has records to these targets fail, and no others.
+func (p *producer) refuse(targets ...string) { p.mu.Lock(); defer p.mu.Unlock(); p.bad = targets }
 
 func (p *producer) fail(err error) { p.mu.Lock(); defer p.mu.Unlock(); p.err = err }
 
@@ -295,7 +309,7 @@ func newServer(t testing.TB, opts ...option) *server {
 		t.Fatal(err)
 	}
 	deps := httpapi.Deps{
-		Push: pushes, Rooms: rooms, Minter: minter, Revoker: s.revoker, Router: s.router, RouterTimeout: time.Second,
+		Push: pushes, Rooms: rooms, Minter: minter, Revoker: s.revoker, Router: s.router, RouterTimeout: time.Second, RoomBodyBytes: 32 << 10,
 		Secret: []byte("0123456789abcdef0123456789abcdef"), Version: "test", Now: clock,
 	}
 	for _, o := range opts {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/halley-im/halley/kit/loopback"
 	"github.com/halley-im/halley/logic/internal/apikey"
 	"github.com/halley-im/halley/logic/internal/goim"
 	"github.com/halley-im/halley/logic/internal/idempotency"
@@ -266,23 +267,10 @@ func notForeign(origin, host string, open Openness) error {
 			return errcode.Forbidden.Errorf("not from another site's page")
 		}
 	}
-	if open == Loopback && !namesLoopback(host) {
+	if open == Loopback && !loopback.Host(host) {
 		return errcode.Forbidden.Errorf("open on this machine only: use localhost or 127.0.0.1")
 	}
 	return nil
-}
-
-func namesLoopback(hostport string) bool {
-	host := hostport
-	if h, _, err := net.SplitHostPort(hostport); err == nil {
-		host = h
-	}
-	host = strings.Trim(host, "[]")
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
 }
 
 // bearer returns the credential of RFC 6750 section 2.1.

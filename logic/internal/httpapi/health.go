@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/halley-im/halley/kit/loopback"
 	"github.com/halley-im/halley/logic/internal/apikey"
 	"github.com/halley-im/halley/proto/errcode"
 )
@@ -91,7 +92,7 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 func (a *api) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	ip := net.ParseIP(remoteAddr(r))
 	proxied := r.Header.Get("X-Forwarded-For") != "" || r.Header.Get("Forwarded") != ""
-	if ip == nil || !ip.IsLoopback() || proxied || !namesLoopback(r.Host) {
+	if ip == nil || !ip.IsLoopback() || proxied || !loopback.Host(r.Host) {
 		k, _, err := a.authorise(r, apikey.Read)
 		if err == nil && k.Tenant != apikey.AllTenants {
 			err = errcode.Forbidden.Errorf("metrics are of all tenants: so must the API key be")

@@ -90,6 +90,8 @@ type Deps struct {
 	Router  Router
 	// RouterTimeout bounds a call of router.
 	RouterTimeout time.Duration
+	// RoomBodyBytes is the largest body of a message to a room, the same as for clients.
+	RoomBodyBytes int64
 	// Redis holds limits and kept answers, below RedisPrefix; nil: none.
 	Redis       redis.UniversalClient
 	RedisPrefix string
@@ -180,7 +182,7 @@ func build(cfg Config, d Deps) (*api, error) {
 	if a.metrics, err = newMetrics(d.Metrics); err != nil {
 		return nil, err
 	}
-	a.limiter = limit.New(d.Redis, d.RedisPrefix, d.Metrics)
+	a.limiter = limit.New(d.Redis, d.RedisPrefix, cfg.RateTimeout, d.Metrics)
 	if a.idem, err = idempotency.New(d.Redis, d.RedisPrefix, cfg.Idempotency, d.Metrics); err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/halley-im/halley/proto/name"
 )
 
-// mostPresence is the most users of one question: router's limit.
+// mostPresence is the most users of one question, far below router's limit. The API promises it, so no setting.
 const mostPresence = 10_000
 
 // Presence is one user's state.

@@ -34,7 +34,7 @@ type Invalid struct {
 	Message  string `json:"message" doc:"What is wrong with it."`
 }
 
-// mostInvalid bounds the faults that are told: a batch could have thousands.
+// mostInvalid bounds the faults that are told: a batch could have thousands, and nobody reads more. No setting for that reason.
 const mostInvalid = 20
 
 // Error makes a Problem an error that handlers return.
@@ -66,7 +66,8 @@ func newProblem(e *errcode.Error, requestID string) *Problem {
 	}
 }
 
-// defaultRetry is what callers are told to wait if nothing better is known.
+// defaultRetry is what callers are told to wait if nothing better is known. No setting: it is for what was cut off by request-timeout, where how long
+// it takes to do better isn't known to the operator either.
 const defaultRetry = time.Second
 
 // problemOf makes what the caller is told of err, and logs what he isn't.

@@ -87,7 +87,9 @@ func (a *api) registerPush() {
 	}, a.push)
 	handle(a, route{scope: apikey.Push, replay: true}, huma.Operation{
 		OperationID: "push-batch", Method: http.MethodPost, Path: "/v1/push/batch", Summary: "Push many messages", Tags: []string{"push"}, SkipValidateBody: true,
-		Description: "Each push is judged and answered by itself: 200, and 207 if some may succeed when they are tried again. 503: none was accepted.",
+		Description: "Each push is judged and answered by itself: 200, or 207 if some were accepted and some may succeed when they are tried again (their errors " +
+			"have retry), or 503 if none was accepted and some may. Try again those that failed, under another Idempotency-Key: 207 isn't kept, and the same " +
+			"request under the same key sends the accepted ones once more, under their ids.",
 	}, a.pushBatch)
 }
 
@@ -156,7 +158,7 @@ func (a *api) pushBatch(ctx context.Context, in *batchInput) (*batchOutput, erro
 	return out, nil
 }
 
-// mostTTL is in seconds; as the schema says.
+// mostTTL is in seconds; as the schema says, so no setting. An operator may set a lower bound: push-max-ttl.
 const mostTTL = 24 * 60 * 60
 
 // pushRequest judges what only JSON can get wrong; the rest is package push's.

@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -163,6 +164,55 @@ func TestBatchAnswersForEachItem(t *testing.T) {
 	if got, want := targets(s.kafka.taken()), []string{"key:k", "uid:ann"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
+}
+
+func TestBatchOfWhichKafkaTakesAPartTellsThemApart(t *testing.T) {
+	rdb, prefix := redisFor(t)
+	s := newServer(t, withRedis(rdb, prefix))
+	s.kafka.refuse("uid:dave")
+	// Keys are put into partitions by their length: dave's, ann's and the room's records are apart.
+	body := `{"items":[{"uids":["ann"]},{"uids":["dave"]},{"uids":["a b"]},{"uids":["bob","dave"]},{"rooms":["chat://x"]}]}`
+	send := func(status int) (accepted []string, failed map[int]string) {
+		t.Helper()
+		a := s.do("POST", "/v1/push/batch", "push", body, "Idempotency-Key", "k").want(t, status, "")
+		m := a.json(t)
+		failed = map[int]string{}
+		for i, item := range m["items"].([]any) {
+			item := item.(map[string]any)
+			if e, ok := item["error"].(map[string]any); ok {
+				failed[i] = fmt.Sprint(e["code"], " ", e["retry"], " ", e["retry_after_ms"])
+				continue
+			}
+			accepted = append(accepted, item["id"].(string))
+		}
+		if m["accepted"] != float64(len(accepted)) || m["failed"] != float64(len(failed)) || a.header.Get("Idempotency-Replayed") != "" {
+			t.Errorf("got %s", a.body)
+		}
+		return accepted, failed
+	}
+	accepted, failed := send(207)
+	want := map[int]string{1: "unavailable true 1000", 2: "invalid_request false <nil>", 3: "unavailable true 1000"}
+	if len(accepted) != 2 || !maps.Equal(failed, want) {
+		t.Errorf("accepted %v, failed %v, want 2 and %v", accepted, failed, want)
+	}
+	if got, want := targets(s.kafka.taken()), []string{"room:chat://x", "uid:ann", "uid:bob"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+
+	// A part of an outcome is none to keep: the same request does better.
+	s.kafka.refuse()
+	again, failed := send(200)
+	if len(again) != 4 || again[0] != accepted[0] || again[3] != accepted[1] || len(failed) != 1 {
+		t.Errorf("accepted %v, then %v, failed %v", accepted, again, failed)
+	}
+	a := s.do("POST", "/v1/push/batch", "push", body, "Idempotency-Key", "k").want(t, 200, "")
+	if a.header.Get("Idempotency-Replayed") != "true" {
+		t.Error("the whole outcome isn't kept")
+	}
+
+	// None accepted is no part.
+	s.kafka.refuse("uid:ann", "uid:bob", "uid:dave", "room:chat://x")
+	s.do("POST", "/v1/push/batch", "push", body).want(t, 503, "unavailable")
 }
 
 func TestBatchIsBounded(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 	"github.com/halley-im/halley/proto/name"
 )
 
+// mostTopRooms and mostRoomCounts bound what one request asks of router. They are promised by the API, so no settings.
 const (
 	mostTopRooms   = 1000
 	mostRoomCounts = 1000
@@ -71,7 +72,7 @@ type (
 	roomMessage struct {
 		RoomPath
 		Body struct {
-			Body json.RawMessage `json:"body" doc:"Any JSON value, at most 32 KiB."`
+			Body json.RawMessage `json:"body" doc:"Any JSON value, at most 32 KiB unless the operator set another bound."`
 			From string          `json:"from,omitempty" doc:"User whom clients are shown as the sender; left out: none."`
 		}
 	}
@@ -188,9 +189,6 @@ func (a *api) done(err error) (*doneOutput, error) {
 	return &doneOutput{Done{AcceptedAt: a.now().UnixMilli()}}, nil
 }
 
-// mostRoomMessage is the largest body of a room message, from clients as from here.
-const mostRoomMessage = 32 << 10
-
 // roomEvent is a halley.v1.Event with a room.message, as protojson writes it; written by hand because the body must stay as it is.
 type roomEvent struct {
 	Message struct {
@@ -213,8 +211,8 @@ func (a *api) sendRoomMessage(ctx context.Context, in *roomMessage) (*pushOutput
 			return nil, err
 		}
 	}
-	if len(in.Body.Body) > mostRoomMessage {
-		return nil, errcode.TooLarge.Errorf("body: at most %d bytes", mostRoomMessage)
+	if int64(len(in.Body.Body)) > a.d.RoomBodyBytes {
+		return nil, errcode.TooLarge.Errorf("body: at most %d bytes", a.d.RoomBodyBytes)
 	}
 	id := c.pushID("")
 	if id == "" {

@@ -24,6 +24,7 @@ type (
 			Key      string   `json:"key,omitempty" doc:"The session's key; left out: a random one."`
 			Rooms    []string `json:"rooms,omitempty" doc:"Rooms that the session may join, or patterns of them." example:"[\"chat://*\"]"`
 			Accepts  []int32  `json:"accepts,omitempty" doc:"Ops that pushes may have to reach the session; left out: all."`
+			Watch    string   `json:"watch,omitempty" enum:"everyone,nobody" doc:"Whose presence the session may watch; left out: as logic.session_watch_rules says."`
 			TTL      float64  `json:"ttl,omitempty" minimum:"0" doc:"Seconds until it expires; left out: the server's default."`
 		}
 	}
@@ -62,7 +63,7 @@ func (a *api) registerTokens() {
 func (a *api) makeToken(ctx context.Context, in *tokenInput) (*tokenOutput, error) {
 	b := &in.Body
 	compact, expires, err := a.d.Minter.Mint(token.Claims{
-		Tenant: callOf(ctx).tenant, UID: b.UID, DeviceID: b.Device, Platform: b.Platform, Key: b.Key, Rooms: b.Rooms, Accepts: b.Accepts,
+		Tenant: callOf(ctx).tenant, UID: b.UID, DeviceID: b.Device, Platform: b.Platform, Key: b.Key, Rooms: b.Rooms, Accepts: b.Accepts, Watch: b.Watch,
 	}, time.Duration(b.TTL*float64(time.Second)))
 	if err != nil {
 		return nil, err

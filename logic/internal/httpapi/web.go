@@ -27,6 +27,7 @@ type webFile struct {
 	plain, small []byte
 }
 
+// gzipFrom is the size from which files are compressed, once, at start: below it nothing is gained. No setting for that reason.
 const gzipFrom = 1 << 10
 
 const notBuilt = `<!doctype html>

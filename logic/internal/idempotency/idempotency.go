@@ -30,7 +30,7 @@ import (
 // Header is the name of the request header.
 const Header = "Idempotency-Key"
 
-// MaxKey is the longest key in bytes.
+// MaxKey is the longest key in bytes. The API promises it, so it is no setting.
 const MaxKey = 255
 
 //go:embed finish.lua
@@ -78,6 +78,9 @@ type Answer struct {
 // Final reports whether a repeat would be answered alike for ever: it is what was done, or why it never can be.
 func (a *Answer) Final() bool {
 	switch a.Status {
+	case http.StatusMultiStatus:
+		// Some of it was not done, and may be now.
+		return false
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests:
 		// Rights, states and rates change.
 		return false
@@ -194,6 +197,7 @@ func (s *Store) Begin(ctx context.Context, scope Scope, key string, fingerprint 
 	case found.Print != rec.Print:
 		return nil, Request{}, errcode.IdempotencyReuse
 	case found.Answer == nil:
+		// No setting: most requests are over by then, and who comes too early is told the same again.
 		return nil, Request{}, errcode.IdempotencyBusy.After(time.Second)
 	}
 	s.replayed.Inc()

@@ -26,15 +26,13 @@ var takeSource string
 
 var take = redis.NewScript(takeSource)
 
-// Times of the limiter. They are no settings: none of them changes what a caller may do, only how it is counted.
+// Bounds of the limiter. They are no settings: none of them changes what a caller may do, only how it is counted.
 const (
-	// redisWait is the longest that a request waits for its token.
-	redisWait = 200 * time.Millisecond
 	// redisPause is how long Redis is left alone after an error, so that requests don't each wait for it.
 	redisPause = time.Second
 	// tokenLife is how long a token taken in advance is good for: a process that falls silent must not hoard.
 	tokenLife = time.Second
-	// mostBuckets bounds memory: callers beyond it push others out, idle ones first.
+	// mostBuckets bounds memory, to a few MB: callers beyond it push others out, idle ones first. API keys are far fewer.
 	mostBuckets = 10_000
 )
 
@@ -57,6 +55,8 @@ func (r Rate) size() int {
 type Limiter struct {
 	rdb    redis.UniversalClient
 	prefix string
+	// timeout is the longest that a request waits for its token.
+	timeout time.Duration
 	// Unix nanoseconds before which Redis isn't asked.
 	pausedUntil atomic.Int64
 	unchecked   prometheus.Counter
@@ -77,9 +77,10 @@ type bucket struct {
 	refill chan struct{}
 }
 
-// New returns a Limiter whose keys begin with prefix. rdb may be nil: everything is allowed. reg may be nil.
-func New(rdb redis.UniversalClient, prefix string, reg prometheus.Registerer) *Limiter {
-	l := &Limiter{rdb: rdb, prefix: prefix + ":limit:", buckets: make(map[string]*bucket), most: mostBuckets, unchecked: prometheus.NewCounter(prometheus.CounterOpts{
+// New returns a Limiter whose keys begin with prefix. A request waits for Redis for timeout at most. rdb may be nil: everything is allowed.
+// reg may be nil.
+func New(rdb redis.UniversalClient, prefix string, timeout time.Duration, reg prometheus.Registerer) *Limiter {
+	l := &Limiter{rdb: rdb, prefix: prefix + ":limit:", timeout: timeout, buckets: make(map[string]*bucket), most: mostBuckets, unchecked: prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "halley_logic_limit_unchecked_total", Help: "Requests let through without a limit because Redis did not answer.",
 	})}
 	if reg != nil {
@@ -97,7 +98,7 @@ func (l *Limiter) Allow(ctx context.Context, caller string, rate Rate) (wait tim
 	if wait, known := b.take(); known {
 		return wait, wait == 0
 	}
-	ctx, cancel := context.WithTimeout(ctx, redisWait)
+	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
 	select {
 	case b.refill <- struct{}{}:

@@ -3,6 +3,7 @@ package limit_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,15 +19,17 @@ import (
 func TestMain(m *testing.M) { kittest.Main(m) }
 
 // open returns a Limiter on Redis, a real one if the environment names it.
+const timeout = 200 * time.Millisecond
+
 func open(t testing.TB) *limit.Limiter {
 	t.Helper()
 	rdb, prefix := kittest.Redis(t)
-	return limit.New(rdb, prefix, nil)
+	return limit.New(rdb, prefix, timeout, nil)
 }
 
 func client(t testing.TB, addr string) redis.UniversalClient {
 	t.Helper()
-	rdb := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1, DialerRetries: 1, DialTimeout: 200 * time.Millisecond})
+	rdb := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1, DialerRetries: 1, DialTimeout: 200 * time.Millisecond, ContextTimeoutEnabled: true})
 	t.Cleanup(func() { rdb.Close() })
 	return rdb
 }
@@ -76,7 +79,7 @@ func TestTokensComeBack(t *testing.T) {
 
 func TestCallersAndPrefixesDoNotShare(t *testing.T) {
 	rdb, prefix := kittest.Redis(t)
-	l, other := limit.New(rdb, prefix, nil), limit.New(rdb, prefix+"u", nil)
+	l, other := limit.New(rdb, prefix, timeout, nil), limit.New(rdb, prefix+"u", timeout, nil)
 	rate := limit.Rate{PerSecond: 0.1, Burst: 2}
 	for _, c := range []struct {
 		l      *limit.Limiter
@@ -95,7 +98,7 @@ func TestProcessesShareOneLimit(t *testing.T) {
 	var wg sync.WaitGroup
 	start := time.Now()
 	for range 3 {
-		l := limit.New(rdb, prefix, nil)
+		l := limit.New(rdb, prefix, timeout, nil)
 		for range 4 {
 			wg.Go(func() {
 				n, _ := count(t, l, "a", rate, 200)
@@ -113,7 +116,7 @@ func TestProcessesShareOneLimit(t *testing.T) {
 
 func TestWithoutRedisEverythingIsAllowedSoon(t *testing.T) {
 	mr := miniredis.RunT(t)
-	l := limit.New(client(t, mr.Addr()), "t", nil)
+	l := limit.New(client(t, mr.Addr()), "t", timeout, nil)
 	rate := limit.Rate{PerSecond: 0.1, Burst: 1}
 	if n, _ := count(t, l, "a", rate, 3); n != 1 {
 		t.Fatalf("got %d, want 1", n)
@@ -128,8 +131,25 @@ func TestWithoutRedisEverythingIsAllowedSoon(t *testing.T) {
 	if took := time.Since(start); took > 2*time.Second {
 		t.Errorf("1000 requests waited %v for a Redis that is away", took)
 	}
-	if _, ok := limit.New(nil, "t", nil).Allow(context.Background(), "a", rate); !ok {
+	if _, ok := limit.New(nil, "t", timeout, nil).Allow(context.Background(), "a", rate); !ok {
 		t.Error("refused without a client")
+	}
+}
+
+func TestRequestWaitsForRedisAsLongAsIsSet(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close() // it takes connections and says nothing
+	const wait = time.Second
+	l := limit.New(client(t, ln.Addr().String()), "t", wait, nil)
+	start := time.Now()
+	if _, ok := l.Allow(context.Background(), "a", limit.Rate{PerSecond: 1}); !ok {
+		t.Error("refused without Redis")
+	}
+	if took := time.Since(start); took < wait || took > wait+2*time.Second {
+		t.Errorf("let through after %v, set are %v", took, wait)
 	}
 }
 

@@ -10,19 +10,22 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
 
+	"github.com/halley-im/halley/kit/kafkaconn"
 	"github.com/halley-im/halley/proto/errcode"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 )
 
 // Producer writes records to Kafka; kafkaconn.Producer is one.
 type Producer interface {
-	// Produce returns nil when all messages are acknowledged. Topics come without prefix.
+	// Produce returns nil when all messages are acknowledged; else its error may be a kafkaconn.WriteErrors, which tells them apart.
+	// Topics come without prefix.
 	Produce(ctx context.Context, msgs ...kafka.Message) error
 	// Partition returns the partition that Produce puts a record with this key into.
 	Partition(key []byte) int
@@ -166,8 +169,8 @@ func (s *Service) Push(ctx context.Context, r Request) (Result, error) {
 	return res, nil
 }
 
-// PushMany takes several pushes with one wait for Kafka. The outcomes are in the order of rs. Pushes to one
-// target keep their order.
+// PushMany takes several pushes with one wait for Kafka. The outcomes are in the order of rs, each by itself: a push is accepted when all
+// its own records are acknowledged. Pushes to one target keep their order, but for one that is repeated since it was not accepted.
 func (s *Service) PushMany(ctx context.Context, rs []Request) []Outcome {
 	out := make([]Outcome, len(rs))
 	msgs := make([]kafka.Message, 0, len(rs))
@@ -185,9 +188,11 @@ func (s *Service) PushMany(ctx context.Context, rs []Request) []Outcome {
 		}
 	}
 	if err := s.write(ctx, msgs); err != nil {
-		// Which of them were written all the same isn't known.
-		for _, i := range owner {
-			out[i] = Outcome{Err: err}
+		each := eachOf(err, len(msgs))
+		for i, err := range each {
+			if err != nil {
+				out[owner[i]] = Outcome{Err: s.unavailable(err)}
+			}
 		}
 	}
 	for i := range out {
@@ -246,9 +251,28 @@ func (s *Service) write(ctx context.Context, msgs []kafka.Message) error {
 		return nil
 	}
 	s.metrics.failures.Inc()
+	for _, err := range eachOf(err, len(msgs)) {
+		if err == nil {
+			s.metrics.records.Inc()
+		}
+	}
 	// Kafka being away is the producer's to log, once; each push of that time would say the same.
 	s.log.DebugContext(ctx, "push not accepted", "err", err)
+	return s.unavailable(err)
+}
+
+// unavailable is what a caller is told of a write that failed.
+func (s *Service) unavailable(err error) error {
 	return fmt.Errorf("%w: %w", errcode.Unavailable.After(s.cfg.RetryAfter), err)
+}
+
+// eachOf returns what a failed write of n messages says of each of them: where it doesn't tell them apart, the same of all.
+func eachOf(err error, n int) []error {
+	var each kafkaconn.WriteErrors
+	if errors.As(err, &each) && len(each) == n {
+		return each
+	}
+	return slices.Repeat([]error{err}, n)
 }
 
 func newID() string { return uuid.NewString() }

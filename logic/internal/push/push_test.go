@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
 
 	"github.com/halley-im/halley/logic/internal/fake"
@@ -301,6 +302,65 @@ func TestBatchIsOneWriteWithAnOutcomeForEach(t *testing.T) {
 			t.Errorf("%d: got %v, want %v", i, o.Err, want)
 		}
 	}
+}
+
+func TestBatchOfWhichKafkaTakesAPartIsToldApart(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	p := &fake.Producer{}
+	s, err := push.New(config(), push.Deps{Producer: p, Metrics: reg})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := p.Partition(topic.Key("t", push.UIDTarget("a")))
+	p.Refuse(func(m kafka.Message) bool { return p.Partition(m.Key) == bad })
+	var rs []push.Request
+	var want []bool
+	for i := range 50 {
+		uid := fmt.Sprintf("u%d", i)
+		rs = append(rs, push.Request{Tenant: "t", Op: 1000, UIDs: []string{uid}})
+		want = append(want, p.Partition(topic.Key("t", push.UIDTarget(uid))) != bad)
+	}
+	// Of one with several records all must be there.
+	rs = append(rs, push.Request{Tenant: "t", Op: 1000, UIDs: []string{"u0", "u1", "u2", "a"}})
+	want = append(want, false)
+	good := 0
+	for i, o := range s.PushMany(t.Context(), rs) {
+		if (o.Err == nil) != want[i] {
+			t.Errorf("%d: got %v, accepted should be %v", i, o.Err, want[i])
+		}
+		switch {
+		case o.Err == nil:
+			good++
+		case errcode.From(o.Err).Code != errcode.Unavailable || errcode.From(o.Err).RetryAfter != 2*time.Second || o.ID != "":
+			t.Errorf("%d: got %+v", i, o)
+		}
+	}
+	if good == 0 || good > 49 {
+		t.Fatalf("%d accepted: nothing is shown", good)
+	}
+	if got := counter(t, reg, "halley_logic_pushes_total"); got != float64(good) {
+		t.Errorf("%v pushes counted as accepted, want %d", got, good)
+	}
+	if got, want := counter(t, reg, "halley_logic_push_records_total"), float64(len(p.Messages())); got != want {
+		t.Errorf("%v records counted as acknowledged, want %v", got, want)
+	}
+}
+
+// counter sums a counter over its labels.
+func counter(t testing.TB, reg prometheus.Gatherer, name string) (sum float64) {
+	t.Helper()
+	fams, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range fams {
+		if f.GetName() == name {
+			for _, m := range f.GetMetric() {
+				sum += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return sum
 }
 
 func TestControlIsUrgentNeverExpiresAndIsSplit(t *testing.T) {

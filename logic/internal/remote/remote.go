@@ -13,8 +13,8 @@ import (
 	"github.com/halley-im/halley/proto/errcode"
 )
 
-// RetryAfter is what callers are told to wait when another role, Redis or Kafka is away. Clients add jitter, and
-// wait longer after each failure, so that a setting would change nothing for them.
+// RetryAfter is what callers are told to wait when router or Redis is away. Clients add jitter, and wait longer after each failure, so that a
+// setting would change nothing for them. For Kafka, on which backends depend most, there is one, push-retry-after.
 const RetryAfter = time.Second
 
 // Error returns an error whose code is errcode.Unavailable if the callee can't answer now, InvalidRequest with its text

@@ -122,7 +122,8 @@ func (s *Service) Close(ctx context.Context, tenant, room string) error {
 		&halleyv1.Control{Control: &halleyv1.Control_CloseRoom{CloseRoom: &halleyv1.CloseRoom{}}})
 }
 
-// MemberLimit and DefaultMembers bound a page of members.
+// MemberLimit and DefaultMembers bound a page of members. The protocol and the API promise them, so they are no settings; which rooms have a list at
+// all is router's to say (room-list-max).
 const (
 	MemberLimit    = 200
 	DefaultMembers = 100

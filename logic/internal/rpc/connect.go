@@ -297,15 +297,16 @@ func (s *Server) kick(ctx context.Context, session *halleyv1.Session, targets []
 // grants is what logic wants to know of a session's token with each of its requests.
 type grants struct {
 	Rooms []string `json:"r,omitempty"`
+	Watch string   `json:"w,omitempty"`
 }
 
 // encodeGrants returns nil for a token that grants nothing in particular, which is the usual one.
 func encodeGrants(c *auth.Claims) []byte {
-	if len(c.Rooms) == 0 {
+	if len(c.Rooms) == 0 && c.Watch == "" {
 		// Not nil: a refreshed token takes away what the one before it granted.
 		return []byte{}
 	}
-	return encode(grants{Rooms: c.Rooms})
+	return encode(grants{Rooms: c.Rooms, Watch: c.Watch})
 }
 
 func decodeGrants(b []byte) (grants, error) {

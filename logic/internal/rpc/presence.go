@@ -2,14 +2,57 @@ package rpc
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/halley-im/halley/kit/token"
 	"github.com/halley-im/halley/logic/internal/remote"
 	"github.com/halley-im/halley/proto/errcode"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/proto/name"
 )
+
+// watchRules are who may watch presence: by tenant, and under "" what holds for all others.
+type watchRules map[string]string
+
+func parseWatchRules(list []string) (watchRules, error) {
+	rules := watchRules{"": token.WatchEveryone}
+	seen := map[string]bool{}
+	for _, entry := range list {
+		tenant, who, of := strings.Cut(entry, "=")
+		if !of {
+			tenant, who = "", entry
+		} else if err := name.Tenant(tenant); err != nil {
+			return nil, err
+		}
+		if who != token.WatchEveryone && who != token.WatchNobody {
+			return nil, fmt.Errorf("%q: must be %s or %s, or TENANT= and one of them", entry, token.WatchEveryone, token.WatchNobody)
+		}
+		if seen[tenant] {
+			return nil, fmt.Errorf("%q: there are two of the kind", entry)
+		}
+		seen[tenant] = true
+		rules[tenant] = who
+	}
+	return rules, nil
+}
+
+// mayWatch reports whether the session may watch presence: as its token says, else its tenant's rule, else everybody's.
+func (c *call) mayWatch() (bool, error) {
+	g, err := decodeGrants(c.req.GetGrants())
+	if err != nil {
+		return false, err
+	}
+	who := g.Watch
+	if who == "" {
+		who = c.s.watch[c.session().GetTenant()]
+	}
+	if who == "" {
+		who = c.s.watch[""]
+	}
+	return who == token.WatchEveryone, nil
+}
 
 // watched is how many uids the session watches.
 func (c *call) watched() int {
@@ -29,6 +72,12 @@ func watchPresence(ctx context.Context, c *call, a *uidList) (any, error) {
 	uids, err := c.uids(a)
 	if err != nil {
 		return nil, err
+	}
+	switch ok, err := c.mayWatch(); {
+	case err != nil:
+		return nil, err
+	case !ok:
+		return nil, errcode.Forbidden.Errorf("this session may not watch presence")
 	}
 	var join []string
 	for _, uid := range uids {

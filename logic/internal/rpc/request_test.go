@@ -351,6 +351,66 @@ func TestPresenceWatchIsLimited(t *testing.T) {
 	}
 }
 
+func TestWhoMayWatchPresence(t *testing.T) {
+	for _, tt := range []struct {
+		name          string
+		rules         []string
+		tenant, claim string
+		want          string
+	}{
+		{"nothing said", nil, "default", "", ""},
+		{"everyone", []string{"everyone"}, "default", "", ""},
+		{"nobody", []string{"nobody"}, "default", "", "forbidden"},
+		{"nobody of one tenant", []string{"acme=nobody"}, "acme", "", "forbidden"},
+		{"nobody of another tenant", []string{"acme=nobody"}, "default", "", ""},
+		{"everyone of one tenant", []string{"nobody", "acme=everyone"}, "acme", "", ""},
+		{"the order doesn't matter", []string{"acme=everyone", "nobody"}, "acme", "", ""},
+		{"the token denies", nil, "default", "nobody", "forbidden"},
+		{"the token allows", []string{"nobody", "acme=nobody"}, "acme", "everyone", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, func(c *rpc.Config, _ *rpc.Deps) { c.WatchRules = tt.rules })
+			asked := false
+			r.router.OnPresence = func(*halleyv1.GetPresenceRequest) (*halleyv1.GetPresenceResponse, error) {
+				asked = true
+				return &halleyv1.GetPresenceResponse{States: []*halleyv1.Presence{{Uid: "bob"}}}, nil
+			}
+			res, err := r.Connect(t.Context(), &halleyv1.ConnectRequest{
+				Conn: &halleyv1.Conn{Id: "c.1"}, Auth: []byte(`{"token":"` + r.token(auth.Claims{UID: "ann", Tenant: tt.tenant, Watch: tt.claim}) + `"}`),
+			})
+			if err != nil || res.GetError() != nil {
+				t.Fatal(err, res.GetError())
+			}
+			q := member("ann", "presence://eve")
+			q.Session, q.Grants = res.GetSession(), res.GetEffects().GetGrants()
+			reply, answer := r.ask(q, `{"presence.watch":{"uids":["bob"]}}`)
+			wantCode(t, reply.GetError(), tt.want)
+			if joined := answer.GetEffects().GetJoin() != nil; joined != (tt.want == "") || asked != (tt.want == "") {
+				t.Errorf("joined %v, router asked %v", joined, asked)
+			}
+			// What it watches from before it may leave.
+			reply, _ = r.ask(q, `{"presence.unwatch":{"uids":["eve"]}}`)
+			wantCode(t, reply.GetError(), "")
+
+			// A newer token counts from then on.
+			_, answer = r.ask(q, `{"session.refresh":{"token":"`+r.token(auth.Claims{UID: "ann", Tenant: tt.tenant, Watch: "nobody"})+`"}}`)
+			q.Grants = answer.GetEffects().GetGrants()
+			reply, _ = r.ask(q, `{"presence.watch":{"uids":["bob"]}}`)
+			wantCode(t, reply.GetError(), "forbidden")
+		})
+	}
+}
+
+func TestWatchRuleThatIsNoneStopsTheStart(t *testing.T) {
+	for _, rules := range [][]string{{"friends"}, {""}, {"acme="}, {"acme=friends"}, {"A B=nobody"}, {"nobody", "everyone"}, {"acme=nobody", "acme=nobody"}} {
+		c := config()
+		c.WatchRules = rules
+		if err := c.Validate(); err == nil {
+			t.Errorf("%q: no error", rules)
+		}
+	}
+}
+
 func TestPresenceUnwatch(t *testing.T) {
 	r := newRig(t)
 	reply, res := r.ask(member("ann", "presence://bob", "presence://eve"), `{"presence.unwatch":{"uids":["bob","joe"]}}`)
@@ -432,7 +492,11 @@ func TestUpstreamKeepsTheSendersIdentity(t *testing.T) {
 	equal(t, "record", rec, &halleyv1.UpstreamRecord{Session: q.Session, Rooms: q.Rooms, Op: 1234, Body: []byte("\x00\xffraw"), AcceptedAtMs: now.UnixMilli()})
 
 	r.kafka.Fail(errors.New("no broker"))
-	wantCode(t, r.send(q, "x").GetError(), "unavailable")
+	e := r.send(q, "x").GetError()
+	wantCode(t, e, "unavailable")
+	if e.GetRetryAfterMs() != 3000 {
+		t.Errorf("to wait %d ms, want what is set, 3000", e.GetRetryAfterMs())
+	}
 }
 
 func TestUpstreamIsOffByDefault(t *testing.T) {

@@ -44,6 +44,9 @@ type Config struct {
 
 	// Watch is the most uids that a session may watch.
 	Watch int `help:"Most users that one session may watch." default:"50"`
+	// WatchRules say whether sessions may watch presence where their token doesn't: "everyone" or "nobody", and "TENANT=everyone" or
+	// "TENANT=nobody" for single tenants.
+	WatchRules []string `help:"Whose presence sessions may watch: everyone or nobody; TENANT=everyone or TENANT=nobody for single tenants. A token's claim watch goes first." default:"everyone"`
 	// RoomBodyBytes is the largest body of room.send.
 	RoomBodyBytes int64 `help:"Largest body of room.send, in bytes." default:"32768"`
 	// ReplaceTimeout is how long a new session waits until those that it replaced are sure to be told.
@@ -64,6 +67,9 @@ func (c Config) Validate() error {
 	}
 	if err := name.Tenant(c.GoimTenant); err != nil {
 		return fmt.Errorf("session: goim-tenant: %w", err)
+	}
+	if _, err := parseWatchRules(c.WatchRules); err != nil {
+		return fmt.Errorf("session: watch-rules: %w", err)
 	}
 	for _, p := range c.NewestWins {
 		if p == "*" {
@@ -117,8 +123,8 @@ type Deps struct {
 	Upstream bool
 	// RouterTimeout bounds each call of router.
 	RouterTimeout time.Duration
-	// ProduceTimeout bounds a write of a client's frame.
-	ProduceTimeout time.Duration
+	// ProduceTimeout bounds a write of a client's frame; ProduceRetry is what its client is told to wait when Kafka doesn't take it.
+	ProduceTimeout, ProduceRetry time.Duration
 	// Now is the clock; time.Now.
 	Now func() time.Time
 }
@@ -129,6 +135,7 @@ type Server struct {
 	cfg        Config
 	d          Deps
 	newestWins map[string]bool
+	watch      watchRules
 	metrics    *metrics
 }
 
@@ -147,7 +154,11 @@ func New(cfg Config, d Deps) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, d: d, newestWins: map[string]bool{}, metrics: m}
+	watch, err := parseWatchRules(cfg.WatchRules)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, d: d, newestWins: map[string]bool{}, watch: watch, metrics: m}
 	for _, p := range cfg.NewestWins {
 		s.newestWins[p] = true
 	}

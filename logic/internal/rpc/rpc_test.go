@@ -77,7 +77,7 @@ func newRig(t testing.TB, change ...func(*rpc.Config, *rpc.Deps)) *rig {
 	cfg := config()
 	deps := rpc.Deps{
 		Router: router, Verifier: verifier, Revoked: r.revoked, Rooms: rooms, Push: pusher, Producer: r.kafka,
-		RouterTimeout: time.Second, ProduceTimeout: time.Second, Now: clock,
+		RouterTimeout: time.Second, ProduceTimeout: time.Second, ProduceRetry: 3 * time.Second, Now: clock,
 	}
 	for _, c := range change {
 		c(&cfg, &deps)

@@ -7,7 +7,6 @@ import (
 	"github.com/segmentio/kafka-go"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/halley-im/halley/logic/internal/remote"
 	"github.com/halley-im/halley/proto/errcode"
 	"github.com/halley-im/halley/proto/frame"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
@@ -20,6 +19,7 @@ func (s *Server) upstream(ctx context.Context, req *halleyv1.SessionRequest) err
 	if !s.d.Upstream {
 		return nil
 	}
+	// The protocol's bound, which comet holds, too: no setting.
 	if len(req.GetBody()) > frame.MaxBody {
 		return errcode.TooLarge
 	}
@@ -37,7 +37,7 @@ func (s *Server) upstream(ctx context.Context, req *halleyv1.SessionRequest) err
 	ctx, cancel := context.WithTimeout(ctx, s.d.ProduceTimeout)
 	defer cancel()
 	if err := s.d.Producer.Produce(ctx, kafka.Message{Topic: topic.Upstream, Key: topic.Join(ses.GetTenant(), kind, id), Value: value}); err != nil {
-		return fmt.Errorf("%w: %w", errcode.Unavailable.After(remote.RetryAfter), err)
+		return fmt.Errorf("%w: %w", errcode.Unavailable.After(s.d.ProduceRetry), err)
 	}
 	return nil
 }

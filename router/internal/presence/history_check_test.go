@@ -23,8 +23,10 @@ func (h *history) check() {
 		names = append(names, &halleyv1.Name{Tenant: tenant, Name: &halleyv1.Name_Room{Room: "live://1"}})
 	}
 	for which, s := range h.stores {
+		before := h.now()
 		res, err := s.Locate(h.ctx(), names)
 		h.must(err)
+		after := h.now()
 		if res.UnavailableMs > 0 {
 			continue
 		}
@@ -41,11 +43,9 @@ func (h *history) check() {
 				}
 			}
 			for _, c := range h.comets {
-				due := h.dueIn(c)
-				if due < -h.margin() && found[c.info.Epoch] {
-					h.fail("router %d finds %v at %s, whose lease was due %d ms ago", which, n, c.info.Comet, -due)
-				}
-				if due < h.margin() || c.gone || c.paused {
+				if due := h.due(c); due < before-h.margin() && found[c.info.Epoch] {
+					h.fail("router %d finds %v at %s, whose lease was due %d ms before", which, n, c.info.Comet, before-due)
+				} else if due < after+h.margin() || c.gone || c.paused {
 					continue
 				}
 				if room := n.GetRoom(); room != "" {

@@ -213,14 +213,14 @@ func (h *history) addComet(n string) *modelComet {
 		b[i] = byte(h.rnd.UintN(256))
 	}
 	c := &modelComet{start: hex.EncodeToString(b[:]), sessions: map[string]*modelSession{}, rooms: map[string]map[string]int{}, info: &halleyv1.CometInfo{Comet: n, Addr: n + ":1"}}
-	h.enroll(c)
+	h.enroll(c, false)
 	h.comets = append(h.comets, c)
 	return c
 }
 
-func (h *history) enroll(c *modelComet) {
+func (h *history) enroll(c *modelComet, holds bool) {
 	c.info.Epoch = uuid.Must(uuid.NewV7()).String()
-	h.must(h.store().Enroll(h.ctx(), c.info))
+	h.must(h.store().Enroll(h.ctx(), c.info, holds))
 	c.renewed = h.now()
 	h.look()
 	h.say("%s enrols", c.info.Comet)
@@ -228,7 +228,7 @@ func (h *history) enroll(c *modelComet) {
 
 // renewEpoch is what a comet does that was declared dead.
 func (h *history) renewEpoch(c *modelComet) {
-	h.enroll(c)
+	h.enroll(c, true)
 	var all []*halleyv1.Session
 	for _, id := range keysOf(c.sessions) {
 		s := c.sessions[id]
@@ -434,8 +434,9 @@ func (h *history) spoil(which func(tenant, n string) bool) {
 	}
 }
 
-// dueIn returns the time until a comet's lease is due.
-func (h *history) dueIn(c *modelComet) int64 { return c.renewed + 9*h.unit.Milliseconds() - h.now() }
+// due returns when a comet's lease is due, dueIn the time until then.
+func (h *history) due(c *modelComet) int64   { return c.renewed + 9*h.unit.Milliseconds() }
+func (h *history) dueIn(c *modelComet) int64 { return h.due(c) - h.now() }
 
 // margin is how exactly the model knows the time of a real Redis.
 func (h *history) margin() int64 {

@@ -107,6 +107,7 @@ func newLeaseTable(s *Store) *leaseTable {
 	return &leaseTable{s: s, met: make(map[epoch]time.Time), warmUp: s.opt.WarmUp.Milliseconds()}
 }
 
+// metMax bounds met. No setting: it is far more than there are epochs without a lease; beyond it they are met anew.
 const metMax = 4096
 
 // absent reports whether an epoch that isn't in v has no lease for certain.
@@ -365,8 +366,9 @@ func needEpoch(s string) (epoch, error) {
 	return e, nil
 }
 
-// Enroll takes an epoch: its marker into all buckets, then its lease. Repeatable. ErrDead if it was declared dead.
-func (s *Store) Enroll(ctx context.Context, info *halleyv1.CometInfo) error {
+// Enroll takes an epoch: its marker into all buckets, then its lease. A comet that holds sessions gets no markers: it must rewrite each
+// bucket first. Repeatable. ErrDead if it was declared dead.
+func (s *Store) Enroll(ctx context.Context, info *halleyv1.CometInfo, holds bool) error {
 	e, err := needEpoch(info.GetEpoch())
 	if err != nil {
 		return err
@@ -374,7 +376,7 @@ func (s *Store) Enroll(ctx context.Context, info *halleyv1.CometInfo) error {
 	if info.GetComet() == "" || info.GetAddr() == "" {
 		return fmt.Errorf("%w: a comet needs a name and an address", ErrInvalid)
 	}
-	if err := s.markAll(ctx, e); err != nil {
+	if err := s.enterAll(ctx, e, !holds); err != nil {
 		return err
 	}
 	_, err = s.leases.renew(ctx, e, info)
@@ -385,9 +387,9 @@ func (s *Store) Enroll(ctx context.Context, info *halleyv1.CometInfo) error {
 	return err
 }
 
-// markAll sets an epoch's markers in plain commands: 256 scripts take a laptop's Redis a quarter of a second. Should the epoch be
-// declared dead meanwhile, its tombstones stand all the same, and renewing its lease tells it.
-func (s *Store) markAll(ctx context.Context, e epoch) error {
+// enterAll enters an epoch in all buckets, with its markers if marked, in plain commands: 256 scripts take a laptop's Redis a quarter
+// of a second. Should the epoch be declared dead meanwhile, its tombstones stand all the same, and renewing its lease tells it.
+func (s *Store) enterAll(ctx context.Context, e epoch, marked bool) error {
 	dead := make([]*redis.FloatCmd, name.Buckets)
 	_, err := s.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i := range dead {
@@ -412,7 +414,9 @@ func (s *Store) markAll(ctx context.Context, e epoch) error {
 		for i := range s.keys.bucket {
 			k := &s.keys.bucket[i]
 			p.SAdd(ctx, k.epochs, e.raw())
-			p.HSet(ctx, k.main, markerField(e), "1", versionField, string(versions[8*i:8*i+8]))
+			if marked {
+				p.HSet(ctx, k.main, markerField(e), "1", versionField, string(versions[8*i:8*i+8]))
+			}
 		}
 		return nil
 	})

@@ -163,9 +163,10 @@ func (s *Store) bury(ctx context.Context, e epoch) (removed int, err error) {
 	})
 }
 
-// buryChunk removes up to so many entries of each bucket, and returns the buckets where there may be more.
+// buryItems is how many entries of a bucket are removed at once. No setting: it bounds a run of a script, of which as many follow as are needed.
 const buryItems = 100
 
+// buryChunk removes up to buryItems entries of each bucket, and returns the buckets where there may be more.
 func (s *Store) buryChunk(ctx context.Context, e epoch, buckets []int) (int, []int, error) {
 	c, err := s.leases.at(ctx)
 	if err != nil {
@@ -305,9 +306,12 @@ func (s *Store) forgetTombstones(ctx context.Context, c clock, b int) error {
 	return err
 }
 
+// forgetPage is about how many fields are looked at in one step. No setting: one step a bucket in each sweep-interval, and a month to forget in.
+const forgetPage = 200
+
 // forgetUsers looks at the next page of a bucket's uids and removes those without session that were last seen long ago.
 func (s *Store) forgetUsers(ctx context.Context, c clock, b int) error {
-	page, next, err := s.redis.HScan(ctx, s.keys.bucket[b].main, s.pageAt[b], "u*", 200).Result()
+	page, next, err := s.redis.HScan(ctx, s.keys.bucket[b].main, s.pageAt[b], "u*", forgetPage).Result()
 	if err != nil {
 		return err
 	}

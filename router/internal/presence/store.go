@@ -212,9 +212,11 @@ func (it *item) key(k string) int {
 	return len(it.b.keys)
 }
 
-// Bounds of a run of commit.lua, which keeps Redis from doing anything else meanwhile.
+// Bounds of writing. No settings: they keep single steps short; how long a caller waits in all is set by redis-timeout.
 const (
+	// batchItems is the most edits of a run of commit.lua, which keeps Redis from doing anything else meanwhile: some milliseconds.
 	batchItems = 200
+	// eventQueue is the most room.member events that wait for Kafka, a megabyte or two; those beyond it are dropped and counted.
 	eventQueue = 4096
 	// maxTries bounds a call that has no deadline; others end with their context. A try fails only because another's change
 	// of the same entry went through, so as many as want the same entry at once, so many tries the last of them takes.

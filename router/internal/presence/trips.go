@@ -25,16 +25,21 @@ type trip struct {
 	err error
 }
 
+// Bounds of trips. No settings: they need only be far enough from what a Redis does that works; what an operator may want to change is
+// how long one waits for Redis, redis-timeout, which bounds a trip.
 const (
+	// tripCommands is the most commands of a trip. With some dozens the two system calls are a small part of the cost already; with
+	// many more, who comes first waits for the last one's answer.
 	tripCommands = 200
-	// tripQueue bounds what waits: some seconds' worth of what one Redis does.
+	// tripQueue bounds what waits, in commands: some seconds' worth of what one Redis does. Whoever waits longer has left by then.
 	tripQueue = 100_000
 	// tripPatience is far above what Redis takes that works; one trip that hangs must not hold up all.
 	tripPatience = 100 * time.Millisecond
-	tripsBeside  = 8
+	// tripsBeside leaves some of the connections to pipelines: the smallest pool has 10 unless an operator says otherwise.
+	tripsBeside = 8
 )
 
-// newTrips returns nil for a Cluster.
+// newTrips returns nil for a Cluster: there a trip goes to several nodes, and one that is away would hold up the commands to all.
 func newTrips(c redis.UniversalClient, timeout time.Duration) *trips {
 	if _, cluster := c.(*redis.ClusterClient); cluster {
 		return nil

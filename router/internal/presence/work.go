@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/halley-im/halley/proto/frame"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/proto/name"
 	"github.com/halley-im/halley/proto/topic"
@@ -28,13 +29,17 @@ type claimedWork struct {
 	due    int64
 }
 
+// Bounds of work. No settings: they are about one step of work that goes on at once with the next; how soon and how long is set by poll-interval and
+// claim-time.
 const (
 	// claimLimit is the most work taken at once, over all buckets: so much is done well before the claim runs out.
 	claimLimit = 2000
-	eventOp    = 102
-	// produceMost is the most records written at once.
+	// produceMost is the most records written at once: what fails together is lost, or tried again, together.
 	produceMost = 200
 )
+
+// eventOp is the protocol's op of events.
+const eventOp = int32(frame.OpEvent)
 
 // settle does the work that is due. What fails stays, and is due again when the claim has run out.
 func (s *Store) settle(ctx context.Context) error {
@@ -279,7 +284,8 @@ func eventRecord(now int64, tenant, room string, ev *halleyv1.Event) (kafka.Mess
 	return kafka.Message{Topic: topic.Push, Key: topic.Key(tenant, t), Value: v}, nil
 }
 
-// eventTTL is how late an event may come and still be worth telling: the next one carries the state again.
+// eventTTL is how late an event may come and still be worth telling: the next one carries the state again. No setting: like other pushes of their lane,
+// events are worth a minute.
 const eventTTL = time.Minute
 
 // emitRoomMember queues an event for the producer; if the queue is full it is dropped and counted.

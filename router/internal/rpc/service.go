@@ -65,7 +65,8 @@ func New(s *presence.Store, c Config, m *Metrics) *Service {
 	return v
 }
 
-// timePerName is twice what the slowest Redis, the one in the process, takes for a session.
+// timePerName is twice what the slowest Redis, the one in the process, takes for a session. No setting: redis-timeout is added to it, and a Redis that
+// works is far faster.
 const timePerName = time.Millisecond
 
 // do runs one call within the time limit. n is the number of names that it carries.
@@ -110,7 +111,7 @@ func epochStatus(err error) (halleyv1.EpochStatus, error) {
 // Enroll implements halleyv1.RouterServer.
 func (s *Service) Enroll(ctx context.Context, r *halleyv1.EnrollRequest) (*halleyv1.EnrollResponse, error) {
 	return do(ctx, s, "Enroll", name.Buckets, func(ctx context.Context) (*halleyv1.EnrollResponse, error) {
-		st, err := epochStatus(s.store.Enroll(ctx, r.GetInfo()))
+		st, err := epochStatus(s.store.Enroll(ctx, r.GetInfo(), r.GetHoldsSessions()))
 		return &halleyv1.EnrollResponse{Status: st, TtlMs: s.cfg.LeaseTTL.Milliseconds()}, err
 	})
 }

@@ -406,8 +406,11 @@ func (x *Endpoints) GetWsUrl() string {
 }
 
 type EnrollRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Info          *CometInfo             `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Info  *CometInfo             `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
+	// The comet holds sessions already, of an epoch that was declared dead: no bucket is marked until comet has rewritten it, and until
+	// then comet is asked itself for names that are not there.
+	HoldsSessions bool `protobuf:"varint,2,opt,name=holds_sessions,json=holdsSessions,proto3" json:"holds_sessions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -447,6 +450,13 @@ func (x *EnrollRequest) GetInfo() *CometInfo {
 		return x.Info
 	}
 	return nil
+}
+
+func (x *EnrollRequest) GetHoldsSessions() bool {
+	if x != nil {
+		return x.HoldsSessions
+	}
+	return false
 }
 
 type EnrollResponse struct {
@@ -2569,9 +2579,10 @@ const file_halley_v1_router_proto_rawDesc = "" +
 	"\aws_port\x18\x03 \x01(\x05R\x06wsPort\x12\x19\n" +
 	"\bwss_port\x18\x04 \x01(\x05R\awssPort\x12\x19\n" +
 	"\btls_port\x18\x05 \x01(\x05R\atlsPort\x12\x15\n" +
-	"\x06ws_url\x18\x06 \x01(\tR\x05wsUrl\"9\n" +
+	"\x06ws_url\x18\x06 \x01(\tR\x05wsUrl\"`\n" +
 	"\rEnrollRequest\x12(\n" +
-	"\x04info\x18\x01 \x01(\v2\x14.halley.v1.CometInfoR\x04info\"W\n" +
+	"\x04info\x18\x01 \x01(\v2\x14.halley.v1.CometInfoR\x04info\x12%\n" +
+	"\x0eholds_sessions\x18\x02 \x01(\bR\rholdsSessions\"W\n" +
 	"\x0eEnrollResponse\x12.\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x16.halley.v1.EpochStatusR\x06status\x12\x15\n" +
 	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\"8\n" +
