@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stops what scripts/up.sh started, by pid: clients are asked to leave first. Keys, logs and Kafka's records stay in .cluster;
+# Stops what scripts/up.sh started, by pid: clients are asked to leave first. Keys, logs, Kafka's records and the database stay in .cluster;
 # remove that folder to begin anew.
 source "$(dirname "$0")/cluster.sh"
 
@@ -34,5 +34,5 @@ stop job1 job2 logic1 logic2
 stop router1 router2
 if [ -d "$home/servers" ]; then
   scripts/servers.sh stop "$home/servers"
-  say "  Kafka and Redis stopped"
+  say "  Kafka, Redis and MariaDB stopped"
 fi

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# A Halley cluster to play with on this machine: real Kafka and Redis, two routers, logics, comets and jobs, each a process
-# with a log of its own in .cluster/logs. Repeatable: starts what does not run. scripts/down.sh stops it.
+# A Halley cluster to play with on this machine: real Kafka, Redis and MariaDB, two routers, logics, comets and jobs, each a process
+# with a log of its own in .cluster/logs. Repeatable: starts what does not run. scripts/down.sh stops it. HALLEY_STORE_DRIVER and
+# HALLEY_STORE_DSN name another database.
 source "$(dirname "$0")/cluster.sh"
 
 binary="$PWD/bin/halley"
 [ -x "$binary" ] || die "no bin/halley; run make build"
-scripts/install.sh redis kafka
+scripts/install.sh redis kafka $([ -n "${HALLEY_STORE_DSN:-}" ] || echo mariadb)
 mkdir -p "$home/logs" "$home/data"
 
 # Secrets as `halley all` keeps them, so that `halley push` and `halley token` find them with --data-dir.
@@ -18,12 +19,19 @@ for f in token-key api-key cluster-secret; do
 done
 umask 022
 
-say "Kafka and Redis …"
+say "Kafka, Redis and MariaDB …"
 scripts/servers.sh start "$home/servers"
 eval "$(scripts/servers.sh env "$home/servers")"
 
 export HALLEY_KAFKA_BROKERS="$HALLEY_TEST_KAFKA" HALLEY_REDIS_ADDRS="$HALLEY_TEST_REDIS"
 unset HALLEY_TEST_KAFKA HALLEY_TEST_REDIS
+if [ -z "${HALLEY_STORE_DSN:-}" ]; then
+  scripts/servers.sh start "$home/servers" mariadb
+  eval "$(scripts/servers.sh env "$home/servers" mariadb)"
+  mariadb --no-defaults -h 127.0.0.1 -P "$(sed 's/.*:\([0-9]*\).*/\1/' <<<"$HALLEY_TEST_MYSQL")" -u root -e 'CREATE DATABASE IF NOT EXISTS halley'
+  export HALLEY_STORE_DRIVER=mysql HALLEY_STORE_DSN="${HALLEY_TEST_MYSQL}halley"
+  unset HALLEY_TEST_MYSQL
+fi
 export HALLEY_CLUSTER_SECRET_FILE="$home/data/cluster-secret"
 export HALLEY_ROUTER_TARGET="127.0.0.1:$(port router grpc 1),127.0.0.1:$(port router grpc 2)"
 export HALLEY_LOGIC_TARGET="127.0.0.1:$(port logic grpc 1),127.0.0.1:$(port logic grpc 2)"
@@ -81,6 +89,7 @@ The cluster runs.
   clients, WS      ws://127.0.0.1:$(port comet ws 1)/sub   ws://127.0.0.1:$(port comet ws 2)/sub
   clients, TCP     127.0.0.1:$(port comet tcp 1)   127.0.0.1:$(port comet tcp 2)
   Kafka, Redis     $HALLEY_KAFKA_BROKERS   $HALLEY_REDIS_ADDRS
+  database         $(sed 's/^[^@]*@//' <<<"$HALLEY_STORE_DSN")
   logs             .cluster/logs/
   keys             .cluster/data/
 

@@ -161,6 +161,8 @@ func openMySQL(c Config) (*sql.DB, error) {
 	}
 	// Strict: what doesn't fit is an error and never cut.
 	m.Params["sql_mode"] = "'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'"
+	// A writer that is frozen in the middle of a transaction would keep its locks, and with them its conversations, for hours.
+	m.Params["wait_timeout"] = fmt.Sprint(frozenSeconds(c))
 	m.Params["innodb_lock_wait_timeout"] = fmt.Sprint(max(1, int(c.WriteTimeout.Seconds())))
 	connector, err := mysql.NewConnector(m)
 	if err != nil {
@@ -171,11 +173,16 @@ func openMySQL(c Config) (*sql.DB, error) {
 	db.SetMaxIdleConns(c.MaxConns)
 	// Before a server or a proxy between ends them, and so that they spread over servers that were added.
 	db.SetConnMaxLifetime(connLife)
+	// Before the server ends them for it.
+	db.SetConnMaxIdleTime(time.Duration(frozenSeconds(c)) * time.Second / 2)
 	return db, nil
 }
 
 // connLife is how old a connection to MySQL gets.
 const connLife = 5 * time.Minute
+
+// frozenSeconds is how long MySQL waits for a connection's next statement: far longer than any transaction may take.
+func frozenSeconds(c Config) int { return max(5, int(5*c.WriteTimeout/time.Second)) }
 
 // readCommitted sets the isolation of each new connection. As a parameter of the DSN it would need the name of a variable
 // that MySQL and MariaDB spell differently; in BeginTx it would cost a round trip each time.

@@ -66,3 +66,9 @@ func (s *Store) Count(ctx context.Context, tables ...string) error {
 
 // IsRecords reports whether an error is a record's own fault.
 func IsRecords(err error) bool { return faultOf(err) == records }
+
+// WaitTimeout returns for how many seconds MySQL waits for the next statement of a connection.
+func (s *Store) WaitTimeout(ctx context.Context) (n int, err error) {
+	err = s.write.QueryRowContext(ctx, "SELECT @@SESSION.wait_timeout").Scan(&n)
+	return n, err
+}

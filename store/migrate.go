@@ -83,6 +83,14 @@ func (s *Store) lockMigrations(ctx context.Context) (unlock func() error, err er
 			}
 		}
 	}
+	// The connection that holds the lock has nothing to say while tables are changed.
+	wait := func(ctx context.Context, seconds int) error {
+		_, err := conn.ExecContext(ctx, fmt.Sprintf("SET SESSION wait_timeout = %d", seconds))
+		return err
+	}
+	if err := wait(ctx, int(s.cfg.MigrateTimeout.Seconds())+60); err != nil {
+		return nil, end(err)
+	}
 	// Named after the database, for names of locks are the server's.
 	const name = "CONCAT('halley.migrate.', SHA1(DATABASE()))"
 	var got sql.NullInt64
@@ -96,6 +104,6 @@ func (s *Store) lockMigrations(ctx context.Context) (unlock func() error, err er
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.WriteTimeout)
 		defer cancel()
 		_, err := conn.ExecContext(ctx, "DO RELEASE_LOCK("+name+")")
-		return end(err)
+		return end(errors.Join(err, wait(ctx, frozenSeconds(s.cfg))))
 	}, nil
 }

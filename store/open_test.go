@@ -173,3 +173,13 @@ func TestConfigIsChecked(t *testing.T) {
 		}
 	}
 }
+
+// TestAFrozenWriterLosesItsLocks freezes nobody: it sees that the server was told how long it may last.
+func TestAFrozenWriterLosesItsLocks(t *testing.T) {
+	p := mysqlPlace(t)
+	p.cfg.WriteTimeout = 3 * time.Second
+	s := p.open(t)
+	if n, err := s.WaitTimeout(t.Context()); err != nil || n != 15 {
+		t.Errorf("the server waits %d s for a connection, %v, want 15", n, err)
+	}
+}

@@ -20,11 +20,11 @@ const Life = 15 * time.Minute
 // member is the only member of a mark's sorted set: its score is the mark. A set, since ZADD GT raises without a script.
 const member = "n"
 
-// Conversation and User name whose mark it is.
-type (
-	Conversation struct{ Tenant, ID string }
-	User         struct{ Tenant, UID string }
-)
+// Conversation names a conversation whose mark it is.
+type Conversation struct{ Tenant, ID string }
+
+// User names a user whose mark it is.
+type User struct{ Tenant, UID string }
 
 // Marks are the last seqs of conversations and the numbers of users' newest changes.
 type Marks struct {
