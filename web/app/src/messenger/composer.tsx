@@ -89,7 +89,8 @@ function Writer({ conversation: c, members }: { conversation: Conversation; memb
   const text = editing ? edited.value : m.draft(c.id);
   const manages = c.role === "owner" || c.role === "admin";
 
-  useEffect(() => {
+  // Before anybody can write: what he has written by then would be overwritten.
+  useLayoutEffect(() => {
     if (editing) edited.value = contentOf(editing.body).text;
   }, [editing]);
   useEffect(() => {
