@@ -70,8 +70,8 @@ func TestEventsReachTheirReceiverThroughKafka(t *testing.T) {
 	kittest.Eventually(t, patience, func() bool { mu.Lock(); defer mu.Unlock(); return len(ids) == n }, "events missing")
 }
 
-// TestWhomAMessageDoesNotReachIsTold: a message is done when the host's backend is told of it, not before.
-func TestWhomAMessageDoesNotReachIsTold(t *testing.T) {
+// offlineReceiver takes events, and returns its URL and what tells of them.
+func offlineReceiver(t *testing.T) (url string, got func() []string) {
 	var mu sync.Mutex
 	var lines []string
 	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -90,19 +90,24 @@ func TestWhomAMessageDoesNotReachIsTold(t *testing.T) {
 		defer mu.Unlock()
 		lines = append(lines, fmt.Sprint(e.Type, " ", e.Data.Entry.Seq, " ", e.Data.Entry.From, " ", e.Data.Users))
 	}))
-	defer receiver.Close()
-	got := func() []string {
+	t.Cleanup(receiver.Close)
+	return receiver.URL, func() []string {
 		mu.Lock()
 		defer mu.Unlock()
 		return slices.Clone(lines)
 	}
+}
+
+// TestWhomAMessageDoesNotReachIsTold: a message is done when the host's backend is told of it, not before.
+func TestWhomAMessageDoesNotReachIsTold(t *testing.T) {
+	url, got := offlineReceiver(t)
 	c := newChat(t)
 	a := startComet(t, c.router, "a")
 	a.login(tenant, "ann", conn(1))
 	a.login(tenant, "cat", conn(2))
 	cfg := testConfig()
 	cfg.Hook = hook.Default()
-	cfg.Hook.Endpoints = []string{"a " + receiver.URL + " whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw message.offline"}
+	cfg.Hook.Endpoints = []string{"a " + url + " whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw message.offline"}
 	cfg.Hook.PollInterval = ms(50)
 	r := c.start(cfg, func(d *job.Deps) { d.Hooks = c.store })
 	id, err := conversation.NewGroupID()
@@ -137,5 +142,43 @@ func TestWhomAMessageDoesNotReachIsTold(t *testing.T) {
 	}
 	if lines := got(); !slices.Equal(lines, want) {
 		t.Errorf("got %q, want %q", lines, want)
+	}
+}
+
+// TestWhomAMessageDoesNotReachIsToldUntilTheGroupHasItsRoom: while members are being put into it they are still looked up one by one.
+func TestWhomAMessageDoesNotReachIsToldUntilTheGroupHasItsRoom(t *testing.T) {
+	url, got := offlineReceiver(t)
+	l := newLarge(t, 3)
+	cfg := largeConfig()
+	cfg.ChatLarge = 4
+	cfg.Hook = hook.Default()
+	cfg.Hook.Endpoints = []string{"a " + url + " whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw message.offline"}
+	cfg.Hook.PollInterval = ms(50)
+	r := l.start(cfg, func(d *job.Deps) { d.Hooks = l.store })
+	ann := l.uids[0]
+	l.do(l.people(conversation.Created, l.id, ann, l.uids[1], "away"))
+	if f := l.fanout(); f != conversation.FanoutJoining {
+		t.Fatalf("fanout is %d", f)
+	}
+	l.do(l.say(l.id, ann, "one"))
+	kittest.Eventually(t, patience, func() bool { return len(got()) == 1 }, "not told")
+	if want := "message.offline 2 " + ann + " [{away 1 false}]"; got()[0] != want {
+		t.Errorf("got %q, want %q", got()[0], want)
+	}
+	l.do(l.people(conversation.Joined, l.id, ann, l.uids[2], "late"))
+	deadline := time.Now().Add(patience)
+	for l.fanout() != conversation.FanoutRoom {
+		if time.Now().After(deadline) {
+			t.Fatal("no room")
+		}
+		l.do(l.say(l.id, ann, "growing"))
+	}
+	before := r.count("hook_events_total")
+	l.do(l.say(l.id, ann, "to the room"))
+	if n := r.count("hook_events_total"); n != before {
+		t.Errorf("%v events of what goes to a room", n-before)
+	}
+	if !l.inRoom(ann) {
+		t.Error("not in the room")
 	}
 }
