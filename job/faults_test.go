@@ -115,9 +115,9 @@ func TestSilentCometIsCondemnedAndItsDeliveriesLookedUpAgain(t *testing.T) {
 	r := c.start(testConfig())
 	mute.with(func() { mute.hold = true })
 	epoch := mute.epoch
+	start := time.Now()
 	c.push(topic.Push, record("p", toUID("anna")), record("q", toUID("bert")))
 	c.push(topic.Urgent, control("c", toUID("anna")))
-	start := time.Now()
 	// anna comes back elsewhere meanwhile.
 	c.router.seat("default", "uid", "anna", other.epoch, conn(3))
 	kittest.Eventually(t, patience, func() bool { return len(c.router.condemnedEpochs()) > 0 }, "not condemned")
