@@ -204,12 +204,18 @@ describe("a hundred thousand messages", () => {
     await talk(page, "Observatory log");
     await bubble(page, "#100000").waitFor();
     const list = page.getByRole("log", { name: "Messages" });
-    const place = () =>
+    const inView = () =>
       list.evaluate((box) => {
         const top = box.getBoundingClientRect().top;
-        const row = [...box.querySelectorAll<HTMLElement>("[data-seq]")].find((r) => r.getBoundingClientRect().top > top + 100)!;
-        return { seq: Number(row.dataset.seq), at: row.getBoundingClientRect().top, scroll: box.scrollTop };
+        const row = [...box.querySelectorAll<HTMLElement>("[data-seq]")].find((r) => r.getBoundingClientRect().top > top + 100);
+        return row && { seq: Number(row.dataset.seq), at: row.getBoundingClientRect().top };
       });
+    const place = async () => {
+      let row = await inView();
+      // A slow machine draws them a moment after the turn of the wheel.
+      await until(async () => (row ??= await inView()) !== undefined);
+      return row!;
+    };
     await list.hover();
     let seq = 100_000;
     let most = 0;
