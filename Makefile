@@ -48,6 +48,10 @@ test: ## Everything: check, unit, real Kafka and Redis, e2e with kills, browser;
 e2e: ## Only the black-box tests: the real binary on real Kafka and Redis
 	scripts/test.sh e2e
 
+.PHONY: verify
+verify: ## The delivery contract under every fault, on real servers; RUNS=3 for three runs; minutes
+	scripts/verify.sh $${RUNS:-1}
+
 .PHONY: browser
 browser: ## Only the browser tests
 	scripts/test.sh browser

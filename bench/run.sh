@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# The benchmarks of docs/performance.md: one process of each role on real Kafka and Redis, one load generator, all
-# on this machine. Prints a table for each scenario, keeps all as JSON in bench/results, and in the end holds it
+# The benchmarks of docs/performance.md: one process of each role on real Kafka, Redis and, for conversations, MariaDB, one load
+# generator, all on this machine. Prints a table for each scenario, keeps all as JSON in bench/results, and in the end holds it
 # against the goals in one table.
 #
 #   bench/run.sh                  everything, some minutes
 #   bench/run.sh --smoke          everything once, small: does it work at all?
-#   bench/run.sh SCENARIO...      only those: room lone large users api idle connect ramp
+#   bench/run.sh SCENARIO...      only those: room lone large users api idle connect ramp chat chat-all
 #
 # Environment: HALLEY (the binary; bin/halley), HALLEY_BENCH_KAFKA and HALLEY_BENCH_REDIS (servers that run already;
-# else scripts/servers.sh starts them), DURATION (10s), OUT (the JSON file), KEEP (keep logs and data).
+# else scripts/servers.sh starts them, and MariaDB always), DURATION (10s), OUT (the JSON file), KEEP (keep logs and data).
 set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
 halley="${HALLEY:-$root/bin/halley}"
 smoke=
 if [ "${1:-}" = --smoke ]; then smoke=1; shift; fi
-[ $# -gt 0 ] || set -- room lone large users api idle connect ramp
+[ $# -gt 0 ] || set -- room lone large users api idle connect ramp chat chat-all
 
 [ -x "$halley" ] || { echo "bench: no $halley; run make build" >&2; exit 1; }
 dir="$(mktemp -d "${TMPDIR:-/tmp}/halley-bench.XXXXXX")"
@@ -26,7 +26,7 @@ stop_roles() {
 }
 cleanup() {
   stop_roles
-  [ "${started:-}" ] && "$root/scripts/servers.sh" stop "$dir/servers" >/dev/null 2>&1
+  "$root/scripts/servers.sh" stop "$dir/servers" >/dev/null 2>&1 || true
   if [ "${KEEP:-}" ]; then echo "bench: logs are in $dir" >&2; else rm -rf "$dir"; fi
 }
 trap cleanup EXIT
@@ -36,7 +36,6 @@ ulimit -n "$(ulimit -Hn)"
 
 # Servers.
 if [ -z "${HALLEY_BENCH_KAFKA:-}" ] || [ -z "${HALLEY_BENCH_REDIS:-}" ]; then
-  started=1
   "$root/scripts/servers.sh" start "$dir/servers"
   eval "$("$root/scripts/servers.sh" env "$dir/servers")"
   HALLEY_BENCH_KAFKA=$HALLEY_TEST_KAFKA HALLEY_BENCH_REDIS=$HALLEY_TEST_REDIS
@@ -94,6 +93,29 @@ ready() { # ADDR PID
 }
 private() { sed -n "/^$1:/,/^[a-z]/s/^  private_addr: //p" "$dir/halley.yaml"; }
 roles=
+# What conversations need besides: a database, and no limit on what one user may send.
+chat_settings=()
+database() {
+  local address
+  "$root/scripts/install.sh" mariadb
+  "$root/scripts/servers.sh" start "$dir/servers" mariadb
+  eval "$("$root/scripts/servers.sh" env "$dir/servers" mariadb)"
+  address="${HALLEY_TEST_MYSQL#root@tcp(}" address="${address%)/}"
+  mariadb-admin --no-defaults -h "${address%:*}" -P "${address#*:}" -u root create "bench$$"
+  chat_settings=(HALLEY_STORE_DRIVER=mysql "HALLEY_STORE_DSN=${HALLEY_TEST_MYSQL}bench$$" HALLEY_LOGIC_CHAT_RATE=0 HALLEY_LOGIC_CHAT_READ_RATE=0)
+}
+start_all() {
+  local all
+  all=$(port)
+  mkdir -p "$dir/all"
+  install -m 600 "$dir/token-key" "$dir/all/"
+  env -u HALLEY_CONFIG HALLEY_DATA_DIR="$dir/all" HALLEY_COMET_TCP_ADDR="127.0.0.1:$tcp" HALLEY_COMET_WS_ADDR="127.0.0.1:$ws" \
+    HALLEY_LOGIC_HTTP_ADDR="127.0.0.1:$http" HALLEY_ALL_PRIVATE_ADDR="127.0.0.1:$all" HALLEY_LOGIC_CHAT_RATE=0 \
+    HALLEY_LOGIC_CHAT_READ_RATE=0 HALLEY_COMET_HANDSHAKE_RATE=0 "$halley" all >>"$dir/all.log" 2>&1 &
+  pids+=($!)
+  roles="all=$!"
+  ready "127.0.0.1:$all" $!
+}
 start_roles() { # settings for this start as NAME=VALUE
   local role
   roles=
@@ -175,6 +197,19 @@ for scenario in "$@"; do
     ramp)
       start_roles HALLEY_COMET_FLUSH_MAX=400ms HALLEY_COMET_OUTBOX_BYTES=2097152
       run ramp --members "$(small 10000 500)" --from "$(small 100 50)" --step "$(small 2s 500ms)"
+      ;;
+    chat) # direct flat out and at two rates, a group, catching up
+      database
+      start_roles "${chat_settings[@]}"
+      timed chat --pairs "$(small 200 10)" direct
+      timed chat --pairs "$(small 200 10)" --rate "$(small 1000 100)" direct
+      timed chat --pairs "$(small 200 10)" --rate "$(small 100 20)" direct
+      timed chat --members "$(small 200 20)" --rate 20 group
+      run chat --conversations "$(small 100 10)" --rounds "$(small 20 2)" catch-up
+      ;;
+    chat-all) # the same flat out over one process and SQLite
+      start_all
+      HALLEY_API_KEY="$(cat "$dir/all/api-key")" timed chat --data-dir "$dir/all" --pairs "$(small 200 10)" direct
       ;;
     *)
       echo "bench: no scenario $scenario" >&2

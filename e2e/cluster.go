@@ -31,6 +31,9 @@ type setup struct {
 	proxied map[string]bool
 	// spareRouters is how many more routers everybody is told of; they are not started.
 	spareRouters int
+	// conversations gives it a database.
+	conversations bool
+	dsn           string
 }
 
 // Option changes a setup.
@@ -55,6 +58,9 @@ func RoutersByProxy(process string) Option { return func(s *setup) { s.proxied[p
 
 // SpareRouters are routers that everybody is told of and that are not started.
 func SpareRouters(n int) Option { return func(s *setup) { s.spareRouters = n } }
+
+// Conversations gives the cluster a database of its own, on MariaDB.
+func Conversations() Option { return func(s *setup) { s.conversations = true } }
 
 // Secrets are a cluster's keys as its tests know them.
 type Secrets struct {
@@ -198,6 +204,9 @@ func StartCluster(t testing.TB, size Size, opts ...Option) *Cluster {
 	var suffix [4]byte
 	_, _ = rand.Read(suffix[:])
 	c := &Cluster{T: t, Secrets: newSecrets(), Servers: RealServers(t), Prefix: "e2e" + hex.EncodeToString(suffix[:]), dir: logDir(t), setup: newSetup(opts)}
+	if c.setup.conversations {
+		c.setup.dsn = c.Servers.Database(t, c.Prefix)
+	}
 	// Addresses first: everybody is told of everybody.
 	for i := range size.Routers {
 		c.Routers = append(c.Routers, c.node("router", i))
@@ -288,6 +297,9 @@ func (c *Cluster) configure(n *Node) {
 		maps.Copy(env, c.Secrets.logicEnv())
 	case "router":
 		env["HALLEY_ROUTER_GRPC_ADDR"] = n.GRPC
+	}
+	if c.setup.conversations && (role == "logic" || role == "job") {
+		env["HALLEY_STORE_DRIVER"], env["HALLEY_STORE_DSN"] = "mysql", c.setup.dsn
 	}
 	maps.Copy(env, c.setup.env)
 	n.Env = env

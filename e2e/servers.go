@@ -7,14 +7,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
 )
 
-// Servers are the real Kafka and Redis of this test run, in one folder under the cache.
+// Servers are the real Kafka and Redis of this test run, and MariaDB where a test wants it, in one folder under the cache.
 type Servers struct {
 	Kafka, Redis string // host:port
+
+	mariadb string // host:port, once it was started
 }
 
 var (
@@ -74,6 +77,39 @@ func startServers() (*Servers, error) {
 	return &Servers{Kafka: string(m[1]), Redis: string(m[2])}, nil
 }
 
+// Database starts MariaDB the first time, and makes a database that the test drops. It returns the DSN.
+func (s *Servers) Database(t testing.TB, name string) string {
+	t.Helper()
+	serversMu.Lock()
+	defer serversMu.Unlock()
+	if s.mariadb == "" {
+		if err := servers("start", "mariadb"); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.Command(filepath.Join(root, "scripts", "servers.sh"), "env", cache("servers"), "mariadb").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := regexp.MustCompile(`HALLEY_TEST_MYSQL='root@tcp\((\S+)\)/'`).FindSubmatch(out)
+		if m == nil {
+			t.Fatalf("servers.sh env printed %q", out)
+		}
+		s.mariadb = string(m[1])
+	}
+	s.admin(t, "create", name)
+	t.Cleanup(func() { s.admin(t, "--force", "drop", name) })
+	return "root@tcp(" + s.mariadb + ")/" + name
+}
+
+func (s *Servers) admin(t testing.TB, args ...string) {
+	t.Helper()
+	host, port, _ := strings.Cut(s.mariadb, ":")
+	args = append([]string{"--no-defaults", "-h", host, "-P", port, "-u", "root"}, args...)
+	if out, err := exec.Command("mariadb-admin", args...).CombinedOutput(); err != nil {
+		t.Errorf("mariadb-admin %v: %v\n%s", args, err, out)
+	}
+}
+
 // servers runs scripts/servers.sh.
 func servers(command string, names ...string) error {
 	args := append([]string{command, cache("servers")}, names...)
@@ -83,7 +119,7 @@ func servers(command string, names ...string) error {
 	return nil
 }
 
-// Down stops a server with SIGKILL: "kafka" or "redis".
+// Down stops a server with SIGKILL: "kafka", "redis" or "mariadb".
 func (s *Servers) Down(t testing.TB, name string) {
 	t.Helper()
 	if err := servers("kill", name); err != nil {
@@ -91,7 +127,7 @@ func (s *Servers) Down(t testing.TB, name string) {
 	}
 }
 
-// Up starts a server again at its old address. Redis comes back empty, Kafka with its records.
+// Up starts a server again at its old address. Redis comes back empty, the others with what they had.
 func (s *Servers) Up(t testing.TB, name string) {
 	t.Helper()
 	if err := servers("start", name); err != nil {

@@ -26,6 +26,7 @@ type benchCmd struct {
 	API     benchAPI     `cmd:"" name:"api" help:"As many pushes to single users as the HTTP API takes."`
 	Idle    benchIdle    `cmd:"" help:"What idle sessions cost in memory."`
 	Connect benchConnect `cmd:"" help:"How fast sessions are set up, authentication included."`
+	Chat    benchChat    `cmd:"" help:"Conversations: between two, in a group, and catching up."`
 	Report  benchReport  `cmd:"" help:"Hold the results of bench/run.sh against the goals, in one table."`
 	Ramp    benchRamp    `cmd:"" help:"Look for the highest rate to one room at which nothing is lost."`
 
@@ -223,6 +224,39 @@ func (c *benchAPI) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 	r, err := s.Throughput(ctx, c.Users, c.InFlight, c.Batch)
+	return c.Bench.report(t, r, err)
+}
+
+type benchChat struct {
+	Bench         benchFlags `embed:""`
+	Scenario      string     `arg:"" enum:"direct,group,catch-up" help:"direct: pairs write to each other; group: members write to a group; catch-up: a device was away and learns what it missed."`
+	Pairs         int        `name:"pairs" help:"direct: pairs of users, a session each." default:"200"`
+	Rate          float64    `name:"rate" help:"direct: messages a second of all together, 0: as many as there is room for; group: messages a second to the group." default:"0"`
+	InFlight      int        `name:"in-flight" help:"direct without a rate: messages of each user that have not come at the other side." default:"1"`
+	Members       int        `name:"members" help:"group: members." default:"200"`
+	Conversations int        `name:"conversations" help:"catch-up: conversations in which something is new." default:"100"`
+	Entries       int        `name:"entries" help:"catch-up: new entries in each." default:"10"`
+	Rounds        int        `name:"rounds" help:"catch-up: how often." default:"20"`
+}
+
+// Run measures.
+func (c *benchChat) Run(ctx context.Context, t *terminal) error {
+	s, err := c.Bench.setup(t, 0)
+	if err != nil {
+		return err
+	}
+	var r *bench.Result
+	switch c.Scenario {
+	case "direct":
+		r, err = s.Direct(ctx, c.Pairs, c.Rate, c.InFlight)
+	case "group":
+		if c.Rate <= 0 {
+			return errors.New("--rate: how many messages a second?")
+		}
+		r, err = s.Group(ctx, c.Members, c.Rate)
+	default:
+		r, err = s.CatchUp(ctx, c.Conversations, c.Entries, c.Rounds)
+	}
 	return c.Bench.report(t, r, err)
 }
 

@@ -40,6 +40,7 @@ type commands struct {
 	Listen    listenCmd  `cmd:"" help:"Connect as a client and print what comes." group:"Tools"`
 	Doctor    doctorCmd  `cmd:"" help:"Look for what is wrong with this machine and its settings, and say what helps." group:"Tools"`
 	Bench     benchCmd   `cmd:"" help:"Measure a cluster, or this machine's own limit." group:"Tools"`
+	Verify    verifyCmd  `cmd:"" help:"Hold a running cluster to its promise: nothing lost, nothing twice, everything in order." group:"Tools"`
 	ConfigCmd configCmd  `cmd:"" name:"config" help:"Print a sample of the config file." group:"Tools"`
 	Version   versionCmd `cmd:"" help:"Print the version." group:"Tools"`
 }

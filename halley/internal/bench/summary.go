@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -81,6 +82,14 @@ func large(transport string) func(*Result) bool {
 
 func against(transport string) func(*Result) bool {
 	return func(r *Result) bool { return r.Scenario == "room" && r.Transport == transport && r.Limit != nil }
+}
+
+// chat is a scenario of conversations, over a cluster or, with one, over halley all.
+func chat(name string, one bool) func(*Result) bool {
+	return func(r *Result) bool {
+		all := slices.ContainsFunc(r.Processes, func(p Spent) bool { return p.Role == "all" })
+		return r.Scenario == "chat "+name && all == one
+	}
 }
 
 // Figures of a result.
@@ -197,6 +206,31 @@ var goals = []goal{
 	{
 		"the same over WebSocket", "≥ 5,500/s at ≤ 210 µs CPU over all roles", scenario("connect", "ws"), 0,
 		[]check{{"rate", pushRate, 0, 5500, a}, {"CPU", cpu(false), 210, 0, wholeUs}}, 15000,
+	},
+	{
+		"direct messages flat out, 200 pairs, stored and delivered", "≥ 2,500/s, p99 ≤ 250 ms", chat("direct, flat out", false), 0,
+		[]check{{"rate", delivered, 0, 2500, a}, {"p99", p99, 250, 0, ms}}, 400,
+	},
+	{
+		"1,000 direct messages/s: send → stored at the other side", "p50 ≤ 10 ms, p99 ≤ 40 ms", chat("direct, 1000/s", false), 0,
+		// The clients' share of the time is in it.
+		[]check{{"rate", delivered, 0, 990, a}, {"p50", p50, 10, 0, ms}, {"p99", p99, 40, 0, ms}}, 400,
+	},
+	{
+		"the same at 100/s", "p50 ≤ 8 ms, p99 ≤ 20 ms", chat("direct, 100/s", false), 0,
+		[]check{{"rate", delivered, 0, 99, a}, {"p50", p50, 8, 0, ms}, {"p99", p99, 20, 0, ms}}, 400,
+	},
+	{
+		"group of 200 at 20 messages/s", "≤ 15 µs CPU a delivery over all roles", chat("group", false), 0,
+		[]check{{"CPU", cpu(false), 15, 0, us}, {"p99", p99, 0, 0, ms}}, 200,
+	},
+	{
+		"catch-up of 100 conversations × 10", "≤ 25 ms", chat("catch-up", false), 0,
+		[]check{{"p50", p50, 25, 0, ms}}, 100,
+	},
+	{
+		"direct messages flat out over `halley all` (SQLite)", "≥ 2,500/s", chat("direct, flat out", true), 0,
+		[]check{{"rate", delivered, 0, 2500, a}, {"p99", p99, 0, 0, ms}}, 400,
 	},
 }
 

@@ -1,0 +1,143 @@
+package verify
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/halley-im/halley/client"
+)
+
+// figures are what was done and what came of it, beside the journal.
+type figures struct {
+	wireDuplicates, repeats, cuts, slowed, reloads, sessions, resyncs, heldBack atomic.Int64
+}
+
+// mostOpen is how much a device may have without an outcome; more is not sent: a person waits, too.
+const mostOpen = 100
+
+// longestSlow is for how long a device is held up at most.
+const longestSlow = 3 * time.Second
+
+// traffic sends until its time is over, and disturbs meanwhile.
+func (r *run) traffic(ctx context.Context) {
+	if r.Duration > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.Duration)
+		defer cancel()
+	}
+	interval := time.Duration(float64(time.Second) / r.Rate)
+	due, disturb, told := time.Now(), time.Now().Add(r.Disturb), time.Now()
+	wait := time.NewTimer(0)
+	defer wait.Stop()
+	for ctx.Err() == nil {
+		wait.Reset(max(0, time.Until(due)))
+		select {
+		case <-ctx.Done():
+			return
+		case <-wait.C:
+		}
+		// What was missed while this machine had no time for it is not made up for: that would be a storm.
+		if due = due.Add(interval); time.Since(due) > time.Second {
+			due = time.Now()
+		}
+		r.act()
+		if r.Disturb > 0 && time.Now().After(disturb) {
+			disturb = time.Now().Add(time.Duration((0.5 + r.rng.Float64()) * float64(r.Disturb)))
+			r.disturb()
+		}
+		if time.Since(told) > 10*time.Second {
+			told = time.Now()
+			r.mu.Lock()
+			n := len(r.log)
+			r.mu.Unlock()
+			r.Progress("%d events, %d sessions, %d cut, %d slowed, %d started anew", n, r.sessions.Load(), r.cuts.Load(), r.slowed.Load(), r.reloads.Load())
+		}
+	}
+}
+
+// act has a device do something.
+func (r *run) act() {
+	d := r.devices[r.rng.IntN(len(r.devices))]
+	if len(d.talks) == 0 {
+		return // One that is in no conversation.
+	}
+	if d.waiting() >= mostOpen {
+		r.heldBack.Add(1)
+		return
+	}
+	what := r.rng.Float64()
+	if what < r.Repeats && d.repeat(d.life) {
+		r.repeats.Add(1)
+		return
+	}
+	if what < r.Repeats+r.Changes {
+		ok, err := d.change(r.rng.IntN(3) == 0, r.rng.Int())
+		if ok || err != nil {
+			r.complain(d, err)
+			return
+		}
+	}
+	r.complain(d, d.send(d.talks[r.rng.IntN(len(d.talks))]))
+}
+
+func (r *run) complain(d *device, err error) {
+	if err != nil {
+		r.Progress("%s can't send: %v", d.name, err)
+	}
+}
+
+// disturb does something to a device's connection, or to the device.
+func (r *run) disturb() {
+	d := r.devices[r.rng.IntN(len(r.devices))]
+	switch n := r.rng.IntN(10); {
+	case n < 6:
+		r.cuts.Add(1)
+		d.gate.cut()
+	case n < 8:
+		r.slowed.Add(1)
+		d.gate.slow(time.Duration(r.rng.Int64N(int64(longestSlow))))
+	default:
+		r.reloads.Add(1)
+		// Beside the traffic: an end in order takes its time.
+		r.wg.Go(d.reload)
+	}
+}
+
+// settle waits until everything has an outcome and all devices have what is stored, and puts what is stored into the journal. It
+// returns what is still missing when its time is over.
+func (r *run) settle(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.Settle)
+	defer cancel()
+	missing := ""
+	var stored map[string][]client.Entry
+	err := r.until(ctx, "all has settled", func() bool {
+		if missing = r.open(); missing != "" {
+			return false
+		}
+		var err error
+		if stored, err = r.readAll(ctx); err != nil {
+			missing = err.Error()
+			return false
+		}
+		missing = r.behind(stored)
+		return missing == ""
+	})
+	if err != nil {
+		// What there is by now.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer cancel()
+		if stored, err = r.readAll(ctx); err != nil {
+			return missing, err
+		}
+		if missing == "" {
+			missing = r.behind(stored)
+		}
+	}
+	for _, t := range r.talks {
+		for i := range stored[t.id] {
+			r.note(entryEvent("stored", t.id, &stored[t.id][i]))
+		}
+	}
+	return missing, nil
+}

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The delivery contract under every fault: `halley verify` on two of each role, with real Kafka, Redis and MariaDB that are killed, stopped
+# and started again in turn.
+#
+#   scripts/verify.sh [RUNS]       1 run unless said otherwise; each takes some minutes
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+scripts/install.sh redis kafka mariadb
+for run in $(seq "${1:-1}"); do
+  printf '\n=== verify, run %s of %s\n' "$run" "${1:-1}"
+  HALLEY_E2E_VERIFY=1 go test -count=1 -timeout 20m -run '^TestVerify$' -v ./e2e
+done
