@@ -383,7 +383,14 @@ describe("everybody", () => {
     await line(page, "Comet watch").tap();
     await bubble(page, "one more in my car").waitFor();
     await picture(page, "messenger-phone");
+    // A tap brings the tools, in view even under the last one.
     await bubble(page, "one more in my car").tap();
+    const tools = page.locator(".row", { hasText: "one more in my car" }).getByRole("button", { name: "Message actions" });
+    await until(async () => ((await tools.boundingBox())?.y ?? 9999) < ((await page.locator(".composer").boundingBox())?.y ?? 0) - 10);
+    await tools.tap();
+    await page.getByRole("menuitem", { name: "Reply" }).tap();
+    await page.getByText("Replying to Edmond (office)").waitFor();
+    await page.getByRole("button", { name: "Don’t reply" }).tap();
     await page.getByRole("button", { name: "Details" }).tap();
     await page.getByRole("complementary", { name: "Details" }).waitFor();
     await picture(page, "messenger-phone-details");

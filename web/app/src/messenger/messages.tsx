@@ -129,6 +129,8 @@ export function Messages({ open, conversation: c }: { open: Open; conversation: 
     if (!box) return;
     const observer = new ResizeObserver(() => stuck.current && (box.scrollTop = box.scrollHeight));
     observer.observe(box);
+    // The rows: one grows under a finger, or by a reaction.
+    if (box.lastElementChild) observer.observe(box.lastElementChild);
     return () => observer.disconnect();
   }, []);
 

@@ -22,7 +22,8 @@ export function EmojiPicker({ onPick, onClose }: Props) {
   const lang = language.value;
 
   useEffect(() => {
-    box.current?.querySelector("input")?.focus();
+    // On phones the keyboard would take the place of what there is to pick.
+    if (matchMedia("(hover: hover)").matches) box.current?.querySelector("input")?.focus();
     oftenUsed(lang).then(
       (all) => (often.value = all),
       () => {},
