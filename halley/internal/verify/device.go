@@ -67,13 +67,13 @@ func (r *run) newDevice(life context.Context, uid string, i int) (*device, error
 	if err != nil {
 		return nil, err
 	}
-	g, err := newGate()
+	g, err := newGate(life)
 	if err != nil {
 		return nil, err
 	}
 	r.wg.Go(func() {
 		<-life.Done()
-		g.end(life)
+		g.end()
 	})
 	return &device{
 		run: r, name: fmt.Sprintf("%s/%d", uid, i), uid: uid, life: life, token: jwt, gate: g, memory: &client.Memory{}, at: len(r.devices),

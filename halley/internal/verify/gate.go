@@ -11,7 +11,8 @@ import (
 
 // gate stands between one device and the comets: it carries its connections, and cuts them or holds them up when it is told to.
 type gate struct {
-	l net.Listener
+	l    net.Listener
+	life context.Context
 
 	mu     sync.Mutex
 	to     string // where the next connection goes
@@ -21,13 +22,13 @@ type gate struct {
 	wg     sync.WaitGroup
 }
 
-// newGate listens; the caller ends it by end.
-func newGate() (*gate, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// newGate listens; the caller ends it by end once life has ended.
+func newGate(life context.Context) (*gate, error) {
+	l, err := new(net.ListenConfig).Listen(life, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	g := &gate{l: l, conns: map[net.Conn]bool{}}
+	g := &gate{l: l, life: life, conns: map[net.Conn]bool{}}
 	g.wg.Go(g.accept)
 	return g, nil
 }
@@ -68,7 +69,7 @@ func (g *gate) accept() {
 
 func (g *gate) serve(in net.Conn, to string) {
 	defer in.Close()
-	out, err := net.DialTimeout("tcp", to, 3*time.Second)
+	out, err := (&net.Dialer{Timeout: 3 * time.Second}).DialContext(g.life, "tcp", to)
 	if err != nil {
 		return // The device sees the end of its connection and tries the next comet.
 	}
@@ -154,7 +155,7 @@ func (g *gate) slow(d time.Duration) {
 }
 
 // end closes everything and waits.
-func (g *gate) end(context.Context) {
+func (g *gate) end() {
 	_ = g.l.Close()
 	g.mu.Lock()
 	g.over = true
