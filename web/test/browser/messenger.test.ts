@@ -438,7 +438,7 @@ describe("everybody", () => {
     await page.getByRole("dialog", { name: "Settings" }).waitFor();
     await page.keyboard.press("Escape");
     await page.getByRole("dialog", { name: "Settings" }).waitFor({ state: "detached" });
-    expect(await settings.evaluate((e) => e === document.activeElement)).toBe(true);
+    await settings.and(page.locator(":focus")).waitFor();
   });
 
   it("finds every control named", async () => {
