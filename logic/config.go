@@ -23,8 +23,8 @@ type Config struct {
 	// GoimCompat is whether goim's unsigned token is trusted and goim's HTTP API works without a key: "off", "open" (only
 	// where every listener is on loopback) or "open-anywhere".
 	GoimCompat Openness `name:"goim-compat" env:"HALLEY_GOIM_COMPAT" enum:"off,open,open-anywhere" help:"Trust goim's unsigned token and let goim's API in without a key: off, open (refused unless all listeners are on loopback), open-anywhere." default:"off"`
-	// Demo is whether anybody may log in by a name of his choice on the playground page. Values as of GoimCompat.
-	Demo Openness `name:"demo" env:"HALLEY_DEMO" enum:"off,open,open-anywhere" help:"Let anybody log in by name on the playground page: off, open (refused unless all listeners are on loopback), open-anywhere." default:"off"`
+	// Demo is whether anybody may log in by a name of his choice on the web pages. Values as of GoimCompat.
+	Demo Openness `name:"demo" env:"HALLEY_DEMO" enum:"off,open,open-anywhere" help:"Let anybody log in by name on the web pages: off, open (refused unless all listeners are on loopback), open-anywhere." default:"off"`
 
 	// Upstream is whether clients' frames with ops from 1000 up go to the topic halley.upstream.
 	Upstream bool `help:"Send clients' frames with ops from 1000 up to the topic halley.upstream."`

@@ -42,7 +42,7 @@ type (
 // answers forbidden.
 func (a *api) registerDemo() {
 	handle(a, route{public: true, maxBytes: 4 << 10}, huma.Operation{
-		OperationID: "demo-login", Method: http.MethodPost, Path: "/v1/demo/login", Summary: "Log in by name, for the playground", Tags: []string{"demo"},
+		OperationID: "demo-login", Method: http.MethodPost, Path: "/v1/demo/login", Summary: "Log in by name, for the web pages", Tags: []string{"demo"},
 		Description: "Only where the operator opened it (demo: open); anybody is whoever he says. 403 forbidden elsewhere.",
 	}, a.demoLogin)
 }
