@@ -16,10 +16,10 @@ import (
 // it: with pushes to single users, spread over all partitions, each then costs a request of its own. Here a
 // broker has one request of a topic under way, for all the partitions that it leads, and what comes meanwhile makes the next one: a lone record
 // goes at once, and the more there is the more go together. A partition's records are never in two requests, so their order holds.
-// Partitions whose last write failed go in requests of their own, so that they hold up no others.
+// A partition whose last write failed goes in requests of its own, so that it holds up no others.
 //
-// Goroutines, while there is something to write: up to two for each topic and leader, and one for each topic whose leaders are
-// looked for; Close waits for them.
+// Goroutines, while there is something to write: one for each topic and leader, one for each partition whose last write failed, and one for each
+// topic whose leaders are looked for; Close waits for them.
 type Producer struct {
 	cfg    Config
 	log    *slog.Logger

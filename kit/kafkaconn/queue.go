@@ -65,7 +65,7 @@ type topicQueue struct {
 	name    string
 	ids     []int
 	parts   []partQueue
-	senders map[lead]*sender
+	senders map[route]*sender
 	looking bool // for leaders
 	told    bool // that writes keep failing
 	turn    int  // the partition that comes first in the next request
@@ -80,10 +80,21 @@ type partQueue struct {
 	due     time.Time // not to be tried before
 }
 
-// lead is what one sender serves: the partitions that a broker leads, either those that are well or those whose last write failed.
-type lead struct {
+// route is what one sender serves: of the partitions that a broker leads all that are well, or one whose last write failed. A broker answers a
+// request when it is done with the slowest partition in it.
+type route struct {
 	broker int
-	sick   bool
+	alone  int // a partition, or together
+}
+
+const together = -1
+
+// route returns the one that a partition's records take. With mu held.
+func (q *topicQueue) route(i int) route {
+	if part := &q.parts[i]; part.fails > 0 {
+		return route{part.leader, i}
+	}
+	return route{q.parts[i].leader, together}
 }
 
 // sender is a goroutine that writes.
@@ -108,7 +119,7 @@ const (
 )
 
 func newTopicQueue(name string, leaders []int) *topicQueue {
-	q := &topicQueue{name: name, ids: partitionIDs(len(leaders)), parts: make([]partQueue, len(leaders)), senders: map[lead]*sender{}}
+	q := &topicQueue{name: name, ids: partitionIDs(len(leaders)), parts: make([]partQueue, len(leaders)), senders: map[route]*sender{}}
 	for i, l := range leaders {
 		q.parts[i].leader = l
 	}
@@ -135,33 +146,33 @@ func (p *Producer) enqueue(c *call, msgs []kafka.Message) error {
 		part := &q.parts[n]
 		part.records = append(part.records, &record{msg: msgs[i], size: size(&msgs[i]), call: c, at: i})
 		if !part.busy {
-			p.start(q, part)
+			p.start(q, n)
 		}
 	}
 	return nil
 }
 
 // start has somebody see to what waits for a partition. With mu held.
-func (p *Producer) start(q *topicQueue, part *partQueue) {
-	if part.leader == noLeader {
+func (p *Producer) start(q *topicQueue, i int) {
+	r := q.route(i)
+	if r.broker == noLeader {
 		p.look(q)
 		return
 	}
-	l := lead{part.leader, part.fails > 0}
-	if s := q.senders[l]; s != nil {
+	if s := q.senders[r]; s != nil {
 		signal(s.wake)
 		return
 	}
 	s := &sender{wake: make(chan struct{}, 1)}
-	q.senders[l] = s
-	p.running.Go(func() { p.send(q, l, s) })
+	q.senders[r] = s
+	p.running.Go(func() { p.send(q, r, s) })
 }
 
-// send writes what waits for the partitions of one lead, a request at a time, until nothing does. Each round ends: with the
+// send writes what waits for the partitions of one route, a request at a time, until nothing does. Each round ends: with the
 // broker's answer or the write timeout.
-func (p *Producer) send(q *topicQueue, l lead, s *sender) {
+func (p *Producer) send(q *topicQueue, r route, s *sender) {
 	for {
-		batches, due := p.collect(q, l)
+		batches, due := p.collect(q, r)
 		switch {
 		case len(batches) > 0:
 			p.write(q, batches)
@@ -188,7 +199,7 @@ type batch struct {
 }
 
 // collect takes what is to be written now, or returns when something is. Without anything it ends the sender.
-func (p *Producer) collect(q *topicQueue, l lead) (batches []batch, due time.Time) {
+func (p *Producer) collect(q *topicQueue, r route) (batches []batch, due time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
@@ -196,7 +207,7 @@ func (p *Producer) collect(q *topicQueue, l lead) (batches []batch, due time.Tim
 	for n := range q.parts {
 		i := (q.turn + n) % len(q.parts)
 		part := &q.parts[i]
-		if part.busy || len(part.records) == 0 || part.leader != l.broker || (part.fails > 0) != l.sick {
+		if part.busy || len(part.records) == 0 || q.route(i) != r {
 			continue
 		}
 		if part.due.After(now) {
@@ -217,7 +228,7 @@ func (p *Producer) collect(q *topicQueue, l lead) (batches []batch, due time.Tim
 		}
 	}
 	if len(batches) == 0 && due.IsZero() {
-		delete(q.senders, l)
+		delete(q.senders, r)
 	}
 	return batches, due
 }
@@ -247,7 +258,8 @@ func (p *Producer) write(q *topicQueue, batches []batch) {
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.WriteTimeout)
 	defer cancel()
 	req := &produceapi.Request{
-		Acks: int16(kafka.RequireAll), Timeout: int32(p.cfg.WriteTimeout.Milliseconds()),
+		// Replicas that don't follow in time are an answer for their partition alone, as long as that still comes in time itself.
+		Acks: int16(kafka.RequireAll), Timeout: int32(p.cfg.WriteTimeout.Milliseconds() * 3 / 4),
 		Topics: []produceapi.RequestTopic{{Topic: q.name, Partitions: make([]produceapi.RequestPartition, len(batches))}},
 	}
 	for i, b := range batches {
@@ -309,7 +321,7 @@ func (p *Producer) settle(q *topicQueue, batches []batch) {
 			}
 		}
 		if len(part.records) > 0 {
-			p.start(q, part)
+			p.start(q, b.part)
 		}
 	}
 	news := q.news()
@@ -386,7 +398,7 @@ func (p *Producer) elect(q *topicQueue, now []int, err error) bool {
 				r.call.met(r.at, kafka.LeaderNotAvailable)
 			}
 		} else {
-			p.start(q, part)
+			p.start(q, i)
 		}
 		q.looking = q.looking || part.fails > 0
 	}
