@@ -54,6 +54,11 @@ func (e WriteErrors) Unwrap() []error {
 	return out
 }
 
+// TooLarge reports whether an error of a message says that Kafka doesn't take one so large: no other try will do better.
+func TooLarge(err error) bool {
+	return errors.Is(err, kafka.MessageSizeTooLarge) || errors.Is(err, kafka.RecordListTooLarge)
+}
+
 // errClosed is what Produce meets after Close.
 var errClosed = errors.New("producer is closed")
 

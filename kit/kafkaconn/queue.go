@@ -66,9 +66,10 @@ type topicQueue struct {
 	ids     []int
 	parts   []partQueue
 	senders map[route]*sender
-	looking bool // for leaders
-	told    bool // that writes keep failing
-	turn    int  // the partition that comes first in the next request
+	most    int64 // bytes of a partition's share of a request
+	looking bool  // for leaders
+	told    bool  // that writes keep failing
+	turn    int   // the partition that comes first in the next request
 }
 
 // partQueue is what waits for one partition, in order.
@@ -111,7 +112,8 @@ type record struct {
 const (
 	// recordOverhead is about what a record takes in a batch besides its bytes.
 	recordOverhead = 64
-	// A partition's share of a request, below what brokers take by default (message.max.bytes, 1 MiB), and a whole request.
+	// A partition's share of a request, below what brokers take by default (message.max.bytes, 1 MiB), and a whole request. Where a broker takes
+	// less the share becomes less.
 	maxBatchBytes   = 900 << 10
 	maxRequestBytes = 8 << 20
 	// lastingFails is how many failures in a row of a partition are told of: fewer belong to every election of a leader.
@@ -119,7 +121,9 @@ const (
 )
 
 func newTopicQueue(name string, leaders []int) *topicQueue {
-	q := &topicQueue{name: name, ids: partitionIDs(len(leaders)), parts: make([]partQueue, len(leaders)), senders: map[route]*sender{}}
+	q := &topicQueue{
+		name: name, ids: partitionIDs(len(leaders)), parts: make([]partQueue, len(leaders)), senders: map[route]*sender{}, most: maxBatchBytes,
+	}
 	for i, l := range leaders {
 		q.parts[i].leader = l
 	}
@@ -196,6 +200,7 @@ type batch struct {
 	records []*record
 	err     error // what became of it
 	again   bool  // and whether to write it once more
+	split   bool  // in several
 }
 
 // collect takes what is to be written now, or returns when something is. Without anything it ends the sender.
@@ -216,7 +221,7 @@ func (p *Producer) collect(q *topicQueue, r route) (batches []batch, due time.Ti
 			}
 			continue
 		}
-		take, bytes := p.take(part)
+		take, bytes := p.take(part, q.most)
 		if len(take) == 0 {
 			continue
 		}
@@ -233,8 +238,8 @@ func (p *Producer) collect(q *topicQueue, r route) (batches []batch, due time.Ti
 	return batches, due
 }
 
-// take takes a partition's share of a request out of its queue. With mu held.
-func (p *Producer) take(part *partQueue) (take []*record, bytes int64) {
+// take takes a partition's share of a request out of its queue, most bytes or one record. With mu held.
+func (p *Producer) take(part *partQueue, most int64) (take []*record, bytes int64) {
 	n := 0
 	for _, r := range part.records {
 		if r.call.over {
@@ -242,7 +247,7 @@ func (p *Producer) take(part *partQueue) (take []*record, bytes int64) {
 			n++
 			continue
 		}
-		if bytes+r.size > maxBatchBytes && bytes > 0 {
+		if bytes+r.size > most && bytes > 0 {
 			break
 		}
 		bytes += r.size
@@ -293,7 +298,7 @@ func (p *Producer) write(q *topicQueue, batches []batch) {
 		case !answered:
 			b.err, b.again = fmt.Errorf("no answer for partition %d of %s", b.part, q.name), true
 		case code != 0:
-			b.err, b.again = code, code.Temporary()
+			b.err, b.again, b.split = code, code.Temporary(), TooLarge(code) && len(b.records) > 1
 		}
 	}
 }
@@ -306,7 +311,12 @@ func (p *Producer) settle(q *topicQueue, batches []batch) {
 		b := &batches[i]
 		part := &q.parts[b.part]
 		part.busy = false
-		if b.again {
+		switch {
+		case b.split:
+			// None of them may be too large by itself.
+			q.most = min(q.most, bytesOf(b.records)/2)
+			part.records = append(b.records, part.records...)
+		case b.again:
 			failed = b.err
 			for _, r := range b.records {
 				r.call.met(r.at, b.err) // told if the time is over before another try
@@ -314,7 +324,7 @@ func (p *Producer) settle(q *topicQueue, batches []batch) {
 			part.records = append(b.records, part.records...)
 			part.failed(p.cfg)
 			p.look(q)
-		} else {
+		default:
 			part.fails, part.due = 0, time.Time{}
 			for _, r := range b.records {
 				p.end(r, b.err)
@@ -327,6 +337,13 @@ func (p *Producer) settle(q *topicQueue, batches []batch) {
 	news := q.news()
 	p.mu.Unlock()
 	p.tell(q, news, failed)
+}
+
+func bytesOf(records []*record) (n int64) {
+	for _, r := range records {
+		n += r.size
+	}
+	return n
 }
 
 func (part *partQueue) failed(c Config) {

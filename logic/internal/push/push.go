@@ -152,8 +152,8 @@ func New(cfg Config, d Deps) (*Service, error) {
 }
 
 // Push checks r, writes it and returns when Kafka acknowledged all its records. Errors carry a code: one for
-// what is wrong with r, or errcode.Unavailable; then some records may be written all the same, and the call is to
-// be repeated with the same ID. Body is not kept. A push without targets is accepted and becomes nothing.
+// what is wrong with r (errcode.TooLarge also where Kafka takes none so large), or errcode.Unavailable; then some records may be written all the
+// same, and the call is to be repeated with the same ID. Body is not kept. A push without targets is accepted and becomes nothing.
 func (s *Service) Push(ctx context.Context, r Request) (Result, error) {
 	// Room for the usual case, one record, so that it doesn't go to the heap.
 	var buf [1]kafka.Message
@@ -191,7 +191,7 @@ func (s *Service) PushMany(ctx context.Context, rs []Request) []Outcome {
 		each := eachOf(err, len(msgs))
 		for i, err := range each {
 			if err != nil {
-				out[owner[i]] = Outcome{Err: s.unavailable(err)}
+				out[owner[i]] = Outcome{Err: s.failed(err)}
 			}
 		}
 	}
@@ -258,11 +258,14 @@ func (s *Service) write(ctx context.Context, msgs []kafka.Message) error {
 	}
 	// Kafka being away is the producer's to log, once; each push of that time would say the same.
 	s.log.DebugContext(ctx, "push not accepted", "err", err)
-	return s.unavailable(err)
+	return s.failed(err)
 }
 
-// unavailable is what a caller is told of a write that failed.
-func (s *Service) unavailable(err error) error {
+// failed is what a caller is told of a write that failed.
+func (s *Service) failed(err error) error {
+	if kafkaconn.TooLarge(err) {
+		return fmt.Errorf("%w: %w", errcode.TooLarge.Errorf("the push: larger than Kafka takes"), err)
+	}
 	return fmt.Errorf("%w: %w", errcode.Unavailable.After(s.cfg.RetryAfter), err)
 }
 
