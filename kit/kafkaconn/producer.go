@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/segmentio/kafka-go"
@@ -52,6 +53,15 @@ func (e WriteErrors) Unwrap() []error {
 		}
 	}
 	return out
+}
+
+// Each returns what the error of a Produce of n messages says of each of them: nil of those that were acknowledged.
+func Each(err error, n int) []error {
+	var each WriteErrors
+	if errors.As(err, &each) && len(each) == n {
+		return each
+	}
+	return slices.Repeat([]error{err}, n)
 }
 
 // TooLarge reports whether an error of a message says that Kafka doesn't take one so large: no other try will do better.

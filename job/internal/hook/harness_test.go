@@ -24,6 +24,7 @@ import (
 	"github.com/halley-im/halley/job/internal/hook"
 	"github.com/halley-im/halley/job/internal/meter"
 	events "github.com/halley-im/halley/kit/hook"
+	"github.com/halley-im/halley/kit/kafkaconn"
 	"github.com/halley-im/halley/kit/kittest"
 	"github.com/halley-im/halley/proto/topic"
 	"github.com/halley-im/halley/store"
@@ -69,6 +70,7 @@ type producer struct {
 	mu   sync.Mutex
 	msgs []kafka.Message
 	down bool
+	bad  func(kafka.Message) error // what it returns of a message; nil: it is written
 }
 
 func (p *producer) Produce(_ context.Context, msgs ...kafka.Message) error {
@@ -77,7 +79,19 @@ func (p *producer) Produce(_ context.Context, msgs ...kafka.Message) error {
 	if p.down {
 		return errors.New("down")
 	}
-	p.msgs = append(p.msgs, msgs...)
+	each, failed := make(kafkaconn.WriteErrors, len(msgs)), false
+	for i, m := range msgs {
+		if p.bad != nil {
+			each[i] = p.bad(m)
+		}
+		if each[i] == nil {
+			p.msgs = append(p.msgs, m)
+		}
+		failed = failed || each[i] != nil
+	}
+	if failed {
+		return each
+	}
 	return nil
 }
 

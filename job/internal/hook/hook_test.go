@@ -1,6 +1,7 @@
 package hook_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/halley-im/halley/job/internal/hook"
 	events "github.com/halley-im/halley/kit/hook"
+	"github.com/halley-im/halley/kit/kafkaconn"
 	"github.com/halley-im/halley/kit/kittest"
 	"github.com/halley-im/halley/proto/topic"
 	"github.com/halley-im/halley/store"
@@ -400,6 +402,39 @@ func TestOfflineWaitsForKafka(t *testing.T) {
 	wg.Wait()
 	if got := j.producer.written(topic.Hooks); len(got) != 1 {
 		t.Errorf("got %d records, want that of x: nobody wants the other tenant's, and y reached everybody", len(got))
+	}
+}
+
+func TestOfflineRepeatsNothingThatKafkaHas(t *testing.T) {
+	j := build(t, short("a http://127.0.0.1:1/ "+secret+" message.offline"), database(t)())
+	tries := 0
+	j.producer.bad = func(m kafka.Message) error {
+		switch {
+		case bytes.HasSuffix(m.Key, []byte("large")):
+			return kafka.MessageSizeTooLarge
+		case bytes.HasSuffix(m.Key, []byte("sick")):
+			if tries++; tries < 3 {
+				return kafkaconn.ErrUnavailable
+			}
+		}
+		return nil
+	}
+	var list []events.Offline
+	for _, conv := range []string{"well", "sick", "large"} {
+		list = append(list, events.Offline{Tenant: tenant, Conversation: conv, Seq: 1, Entry: []byte(`{}`), Users: []events.OfflineUser{{UID: "u"}}})
+	}
+	if !j.Offline(t.Context(), list...) {
+		t.Error("gave up")
+	}
+	var keys []string
+	for _, m := range j.producer.written(topic.Hooks) {
+		keys = append(keys, string(m.Key[bytes.LastIndexByte(m.Key, 0)+1:]))
+	}
+	if !slices.Equal(keys, []string{"well", "sick"}) {
+		t.Errorf("got %v, want each that Kafka takes once", keys)
+	}
+	if got := j.metric("hook_events_too_large_total", ""); got != 1 {
+		t.Errorf("%v are counted as too large, want 1", got)
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -188,7 +187,7 @@ func (s *Service) PushMany(ctx context.Context, rs []Request) []Outcome {
 		}
 	}
 	if err := s.write(ctx, msgs); err != nil {
-		each := eachOf(err, len(msgs))
+		each := kafkaconn.Each(err, len(msgs))
 		for i, err := range each {
 			if err != nil {
 				out[owner[i]] = Outcome{Err: s.failed(err)}
@@ -251,7 +250,7 @@ func (s *Service) write(ctx context.Context, msgs []kafka.Message) error {
 		return nil
 	}
 	s.metrics.failures.Inc()
-	for _, err := range eachOf(err, len(msgs)) {
+	for _, err := range kafkaconn.Each(err, len(msgs)) {
 		if err == nil {
 			s.metrics.records.Inc()
 		}
@@ -267,15 +266,6 @@ func (s *Service) failed(err error) error {
 		return fmt.Errorf("%w: %w", errcode.TooLarge.Errorf("the push: larger than Kafka takes"), err)
 	}
 	return fmt.Errorf("%w: %w", errcode.Unavailable.After(s.cfg.RetryAfter), err)
-}
-
-// eachOf returns what a failed write of n messages says of each of them: where it doesn't tell them apart, the same of all.
-func eachOf(err error, n int) []error {
-	var each kafkaconn.WriteErrors
-	if errors.As(err, &each) && len(each) == n {
-		return each
-	}
-	return slices.Repeat([]error{err}, n)
 }
 
 func newID() string { return uuid.NewString() }
