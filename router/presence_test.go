@@ -93,6 +93,24 @@ func TestPresenceEventThatFailsIsTriedAgain(t *testing.T) {
 	eventually(t, func() bool { return len(w.kafka.hooks(t, "alice")) == 1 }, "online")
 }
 
+func TestWhatKafkaTookIsNotToldAgainForWhatItDidNot(t *testing.T) {
+	cfg := short()
+	cfg.PresenceHooks, cfg.ClaimTime = true, 300*time.Millisecond
+	w := newWorld(t, cfg)
+	r, _ := w.router()
+	c := newComet(t, r, "c1")
+	c.keepAlive(100 * time.Millisecond)
+	w.kafka.setSick("alice")
+	c.register(c.session("default", "alice", "k1"), nil)
+	c.register(c.session("default", "bob", "k2"), nil)
+	eventually(t, func() bool { return w.kafka.refused() >= 4 }, "tried again")
+	if n := len(w.kafka.hooks(t, "bob")); n != 1 {
+		t.Errorf("bob is told of %d times, want once", n)
+	}
+	w.kafka.setSick("")
+	eventually(t, func() bool { return len(w.kafka.hooks(t, "alice")) == 1 }, "alice is online")
+}
+
 // TestWatcherWhoAskedBetweenTwoChangesIsToldThatTheyCancelledOut: no event is due for a user who came back in time; but one who
 // asked to watch while it was away knows it as away.
 func TestWatcherWhoAskedBetweenTwoChangesIsToldThatTheyCancelledOut(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/halley-im/halley/kit/hook"
+	"github.com/halley-im/halley/kit/kafkaconn"
 	"github.com/halley-im/halley/proto/frame"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/proto/name"
@@ -137,6 +138,7 @@ type said struct {
 	online    bool
 	platforms []string
 	changed   bool
+	untold    bool // Kafka did not take it
 }
 
 // settleUsers announces the state of uids whose sessions changed a while ago and have been quiet since.
@@ -161,6 +163,7 @@ func (s *Store) settleUsers(ctx context.Context, c clock, work []claimedWork) er
 		return err
 	}
 	var msgs []kafka.Message
+	var of []int // whom msgs are of
 	for i := range all {
 		a := &all[i]
 		u := s.user(looks[i].value())
@@ -172,7 +175,7 @@ func (s *Store) settleUsers(ctx context.Context, c clock, work []claimedWork) er
 			if err != nil {
 				return err
 			}
-			msgs = append(msgs, m)
+			msgs, of = append(msgs, m), append(of, i)
 		}
 		if !a.changed || watchers == 0 {
 			continue
@@ -185,19 +188,30 @@ func (s *Store) settleUsers(ctx context.Context, c clock, work []claimedWork) er
 		if err != nil {
 			return err
 		}
-		msgs = append(msgs, m)
+		msgs, of = append(msgs, m), append(of, i)
 	}
+	var failed error
 	if len(msgs) > 0 {
-		if err := s.producer.Produce(ctx, msgs...); err != nil {
-			s.metrics.eventsFailed.WithLabelValues("presence").Add(float64(len(msgs)))
-			return err
-		}
-		s.metrics.events.WithLabelValues("presence").Add(float64(len(msgs)))
+		// So that there is time left to note what is told, where a part is not.
+		pctx, cancel := context.WithTimeout(ctx, min(s.opt.ProduceTimeout, s.opt.ClaimTime/4))
+		failed = s.producer.Produce(pctx, msgs...)
+		cancel()
 	}
-	edits := make([]*edit, len(all))
+	for i, err := range kafkaconn.Each(failed, len(msgs)) {
+		if err != nil {
+			s.metrics.eventsFailed.WithLabelValues("presence").Inc()
+			all[of[i]].untold = true
+			continue
+		}
+		s.metrics.events.WithLabelValues("presence").Inc()
+	}
+	edits := make([]*edit, 0, len(all))
 	for i := range all {
 		a := &all[i]
-		edits[i] = &edit{bucket: a.work.bucket, field: a.work.member, plan: func(old string, it *item) error {
+		if a.untold {
+			continue // another claim tells it
+		}
+		e := &edit{bucket: a.work.bucket, field: a.work.member, plan: func(old string, it *item) error {
 			if a.changed && old != "" {
 				u := s.user(old)
 				u.announced, u.platforms, u.told = a.online, a.platforms, false
@@ -206,10 +220,11 @@ func (s *Store) settleUsers(ctx context.Context, c clock, work []claimedWork) er
 			it.finished(a.work)
 			return nil
 		}}
-		edits[i].old, edits[i].known = looks[i].value(), true
+		e.old, e.known = looks[i].value(), true
+		edits = append(edits, e)
 	}
 	_, err := s.apply(ctx, guard{mode: modeWrite}, edits)
-	return err
+	return errors.Join(failed, err)
 }
 
 // hook makes the record by which the host's backend is told that a uid came or went.
