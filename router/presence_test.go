@@ -1,6 +1,7 @@
 package router_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -101,11 +102,19 @@ func TestWhatKafkaTookIsNotToldAgainForWhatItDidNot(t *testing.T) {
 	c := newComet(t, r, "c1")
 	c.keepAlive(100 * time.Millisecond)
 	w.kafka.setSick("alice")
-	c.register(c.session("default", "alice", "k1"), nil)
-	c.register(c.session("default", "bob", "k2"), nil)
+	// Together, so that they are one claim.
+	all := []*halleyv1.Session{c.session("default", "alice", "k")}
+	for i := range 10 {
+		all = append(all, c.session("default", fmt.Sprint("bob", i), fmt.Sprint("k", i)))
+	}
+	if _, err := r.Register(ctxFor(t), &halleyv1.RegisterRequest{Sessions: all}); err != nil {
+		t.Fatal(err)
+	}
 	eventually(t, func() bool { return w.kafka.refused() >= 4 }, "tried again")
-	if n := len(w.kafka.hooks(t, "bob")); n != 1 {
-		t.Errorf("bob is told of %d times, want once", n)
+	for i := range 10 {
+		if n := len(w.kafka.hooks(t, fmt.Sprint("bob", i))); n != 1 {
+			t.Errorf("bob%d is told of %d times, want once", i, n)
+		}
 	}
 	w.kafka.setSick("")
 	eventually(t, func() bool { return len(w.kafka.hooks(t, "alice")) == 1 }, "alice is online")
