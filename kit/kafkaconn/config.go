@@ -126,7 +126,8 @@ func (c Config) specs() []spec {
 // of partitions is an error: keys would move. One of revocations that keeps them for less time than configured is changed. ctx
 // bounds it.
 func EnsureTopics(ctx context.Context, c Config, log *slog.Logger) error {
-	client := &kafka.Client{Addr: kafka.TCP(c.Brokers...), Timeout: c.WriteTimeout}
+	client := newClient(c)
+	defer closeClient(client)
 	have, err := topics(ctx, c, client)
 	if err != nil {
 		return fmt.Errorf("kafka at %s: %w", strings.Join(c.Brokers, ","), err)
@@ -165,12 +166,12 @@ func EnsureTopics(ctx context.Context, c Config, log *slog.Logger) error {
 		}
 	}
 	log.Info("topics made", "count", len(req.Topics))
-	return waitForLeaders(ctx, c, client)
+	return waitForTopics(ctx, c, client)
 }
 
-// waitForLeaders waits until every topic is there with all its partitions: a broker answers CreateTopics before
+// waitForTopics waits until every topic is there with all its partitions: a broker answers CreateTopics before
 // its metadata knows them.
-func waitForLeaders(ctx context.Context, c Config, client *kafka.Client) error {
+func waitForTopics(ctx context.Context, c Config, client *kafka.Client) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -196,7 +197,7 @@ func waitForLeaders(ctx context.Context, c Config, client *kafka.Client) error {
 	}
 }
 
-// topics returns the number of partitions of each of our topics that the brokers know with all leaders.
+// topics returns the number of partitions of each of our topics that the brokers know.
 func topics(ctx context.Context, c Config, client *kafka.Client) (map[string]int, error) {
 	// All topics, not ours by name: asking by name would make them where the broker allows auto-creation.
 	meta, err := client.Metadata(ctx, &kafka.MetadataRequest{Addr: client.Addr})
