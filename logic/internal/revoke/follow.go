@@ -51,6 +51,7 @@ func (r *Registry) follow(ctx context.Context, alive func()) error {
 		return err
 	}
 	next := first
+	moved := time.Now() // when something came last, or nothing was to come
 	lastSweep := r.now()
 	for {
 		if next >= end {
@@ -67,14 +68,27 @@ func (r *Registry) follow(ctx context.Context, alive func()) error {
 		}
 		switch {
 		case err == nil:
-			next = m.Offset + 1
+			next, moved = m.Offset+1, time.Now()
 			r.apply(ctx, m)
 		case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
+			// kafka-go tries again by itself and tells nobody: as long as it does, what others revoke isn't known here.
+			if next < end && time.Since(moved) > r.cfg.Timeout {
+				return fmt.Errorf("read revocations: %w", errStuck)
+			}
+			if _, end, err = r.bounds(ctx); err != nil {
+				return err
+			}
+			if next >= end {
+				moved = time.Now()
+			}
 		default:
 			return fmt.Errorf("read revocations: %w", err)
 		}
 	}
 }
+
+// errStuck says that there are records which don't come.
+var errStuck = errors.New("there are more, and they don't come")
 
 // bounds returns the topic's first offset and the one after its last.
 func (r *Registry) bounds(ctx context.Context) (first, end int64, err error) {

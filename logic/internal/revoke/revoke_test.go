@@ -8,7 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/halley-im/halley/kit/kafkaconn"
@@ -209,6 +212,54 @@ func TestExpiredRecordsAreNotReadBack(t *testing.T) {
 	if r.Revoked(&auth.Claims{Tenant: "red", UID: "old"}) || !r.Revoked(&auth.Claims{Tenant: "red", UID: "new"}) {
 		t.Error("got the wrong ones")
 	}
+}
+
+func TestRevocationsThatDoNotComeAreMissed(t *testing.T) {
+	k, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.Close)
+	cfg := kittest.Kafka(t)
+	cfg.Brokers = k.ListenAddrs()
+	if err := kafkaconn.EnsureTopics(t.Context(), cfg, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	p := kafkaconn.NewProducer(cfg, slog.New(slog.DiscardHandler))
+	t.Cleanup(func() { _ = p.Close() })
+	c := config()
+	c.Timeout = 500 * time.Millisecond
+	reg := prometheus.NewRegistry()
+	r := registry(t, revoke.Deps{Kafka: cfg, Producer: p, Metrics: reg}, c)
+	run(t, r)
+	kittest.Eventually(t, 10*time.Second, func() bool { return r.Ready() == nil })
+
+	var sick atomic.Bool
+	sick.Store(true)
+	const fetchKey = 1
+	k.ControlKey(fetchKey, func(kmsg.Request) (kmsg.Response, error, bool) {
+		k.KeepControl()
+		return nil, errors.New("sick"), sick.Load()
+	})
+	other := registry(t, revoke.Deps{Kafka: cfg, Producer: p}, config())
+	if err := other.Revoke(t.Context(), "red", "ann", "", start); err != nil {
+		t.Fatal(err)
+	}
+	kittest.Eventually(t, 20*time.Second, func() bool {
+		list, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range list {
+			if f.GetName() == "halley_logic_revocation_read_failures_total" {
+				return f.GetMetric()[0].GetCounter().GetValue() > 0
+			}
+		}
+		return false
+	}, "nobody is told that revocations don't come")
+	sick.Store(false)
+	ann := auth.Claims{Tenant: "red", UID: "ann", IssuedAt: start.Add(-time.Second)}
+	kittest.Eventually(t, 20*time.Second, func() bool { return r.Revoked(&ann) })
 }
 
 func TestWithoutKafkaItIsNotReadyUnlessConfigured(t *testing.T) {
