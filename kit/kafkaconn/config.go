@@ -141,6 +141,8 @@ func EnsureTopics(ctx context.Context, c Config, log *slog.Logger) error {
 				Topic: name, NumPartitions: s.partitions, ReplicationFactor: c.Replication,
 				ConfigEntries: []kafka.ConfigEntry{
 					{ConfigName: retentionKey, ConfigValue: strconv.FormatInt(retentionMs(s.retention), 10)},
+					// A cluster may be set to compact topics where nothing is said: that keeps the last record of a key.
+					{ConfigName: "cleanup.policy", ConfigValue: "delete"},
 					{ConfigName: "min.insync.replicas", ConfigValue: strconv.Itoa(c.MinInsync)},
 				},
 			})
