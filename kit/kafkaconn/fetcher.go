@@ -97,6 +97,9 @@ const (
 // errNoAnswer says that an answer left out a partition.
 var errNoAnswer = errors.New("no answer for the partition")
 
+// errNoProgress says that there are records in an answer, and none that were asked for.
+var errNoProgress = errors.New("nothing but earlier records")
+
 // pausedWait is how long a broker may hold a question that leaves out partitions whose takers are full: until then they are not asked for.
 // No setting: it is far below what a taker that was full needs, and far above what a question costs.
 const pausedWait = 20 * time.Millisecond
@@ -411,6 +414,7 @@ func (r *Reading) take(s *source, p *fetchapi.ResponsePartition) error {
 		return kafka.Error(p.ErrorCode)
 	}
 	var msgs []kafka.Message
+	from := s.next
 	err := eachRecord(p.RecordSet.Records, func(rec *kafka.Record, control bool) error {
 		// A batch may begin before the offset that was asked for.
 		if rec.Offset < s.next {
@@ -434,6 +438,9 @@ func (r *Reading) take(s *source, p *fetchapi.ResponsePartition) error {
 	})
 	if len(msgs) > 0 && r.ctx.Err() == nil {
 		s.Take(msgs)
+	}
+	if err == nil && p.RecordSet.Records != nil && s.next == from {
+		err = errNoProgress // the same answer would come again, at once and for ever
 	}
 	if err != nil {
 		return fmt.Errorf("partition %d of %s at %d: %w", s.Partition, r.topic, s.next, err)

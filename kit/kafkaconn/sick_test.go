@@ -275,6 +275,46 @@ func TestBrokerThatHangsIsUnavailable(t *testing.T) {
 	calls.Wait()
 }
 
+func TestAnswersThatLeadNowhereAreNotAskedForWithoutEnd(t *testing.T) {
+	k, cfg := broker(t)
+	p := kafkaconn.NewProducer(cfg, quiet)
+	defer p.Close()
+	for i := range 2 {
+		if err := p.Produce(t.Context(), push(keyIn(p, i, 0), "v")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var asked atomic.Int32
+	k.ControlKey(fetchKey, func(req kmsg.Request) (kmsg.Response, error, bool) {
+		k.KeepControl()
+		asked.Add(1)
+		// Partition 0 answers with what was read before, whatever was asked for.
+		for i, rt := range req.(*kmsg.FetchRequest).Topics {
+			for j, rp := range rt.Partitions {
+				if rp.Partition == 0 {
+					req.(*kmsg.FetchRequest).Topics[i].Partitions[j].FetchOffset = 0
+				}
+			}
+		}
+		return nil, nil, false
+	})
+	var log lines
+	r := &reader{next: map[int]int64{}, keys: map[string][]string{}}
+	f := kafkaconn.NewFetcher(cfg, topic.Push, slog.New(slog.NewTextHandler(&log, nil)))
+	defer f.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	f.Read(ctx, sources(2, kafka.FirstOffset, r.take, never))
+	kittest.Eventually(t, 10*time.Second, func() bool { return log.count("keep failing") == 1 && r.count() == 2 })
+	if n := asked.Load(); n > 100 {
+		t.Errorf("asked %d times", n)
+	}
+	if err := p.Produce(t.Context(), push(keyIn(p, 1, 0), "w")); err != nil {
+		t.Fatal(err)
+	}
+	kittest.Eventually(t, 10*time.Second, func() bool { return r.at(1) == 2 }, "it holds up another partition")
+}
+
 func TestUndecodableBatchHoldsUpItsPartitionAlone(t *testing.T) {
 	k, cfg := broker(t)
 	p := kafkaconn.NewProducer(cfg, quiet)
