@@ -122,13 +122,22 @@ func (c Config) specs() []spec {
 	}
 }
 
+// topics returns the full names of our topics.
+func (c Config) topics() []string {
+	var names []string
+	for _, s := range c.specs() {
+		names = append(names, c.Topic(s.name))
+	}
+	return names
+}
+
 // EnsureTopics makes the topics that are missing and checks those that are there. A topic with another number
 // of partitions is an error: keys would move. One of revocations that keeps them for less time than configured is changed. ctx
 // bounds it.
 func EnsureTopics(ctx context.Context, c Config, log *slog.Logger) error {
 	client := newClient(c)
 	defer closeClient(client)
-	have, err := topics(ctx, c, client)
+	have, err := counts(ctx, c, client)
 	if err != nil {
 		return fmt.Errorf("kafka at %s: %w", strings.Join(c.Brokers, ","), err)
 	}
@@ -177,7 +186,7 @@ func waitForTopics(ctx context.Context, c Config, client *kafka.Client) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		have, err := topics(ctx, c, client)
+		have, err := counts(ctx, c, client)
 		if err == nil {
 			missing := false
 			for _, s := range c.specs() {
@@ -199,8 +208,8 @@ func waitForTopics(ctx context.Context, c Config, client *kafka.Client) error {
 	}
 }
 
-// topics returns the number of partitions of each of our topics that the brokers know.
-func topics(ctx context.Context, c Config, client *kafka.Client) (map[string]int, error) {
+// counts returns the number of partitions of each of our topics that the brokers know.
+func counts(ctx context.Context, c Config, client *kafka.Client) (map[string]int, error) {
 	// All topics, not ours by name: asking by name would make them where the broker allows auto-creation.
 	meta, err := client.Metadata(ctx, &kafka.MetadataRequest{Addr: client.Addr})
 	if err != nil {

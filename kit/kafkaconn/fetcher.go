@@ -45,7 +45,7 @@ type Source struct {
 
 // NewFetcher returns a Fetcher of a topic, whose name has no prefix. It connects when it is first used. The caller closes it.
 func NewFetcher(c Config, topic string, log *slog.Logger) *Fetcher {
-	return &Fetcher{cfg: c, log: log, topic: c.Topic(topic), client: newClient(c)}
+	return &Fetcher{cfg: c, log: log, topic: c.Topic(topic), client: newClient(c, c.Topic(topic))}
 }
 
 // Close waits for all Reads, whose contexts must have ended, and gives up the connections.

@@ -88,7 +88,7 @@ var balancer = kafka.Murmur2Balancer{Consistent: true}
 // NewProducer returns a Producer. It connects when it is first used. The caller closes it.
 func NewProducer(c Config, log *slog.Logger, opts ...ProducerOption) *Producer {
 	p := &Producer{
-		cfg: c, log: log, client: newClient(c), ids: partitionIDs(c.Partitions), topics: map[string]*topicQueue{},
+		cfg: c, log: log, client: newClient(c, c.topics()...), ids: partitionIDs(c.Partitions), topics: map[string]*topicQueue{},
 	}
 	for _, o := range opts {
 		o(p)

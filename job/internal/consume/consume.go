@@ -92,7 +92,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	}
 	fetcher := kafkaconn.NewFetcher(c.kafka, c.topic, c.log)
 	defer func() { _ = fetcher.Close() }()
-	transport := &kafka.Transport{DialTimeout: c.kafka.GroupTimeout, MetadataTTL: c.kafka.MetadataTTL}
+	transport := &kafka.Transport{DialTimeout: c.kafka.GroupTimeout, MetadataTTL: c.kafka.MetadataTTL, MetadataTopics: []string{c.kafka.Topic(c.topic)}}
 	defer transport.CloseIdleConnections()
 	client := &kafka.Client{Addr: kafka.TCP(c.kafka.Brokers...), Timeout: c.kafka.GroupTimeout, Transport: transport}
 	defer func() { _ = group.Close() }() // waits for the generation
