@@ -132,6 +132,7 @@ type fakeKafka struct {
 	mu   sync.Mutex
 	down bool
 	msgs []kafka.Message
+	then func() // called when something is written, before whoever writes it knows
 }
 
 func (k *fakeKafka) Produce(_ context.Context, msgs ...kafka.Message) error {
@@ -141,7 +142,18 @@ func (k *fakeKafka) Produce(_ context.Context, msgs ...kafka.Message) error {
 		return errors.New("kafka is down")
 	}
 	k.msgs = append(k.msgs, msgs...)
+	if then := k.then; then != nil {
+		k.mu.Unlock()
+		then()
+		k.mu.Lock()
+	}
 	return nil
+}
+
+func (k *fakeKafka) thenDo(f func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.then = f
 }
 
 func (k *fakeKafka) setDown(down bool) {
