@@ -49,7 +49,7 @@ func TestDeadEpochMakesANewOne(t *testing.T) {
 	}
 	plain := n.login("ws", `{"mid":1,"room_id":"live://2"}`)
 	old := n.epoch()
-	j := n.job(halleyv1.Lane_LANE_PUSH)
+	j, idle := n.job(halleyv1.Lane_LANE_PUSH), n.job(halleyv1.Lane_LANE_CHAT)
 	n.router.with(func() {
 		n.router.dead[old] = true
 		clear(n.router.rooms)
@@ -92,7 +92,10 @@ func TestDeadEpochMakesANewOne(t *testing.T) {
 		})
 		return all
 	}, "every bucket rewritten in the new epoch")
-	// The stream of the old epoch is refused: job must look up again.
+	// The streams of the old epoch are refused: job must look up again.
+	if _, err := idle.stream.Recv(); err == nil || !strings.Contains(err.Error(), "FailedPrecondition") {
+		t.Errorf("got %v, want FAILED_PRECONDITION without being asked", err)
+	}
 	j.stream.Send(&halleyv1.DeliverRequest{Message: &halleyv1.DeliverRequest_Batch{Batch: &halleyv1.DeliverBatch{
 		Deliveries: []*halleyv1.Delivery{{Number: 1, Tenant: "default", Room: "live://1", Content: push(1000, "old")}},
 	}}})

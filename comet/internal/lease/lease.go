@@ -39,6 +39,8 @@ type Hooks struct {
 	Load func() *halleyv1.CometLoad
 	// Replaced closes a session whose key a newer registration holds.
 	Replaced func(*session.Session)
+	// NewEpoch is called when another epoch was taken.
+	NewEpoch func()
 	// Resync tells all sessions that something may have been missed.
 	Resync func()
 }
@@ -284,6 +286,7 @@ func (l *Lease) newEpoch(ctx context.Context) error {
 		return err
 	}
 	l.lapsed.Store(false)
+	l.hooks.NewEpoch()
 	l.mu.Lock()
 	for b := range uint32(name.Buckets) {
 		l.lost[b] = true
