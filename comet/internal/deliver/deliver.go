@@ -142,7 +142,7 @@ type stream struct {
 	resp  *halleyv1.DeliverResponse
 	begun int64
 	// What was done since the last hand.
-	pushes, controls, reached, unwanted, gone int
+	pushes, controls, reached, unwanted, foreign, gone int
 }
 
 func newStream(sv *Service, ss halleyv1.Comet_DeliverServer, hello *halleyv1.DeliverHello) *stream {
@@ -212,13 +212,13 @@ func (st *stream) hand() {
 	m.Deliveries.WithLabelValues(st.lane, "push").Add(float64(st.pushes))
 	m.Deliveries.WithLabelValues(st.lane, "control").Add(float64(st.controls))
 	m.Messages.WithLabelValues(st.lane).Add(float64(st.b.Messages))
-	if st.unwanted > 0 {
-		m.Dropped.WithLabelValues("not_accepted").Add(float64(st.unwanted))
+	if n := st.unwanted + st.foreign; n > 0 {
+		m.Dropped.WithLabelValues("not_accepted").Add(float64(n))
 	}
 	if st.gone > 0 {
 		m.Dropped.WithLabelValues("not_held").Add(float64(st.gone))
 	}
-	st.pushes, st.controls, st.reached, st.unwanted, st.gone = 0, 0, 0, 0, 0
+	st.pushes, st.controls, st.reached, st.unwanted, st.foreign, st.gone = 0, 0, 0, 0, 0, 0
 	st.b.Begin()
 }
 
@@ -246,7 +246,7 @@ func (st *stream) toAll(b Broadcast) error {
 	return st.sv.casts.Put(st.ss.Context(), st.sv.done, b)
 }
 
-// enqueue hands m to a session and reports whether the session is still there.
+// enqueue hands m to a session and reports whether the session is still there, for messages of its kind.
 func (st *stream) enqueue(s *session.Session, m *outbox.Message) bool {
 	r := s.Enqueue(m, st.b.Now, st.b.Window())
 	switch {
@@ -257,6 +257,9 @@ func (st *stream) enqueue(s *session.Session, m *outbox.Message) bool {
 		return false
 	case r == session.Unwanted:
 		st.unwanted++
+	case r == session.Foreign:
+		st.foreign++
+		return false
 	}
 	return true
 }
