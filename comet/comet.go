@@ -136,6 +136,7 @@ func New(cfg Config, deps Deps) (*Comet, error) {
 	}, c.table, c.router, lease.Hooks{
 		Load:     c.load,
 		Replaced: func(s *session.Session) { s.Close(session.Cause{Code: errcode.Replaced}) },
+		NewEpoch: func() { c.service.EpochChanged() },
 		Resync:   func() { c.resyncs.All() },
 	}, c.log)
 	c.rooms = rooms.New(rooms.Config{

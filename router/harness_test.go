@@ -136,6 +136,7 @@ type fakeKafka struct {
 	sick string // what has it in its key is not written
 	hurt int    // how often that happened
 	msgs []kafka.Message
+	then func() // called when something is written, before whoever writes it knows
 }
 
 func (k *fakeKafka) Produce(_ context.Context, msgs ...kafka.Message) error {
@@ -152,6 +153,11 @@ func (k *fakeKafka) Produce(_ context.Context, msgs ...kafka.Message) error {
 			continue
 		}
 		k.msgs = append(k.msgs, m)
+	}
+	if then := k.then; then != nil {
+		k.mu.Unlock()
+		then()
+		k.mu.Lock()
 	}
 	switch {
 	case !failed:
@@ -173,6 +179,12 @@ func (k *fakeKafka) refused() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.hurt
+}
+
+func (k *fakeKafka) thenDo(f func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.then = f
 }
 
 func (k *fakeKafka) setDown(down bool) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/halley-im/halley/kit/hook"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
+	"github.com/halley-im/halley/proto/name"
 )
 
 func TestPresenceEventsAreDebouncedAndWatched(t *testing.T) {
@@ -159,4 +160,53 @@ func TestWatcherWhoAskedBetweenTwoChangesIsToldThatTheyCancelledOut(t *testing.T
 	if n := len(w.kafka.presence(t, "alice")); n != 2 {
 		t.Errorf("%d events, want 2", n)
 	}
+}
+
+// TestWatcherWhoAskedWhileAnEventWasWrittenIsToldOfWhatFollows: what he was told is neither what was announced before nor what is
+// being announced.
+func TestWatcherWhoAskedWhileAnEventWasWrittenIsToldOfWhatFollows(t *testing.T) {
+	w := newWorld(t, short())
+	r, _ := w.router()
+	c := newComet(t, r, "c1")
+	c.keepAlive(100 * time.Millisecond)
+	c.room("default", "presence://alice", 1, nil, nil)
+	session := func(key, platform string) *halleyv1.Session {
+		s := c.session("default", "alice", key)
+		s.Platform = platform
+		return s
+	}
+	phone := session("k2", "ios")
+	done := make(chan struct{})
+	w.kafka.thenDo(func() {
+		defer close(done)
+		w.kafka.thenDo(nil)
+		c.register(phone, nil)
+		p, err := r.GetPresence(ctxFor(t), &halleyv1.GetPresenceRequest{Tenant: "default", Uids: []string{"alice"}, Watch: true})
+		if err != nil || len(p.GetStates()[0].GetPlatforms()) != 2 {
+			t.Errorf("got %v %v, want two platforms", p, err)
+		}
+	})
+	c.register(session("k1", "web"), nil)
+	<-done
+	c.deregister(phone)
+	eventually(t, func() bool { return len(w.kafka.presence(t, "alice")) == 2 }, "the phone's end, for who knew of it")
+	if e := w.kafka.presence(t, "alice")[1]; !slices.Equal(e.GetPlatforms(), []string{"web"}) {
+		t.Errorf("got %v, want web alone", e)
+	}
+}
+
+// TestLostRoomOfWatchersIsNoEmptyOne: comet holds them, and has not written that again yet.
+func TestLostRoomOfWatchersIsNoEmptyOne(t *testing.T) {
+	w := newWorld(t, short())
+	r, _ := w.router()
+	c := newComet(t, r, "c1")
+	c.keepAlive(100 * time.Millisecond)
+	c.room("default", "presence://alice", 1, nil, nil)
+	bucket := name.Bucket("default", "presence://alice")
+	if bucket == name.Bucket("default", "alice") {
+		t.Fatal("the test needs a user whose bucket is another one")
+	}
+	w.lose(fmt.Sprintf("%s:{p%03d}:*", w.prefix, bucket))
+	c.register(c.session("default", "alice", "k1"), nil)
+	eventually(t, func() bool { return len(w.kafka.presence(t, "alice")) == 1 }, "online")
 }

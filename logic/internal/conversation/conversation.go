@@ -28,6 +28,7 @@ import (
 	"github.com/halley-im/halley/logic/internal/push"
 	"github.com/halley-im/halley/logic/internal/remote"
 	"github.com/halley-im/halley/proto/errcode"
+	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/proto/topic"
 	"github.com/halley-im/halley/store"
 	entry "github.com/halley-im/halley/store/conversation"
@@ -72,6 +73,7 @@ type Store interface {
 // Pusher tells those who are connected of what isn't stored; push.Service is one.
 type Pusher interface {
 	Push(ctx context.Context, r push.Request) (push.Result, error)
+	ControlExcept(ctx context.Context, tenant string, targets []*halleyv1.Target, uids []string, c *halleyv1.Control) error
 }
 
 // Deps are what a Service works with.

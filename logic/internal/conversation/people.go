@@ -139,6 +139,7 @@ func (s *Service) UpdateUsers(ctx context.Context, tenant string, updates []User
 		return nil, storeError(err)
 	}
 	at := s.d.Now().UnixMilli()
+	hidden := map[string]bool{}
 	for i := range updates {
 		v := &updates[i]
 		u, ok := found[v.UID]
@@ -153,6 +154,7 @@ func (s *Service) UpdateUsers(ctx context.Context, tenant string, updates []User
 			if u.Visibility, err = parseVisibility(*v.Visibility); err != nil {
 				return nil, err
 			}
+			hidden[v.UID] = u.Visibility != store.VisibleToAll
 		}
 		if v.Profile != nil {
 			if len(v.Profile) > maxProfile || !json.Valid(v.Profile) {
@@ -173,6 +175,14 @@ func (s *Service) UpdateUsers(ctx context.Context, tenant string, updates []User
 	}
 	if err := s.d.Store.PutUsers(ctx, put); err != nil {
 		return nil, storeError(err)
+	}
+	for i := range put {
+		// Whatever was chosen before: who repeats a call that failed here must be hidden, too.
+		if hidden[put[i].UID] {
+			if err := s.hide(ctx, &put[i]); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return out, nil
 }
@@ -324,7 +334,11 @@ func (s *Service) Contact(ctx context.Context, o Origin, tenant, uid, peer strin
 	if both {
 		changes = append(changes, contactChange(tenant, peer, uid, theirs, at))
 	}
-	return s.change(ctx, "", changes...)
+	done, err := s.change(ctx, "", changes...)
+	if err == nil && act == ContactRemove {
+		err = s.part(ctx, tenant, uid, peer)
+	}
+	return done, err
 }
 
 // apply changes both sides; both is whether the other one's has to be written.
@@ -377,40 +391,4 @@ func contactChange(tenant, uid, peer string, c store.Contact, at int64) store.Us
 		Tenant: tenant, UID: uid, Kind: store.ChangeContact, Object: peer, Guard: at, AtMs: at, Contact: &c,
 		Value: jsonOf(contactValue{states[c.State], c.Remark, c.Note}),
 	}
-}
-
-// Visible returns those of uids whose presence uid may see. A user without a profile may be seen by all: he has chosen nothing.
-func (s *Service) Visible(ctx context.Context, tenant, uid string, uids []string) (map[string]bool, error) {
-	out := make(map[string]bool, len(uids))
-	for _, u := range uids {
-		out[u] = true
-	}
-	if s.d.Store == nil {
-		return out, nil
-	}
-	found, err := s.d.Store.Users(ctx, tenant, uids)
-	if err != nil {
-		return nil, storeError(err)
-	}
-	var contacts []string
-	for _, u := range found {
-		if u.UID == uid || u.Visibility == store.VisibleToAll {
-			continue
-		}
-		out[u.UID] = false
-		if u.Visibility == store.VisibleToContacts {
-			contacts = append(contacts, u.UID)
-		}
-	}
-	if len(contacts) == 0 {
-		return out, nil
-	}
-	list, err := s.d.Store.ContactsAmong(ctx, tenant, uid, contacts)
-	if err != nil {
-		return nil, storeError(err)
-	}
-	for _, c := range list {
-		out[c.Peer] = c.State == store.ContactAccepted
-	}
-	return out, nil
 }

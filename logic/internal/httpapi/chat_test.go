@@ -86,7 +86,7 @@ func newChatServer(t testing.TB, opts ...func(*conversation.Config, *conversatio
 	s.judge = &fake.Judge{Producer: &fake.Producer{}, T: t, Store: storetest.Open(t, storetest.Config(t)), Redis: rdb, Prefix: prefix}
 	s.server = newServer(t, func(_ *httpapi.Config, d *httpapi.Deps) {
 		cfg := defaults[conversation.Config](t)
-		deps := conversation.Deps{Store: s.judge.Store, Producer: s.judge, Push: d.Push, Redis: rdb, RedisPrefix: prefix, Now: d.Now}
+		deps := conversation.Deps{Store: s.judge.Store, Producer: s.judge, Push: d.Push.(conversation.Pusher), Redis: rdb, RedisPrefix: prefix, Now: d.Now}
 		for _, o := range opts {
 			o(&cfg, &deps)
 		}

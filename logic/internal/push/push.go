@@ -205,7 +205,12 @@ func (s *Service) PushMany(ctx context.Context, rs []Request) []Outcome {
 // Control sends a control delivery to sessions: to those of uids and keys, those in rooms, or single
 // connections. It is never dropped and has no ttl. Errors are as Push's.
 func (s *Service) Control(ctx context.Context, tenant string, targets []*halleyv1.Target, c *halleyv1.Control) error {
-	msgs, err := s.buildControl(tenant, targets, c)
+	return s.ControlExcept(ctx, tenant, targets, nil, c)
+}
+
+// ControlExcept is Control that leaves out the sessions of some uids.
+func (s *Service) ControlExcept(ctx context.Context, tenant string, targets []*halleyv1.Target, uids []string, c *halleyv1.Control) error {
+	msgs, err := s.buildControl(tenant, targets, uids, c)
 	if err != nil {
 		return err
 	}

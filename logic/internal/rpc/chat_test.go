@@ -80,7 +80,7 @@ func newChatRig(t testing.TB, change ...func(*conversation.Config, *conversation
 	r.rig = newRig(t, func(_ *rpc.Config, d *rpc.Deps) {
 		r.judge = &fake.Judge{Producer: d.Producer.(*fake.Producer), T: t, Store: r.db.Store}
 		cfg := chatConfig(t)
-		deps := conversation.Deps{Store: r.db, Producer: r.judge, Push: d.Push, Now: func() time.Time { return r.at }}
+		deps := conversation.Deps{Store: r.db, Producer: r.judge, Push: d.Push.(conversation.Pusher), Now: func() time.Time { return r.at }}
 		for _, f := range change {
 			f(&cfg, &deps)
 		}

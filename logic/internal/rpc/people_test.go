@@ -200,6 +200,48 @@ func TestPresenceIsShownAsItsUserChose(t *testing.T) {
 	}
 }
 
+// TestWhoMayNotSeeAUserAnyMoreWatchesHimNoMore: by what he chose, by the end of a contact, and by a watch that came in between.
+func TestWhoMayNotSeeAUserAnyMoreWatchesHimNoMore(t *testing.T) {
+	r := newChatRig(t)
+	r.router.OnPresence = func(q *halleyv1.GetPresenceRequest) (*halleyv1.GetPresenceResponse, error) {
+		return &halleyv1.GetPresenceResponse{States: make([]*halleyv1.Presence, len(q.GetUids()))}, nil
+	}
+	r.as("ann", `{"contact.ask":{"uid":"friend"}}`)
+	r.as("ann", `{"contact.ask":{"uid":"asked"}}`)
+	r.as("friend", `{"contact.answer":{"uid":"ann","accept":true}}`)
+	ended := func() (out []string) {
+		for _, rec := range r.kafka.Records(t)[r.told:] {
+			r.told++
+			if leave := rec.GetControl().GetRooms().GetLeave(); leave != nil {
+				to := rec.GetTargets()[0]
+				out = append(out, fmt.Sprint(to.GetUid(), to.GetRoom(), " ", leave, " but ", rec.GetExcludeUids()))
+			}
+		}
+		return sorted(out)
+	}
+	for _, tt := range []struct {
+		body string
+		want []string
+	}{
+		{`{"user.update":{"visibility":"all"}}`, nil},
+		{`{"user.update":{"name":"Ann"}}`, nil},
+		{`{"user.update":{"visibility":"contacts"}}`, []string{"presence://ann [presence://ann] but [ann friend]"}},
+		{`{"contact.remove":{"uid":"asked"}}`, []string{"asked [presence://ann] but []"}},
+		{`{"contact.remove":{"uid":"friend"}}`, []string{"friend [presence://ann] but []"}},
+		{`{"user.update":{"visibility":"nobody"}}`, []string{"presence://ann [presence://ann] but [ann]"}},
+	} {
+		r.as("ann", "%s", tt.body)
+		if got := ended(); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: got %q, want %q", tt.body, got, tt.want)
+		}
+	}
+	q := member("friend")
+	q.Rooms = []string{"presence://ann"}
+	if _, res := r.ask(q, `{"presence.watch":{"uids":["ann"]}}`); !slices.Equal(res.GetEffects().GetLeave(), q.Rooms) {
+		t.Errorf("who watched him when he asked again: got %v", res.GetEffects())
+	}
+}
+
 // events returns the events pushed since the last call, with whom they went to.
 func (r *chatRig) events() (out []string) {
 	r.t.Helper()

@@ -83,14 +83,18 @@ func watchPresence(ctx context.Context, c *call, a *uidList) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var join []string
+	var join, leave []string
 	for _, uid := range uids {
-		if !visible[uid] {
-			continue
-		}
-		if r := name.PresenceRoom(uid); !c.in(r) {
+		switch r := name.PresenceRoom(uid); {
+		case visible[uid] && !c.in(r):
 			join = append(join, r)
+		case !visible[uid] && c.in(r):
+			// He hid while he was being watched, or while this session joined.
+			leave = append(leave, r)
 		}
+	}
+	if len(leave) > 0 {
+		c.change().Leave = leave
 	}
 	if c.watched()+len(join) > c.s.cfg.Watch {
 		return nil, errcode.TooManyWatched

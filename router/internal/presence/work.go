@@ -170,6 +170,9 @@ func (s *Store) settleUsers(ctx context.Context, c clock, work []claimedWork) er
 		a.online, a.platforms = u.state(c.live)
 		a.changed = u.told || !u.isAnnounced(a.online, a.platforms)
 		watchers, _ := s.room(watch[i].value()).count(c.live)
+		if watchers == 0 && c.anyLive(watch[i].read.state.missing) {
+			watchers = 1 // as far as is known: a comet has not said yet whether it has some
+		}
 		if s.opt.Hooks && a.online != u.announced {
 			m, err := u.hook(c.now, a)
 			if err != nil {
@@ -214,7 +217,9 @@ func (s *Store) settleUsers(ctx context.Context, c clock, work []claimedWork) er
 		e := &edit{bucket: a.work.bucket, field: a.work.member, plan: func(old string, it *item) error {
 			if a.changed && old != "" {
 				u := s.user(old)
-				u.announced, u.platforms, u.told = a.online, a.platforms, false
+				u.announced, u.platforms = a.online, a.platforms
+				// Who was told something since it was read may know what it was meanwhile.
+				u.told = u.told && old != looks[i].value()
 				it.set(a.work.member, u.encode())
 			}
 			it.finished(a.work)
