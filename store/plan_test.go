@@ -191,7 +191,7 @@ func useAll(t *testing.T, s *store.Store) {
 	ok(err)
 	_, err = s.Members(ctx, tenant, g(0), u(7), 50)
 	ok(err)
-	_, err = s.Admins(ctx, tenant, g(0))
+	_, err = s.Admins(ctx, tenant, g(0), 50)
 	ok(err)
 	_, err = s.Readers(ctx, tenant, g(0), 9, "", 50)
 	ok(err)

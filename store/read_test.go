@@ -305,9 +305,14 @@ func TestMembersInPages(t *testing.T) {
 		if err != nil || !slices.Equal(got, want) || !slices.Equal(all, want) {
 			t.Fatalf("got %v and %v, %v", got, all, err)
 		}
-		admins, err := s.Admins(t.Context(), tenant, k.id)
+		admins, err := s.Admins(t.Context(), tenant, k.id, 10)
 		if err != nil || len(admins) != 3 || admins[0].UID != "u000" || admins[1].UID != "u007" || admins[2].UID != "u100" {
 			t.Fatalf("got %+v, %v", admins, err)
+		}
+		for limit, want := range map[int]int{0: 0, 1: 1, 2: 2} {
+			if some, err := s.Admins(t.Context(), tenant, k.id, limit); err != nil || len(some) != want || want > 0 && some[0].UID != "u000" {
+				t.Fatalf("at most %d: got %+v, %v", limit, some, err)
+			}
 		}
 		readers, err := s.Readers(t.Context(), tenant, k.id, 4, "", 10)
 		if err != nil || len(readers) != 2 || readers[0].UID != "u000" || readers[1].UID != "u200" {

@@ -66,7 +66,7 @@ type Store interface {
 	Positions(ctx context.Context, tenant, uid string) (seqs map[string]int64, change int64, err error)
 	Pinned(ctx context.Context, tenant, id string, limit int) ([]store.Entry, error)
 	Reactors(ctx context.Context, tenant, id string, seq int64, reaction, after string, limit int) ([]string, error)
-	Admins(ctx context.Context, tenant, id string) ([]entry.Membership, error)
+	Admins(ctx context.Context, tenant, id string, limit int) ([]entry.Membership, error)
 }
 
 // Pusher tells those who are connected of what isn't stored; push.Service is one.

@@ -179,7 +179,9 @@ func (a *api) registerConversations() {
 		return huma.Operation{OperationID: id, Method: http.MethodPost, Path: path, Summary: summary, Tags: []string{"groups"}}
 	}
 	handle(a, rt, done("request-to-join", one+"/requests", "Ask owner and admins to be added to a group"), a.requestToJoin)
-	handle(a, rt, done("answer-request", one+"/requests/answer", "Answer such a request"), a.answerRequest)
+	answer := done("answer-request", one+"/requests/answer", "Answer such a request")
+	answer.Description = "Accepting is answered when the user is a member; what the group refuses has its code. 503 unknown: repeat it with the same client_msg_id or Idempotency-Key."
+	handle(a, rt, answer, a.answerRequest)
 	handle(a, rt, done("set-markers", one+"/read", "Raise a member's read and delivered markers"), a.setMarkers)
 	handle(a, route{scope: apikey.Chat}, done("tell-typing", one+"/typing", "Tell the others that a member types"), a.tellTyping)
 }
