@@ -430,6 +430,7 @@ func TestTooManyMessagesAreRefused(t *testing.T) {
 
 func TestKafkaThatDoesNotAnswerLeavesItUnknown(t *testing.T) {
 	r := newChatRig(t)
+	r.say("bob", direct, "1")
 	r.kafka.Fail(context.DeadlineExceeded)
 	for _, body := range []string{
 		`{"message.send":{"conversation":"d/ann/bob","client_msg_id":"c","body":1}}`, `{"conversation.read":{"conversation":"d/ann/bob","read_seq":1}}`,
