@@ -206,6 +206,8 @@ func useAll(t *testing.T, s *store.Store) {
 	_, _, err = s.Reached(ctx, tenant, g(0), 9)
 	ok(err)
 	ok(s.PutUsers(ctx, []store.User{{Tenant: tenant, UID: u(1), Name: "x"}}))
+	_, err = s.ChangeUsers(ctx, tenant, []string{u(1), u(2)}, func(v *store.User) error { v.Avatar = "x"; return nil })
+	ok(err)
 	_, err = s.Users(ctx, tenant, []string{u(1), u(2)})
 	ok(err)
 	_, err = s.SearchUsers(ctx, tenant, "name", 20)

@@ -54,7 +54,7 @@ type Store interface {
 	Members(ctx context.Context, tenant, id, after string, limit int) ([]entry.Membership, error)
 	Readers(ctx context.Context, tenant, id string, seq int64, after string, limit int) ([]entry.Membership, error)
 	Sync(ctx context.Context, tenant, uid string, q store.SyncQuery) (store.SyncPage, error)
-	PutUsers(ctx context.Context, users []store.User) error
+	ChangeUsers(ctx context.Context, tenant string, uids []string, change func(*store.User) error) (map[string]store.User, error)
 	Users(ctx context.Context, tenant string, uids []string) (map[string]store.User, error)
 	SearchUsers(ctx context.Context, tenant, prefix string, limit int) ([]store.User, error)
 	Contact(ctx context.Context, tenant, uid, peer string) (store.Contact, error)
