@@ -395,7 +395,8 @@ func contactChange(tenant, uid, peer string, c store.Contact, at int64) store.Us
 	}
 }
 
-// Visible returns those of uids whose presence uid may see. A user without a profile may be seen by all: he has chosen nothing.
+// Visible returns those of uids whose presence uid may see. A user without a profile may be seen by all: he has chosen nothing. Who
+// blocks uid is seen by him no more.
 func (s *Service) Visible(ctx context.Context, tenant, uid string, uids []string) (map[string]bool, error) {
 	out := make(map[string]bool, len(uids))
 	for _, u := range uids {
@@ -418,15 +419,21 @@ func (s *Service) Visible(ctx context.Context, tenant, uid string, uids []string
 			contacts = append(contacts, u.UID)
 		}
 	}
-	if len(contacts) == 0 {
-		return out, nil
+	if len(contacts) > 0 {
+		list, err := s.d.Store.ContactsAmong(ctx, tenant, uid, contacts)
+		if err != nil {
+			return nil, storeError(err)
+		}
+		for _, c := range list {
+			out[c.Peer] = c.State == store.ContactAccepted
+		}
 	}
-	list, err := s.d.Store.ContactsAmong(ctx, tenant, uid, contacts)
+	blocked, err := s.d.Store.BlockedBy(ctx, tenant, uids, uid)
 	if err != nil {
 		return nil, storeError(err)
 	}
-	for _, c := range list {
-		out[c.Peer] = c.State == store.ContactAccepted
+	for _, u := range blocked {
+		out[u] = false
 	}
 	return out, nil
 }

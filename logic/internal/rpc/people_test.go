@@ -185,14 +185,18 @@ func TestPresenceIsShownAsItsUserChose(t *testing.T) {
 	r.as("ann", `{"contact.ask":{"uid":"friend"}}`)
 	r.as("ann", `{"contact.ask":{"uid":"stranger"}}`)
 	r.as("friend", `{"contact.answer":{"uid":"ann","accept":true}}`)
-	reply, res := r.ask(member("ann"), `{"presence.watch":{"uids":["all","none","friend","stranger","unknown","ann"]}}`)
+	r.as("ex", `{"user.update":{"visibility":"all"}}`)
+	for _, uid := range []string{"ex", "foe"} {
+		r.as(uid, `{"block.set":{"uid":"ann"}}`)
+	}
+	reply, res := r.ask(member("ann"), `{"presence.watch":{"uids":["all","none","friend","stranger","unknown","ann","ex","foe"]}}`)
 	var seen []string
 	for _, p := range reply.GetPresenceWatch().GetStates() {
 		if p.GetLastSeen() > 0 && len(p.GetPlatforms()) > 0 {
 			seen = append(seen, p.GetUid())
 		}
 	}
-	if want := []string{"all", "ann", "friend", "unknown"}; !slices.Equal(sorted(seen), want) || len(reply.GetPresenceWatch().GetStates()) != 6 {
+	if want := []string{"all", "ann", "friend", "unknown"}; !slices.Equal(sorted(seen), want) || len(reply.GetPresenceWatch().GetStates()) != 8 {
 		t.Errorf("got %v, want %v", seen, want)
 	}
 	if want := []string{"presence://all", "presence://ann", "presence://friend", "presence://unknown"}; !slices.Equal(sorted(res.GetEffects().GetJoin()), want) {
