@@ -52,7 +52,8 @@ func (s *Service) List(ctx context.Context, tenant, uid, cursor string, limit ui
 	var size int64
 	for i := range list {
 		if size += summaryWidth(&list[i]); size > s.cfg.PageBytes && i > 0 {
-			next = cursorOf(&list[i-1])
+			last := list[i-1].Cursor()
+			next = &last
 			break
 		}
 		page.Conversations = append(page.Conversations, summaryView(&list[i]))
@@ -61,15 +62,6 @@ func (s *Service) List(ctx context.Context, tenant, uid, cursor string, limit ui
 		page.Next = formatCursor(next)
 	}
 	return page, nil
-}
-
-// cursorOf is where a page ends whose last conversation is v, in the order of store.Conversations.
-func cursorOf(v *store.Summary) *store.Cursor {
-	at := v.Conversation.LastMsgAtMs
-	if at == 0 {
-		at = v.Conversation.CreatedAtMs
-	}
-	return &store.Cursor{ActivityMs: at, Conversation: v.Conversation.ID}
 }
 
 func formatCursor(c *store.Cursor) string {
