@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -207,6 +208,7 @@ func complete(ctx context.Context, c *conn, tenant string, all []located) error 
 		return err
 	}
 	for k, n := range total {
+		reacted[k].Reactions = mostFrequent(reacted[k].Reactions)
 		if n <= reactorsInEntry {
 			few = append(few, []any{tenant, k.id, k.seq})
 		}
@@ -225,6 +227,21 @@ func complete(ctx context.Context, c *conn, tenant string, all []located) error 
 		}
 		return nil
 	})
+}
+
+// mostReactions is the most different reactions that an entry names: anybody may add as many as he likes, and one message must not
+// outgrow a page, or what a frame may hold.
+const mostReactions = 50
+
+// mostFrequent returns those of a message's reactions that most gave.
+func mostFrequent(all []Reaction) []Reaction {
+	if len(all) <= mostReactions {
+		return all
+	}
+	slices.SortFunc(all, func(a, b Reaction) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Reaction, b.Reaction))
+	})
+	return slices.Clone(all[:mostReactions])
 }
 
 // reactorsInEntry is up to how many reactions of a message an entry names those who gave them.

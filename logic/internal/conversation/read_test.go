@@ -178,6 +178,33 @@ func TestPagesAreBoundedInBytes(t *testing.T) {
 	}
 }
 
+// What takes more room in JSON than in memory is counted by what it takes there.
+func TestPagesAreBoundedWhateverGroupsAreCalled(t *testing.T) {
+	s, _ := newService(t, nil)
+	nasty := strings.Repeat("\x01", 10_000) // a few more, and the row has no room for it
+	for i := range 40 {
+		if _, err := s.CreateGroup(t.Context(), backend, tenant, "foe", fmt.Sprint(i), entry.Detail{Members: []string{"me"}, Info: &entry.Info{Announcement: &nasty}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := s.List(t.Context(), tenant, "me", "", 200)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := s.Sync(t.Context(), tenant, "me", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list.Next == "" || !page.More || len(list.Conversations) == 0 || len(page.UserChanges) == 0 {
+		t.Errorf("all fits into a page: %d, %d", len(list.Conversations), len(page.Conversations))
+	}
+	for _, v := range []any{list, page} {
+		if b, err := json.Marshal(v); err != nil || len(b) > 300_000 {
+			t.Errorf("%T: %d bytes, %v", v, len(b), err)
+		}
+	}
+}
+
 func TestListGoesThroughAllConversations(t *testing.T) {
 	at := time.Unix(1_800_000_000, 0)
 	s, _ := newService(t, func(c *conversation.Config, d *conversation.Deps) {
