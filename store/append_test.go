@@ -126,7 +126,7 @@ func TestRecallEmptiesMessageAndEdits(t *testing.T) {
 		if pins, err := s.Pinned(t.Context(), tenant, k.id, 10); err != nil || len(pins) != 0 {
 			t.Fatalf("got %v, %v: a recalled message is on the board", pins, err)
 		}
-		audit, err := s.Audit(t.Context(), tenant, k.id, 2)
+		audit, err := s.Audit(t.Context(), tenant, k.id, 2, 0, 10)
 		if err != nil {
 			t.Fatal(err)
 		}

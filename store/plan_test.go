@@ -185,7 +185,7 @@ func useAll(t *testing.T, s *store.Store) {
 	ok(err)
 	_, err = s.Pinned(ctx, tenant, g(0), 10)
 	ok(err)
-	_, err = s.Audit(ctx, tenant, g(0), 3)
+	_, err = s.Audit(ctx, tenant, g(0), 3, 1, 10)
 	ok(err)
 	_, err = s.Purge(ctx, tenant, start+10, start+10, 5)
 	ok(err)

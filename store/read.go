@@ -292,8 +292,8 @@ type Replaced struct {
 	Detail     conversation.Detail
 }
 
-// Audit returns what a message said before each of its edits and its recall, in their order.
-func (s *Store) Audit(ctx context.Context, tenant, id string, seq int64) ([]Replaced, error) {
+// Audit returns what a message said before each of its edits and its recall, those after an entry, in their order, at most limit.
+func (s *Store) Audit(ctx context.Context, tenant, id string, seq, after int64, limit int) ([]Replaced, error) {
 	ctx, cancel := s.reading(ctx)
 	defer cancel()
 	var out []Replaced
@@ -306,7 +306,8 @@ func (s *Store) Audit(ctx context.Context, tenant, id string, seq int64) ([]Repl
 		}
 		out = append(out, v)
 		return err
-	}, "SELECT changed_seq, kind, changed_by, changed_at, body, detail FROM audit"+atPlace+" ORDER BY changed_seq", tenant, id, seq)
+	}, "SELECT changed_seq, kind, changed_by, changed_at, body, detail FROM audit"+atPlace+" AND changed_seq > ? ORDER BY changed_seq LIMIT ?",
+		tenant, id, seq, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read audit: %w", err)
 	}

@@ -44,7 +44,7 @@ type Producer interface {
 type Store interface {
 	Conversation(ctx context.Context, tenant, id string) (entry.Conversation, error)
 	Groups(ctx context.Context, tenant, after string, limit int) ([]entry.Conversation, error)
-	Audit(ctx context.Context, tenant, id string, seq int64) ([]store.Replaced, error)
+	Audit(ctx context.Context, tenant, id string, seq, after int64, limit int) ([]store.Replaced, error)
 	Membership(ctx context.Context, tenant, id, uid string) (entry.Conversation, entry.Membership, error)
 	Blocked(ctx context.Context, tenant, uid, peer string) (bool, error)
 	BlockedBy(ctx context.Context, tenant string, uids []string, peer string) ([]string, error)

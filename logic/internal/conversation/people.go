@@ -224,8 +224,8 @@ func (s *Service) peoplePage(cursor string, limit uint32) (int, error) {
 	if s.d.Store == nil {
 		return 0, errNoStore
 	}
-	if len(cursor) > name.MaxUID {
-		return 0, errcode.InvalidRequest.Errorf("cursor: not one of ours")
+	if err := checkAfter(cursor); err != nil {
+		return 0, err
 	}
 	return pageSize(limit, defaultMember)
 }

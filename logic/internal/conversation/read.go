@@ -6,8 +6,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/halley-im/halley/proto/errcode"
+	"github.com/halley-im/halley/proto/name"
 	"github.com/halley-im/halley/store"
 	entry "github.com/halley-im/halley/store/conversation"
 	"github.com/halley-im/halley/store/wire"
@@ -230,8 +232,11 @@ func (s *Service) Reactors(ctx context.Context, tenant, uid, id string, seq int6
 	if err != nil {
 		return nil, err
 	}
-	if seq <= 0 || seq > maxSeq || len(reaction) == 0 || len(reaction) > entry.MaxReaction || len(cursor) > entry.MaxID {
-		return nil, errcode.InvalidRequest.Errorf("seq, reaction or cursor: not possible")
+	if seq <= 0 || seq > maxSeq || len(reaction) == 0 || len(reaction) > entry.MaxReaction || !utf8.ValidString(reaction) {
+		return nil, errcode.InvalidRequest.Errorf("seq or reaction: not possible")
+	}
+	if err := checkAfter(cursor); err != nil {
+		return nil, err
 	}
 	_, first, err := s.visible(ctx, tenant, uid, id)
 	if err != nil {
@@ -245,6 +250,15 @@ func (s *Service) Reactors(ctx context.Context, tenant, uid, id string, seq int6
 		return nil, storeError(err)
 	}
 	return pageOf(list, n), nil
+}
+
+// checkAfter checks the cursor of a list of users, which is the last one of the page before. What is no text at all the database would not
+// take, and that must not look as if it were away.
+func checkAfter(cursor string) error {
+	if cursor != "" && name.UID(cursor) != nil {
+		return errcode.InvalidRequest.Errorf("cursor: not one of ours")
+	}
+	return nil
 }
 
 func pageOf(list []string, n int) *UIDs {
@@ -295,16 +309,31 @@ func (s *Service) Groups(ctx context.Context, tenant, cursor string, limit uint3
 	return page, nil
 }
 
-// Audit returns what a message said before each of its edits and its recall.
-func (s *Service) Audit(ctx context.Context, tenant, id string, seq int64) (*Audit, error) {
+// Audit returns a page of what a message said before each of its edits and its recall.
+func (s *Service) Audit(ctx context.Context, tenant, id string, seq int64, cursor string, limit uint32) (*Audit, error) {
+	n, err := pageSize(limit, defaultPage)
+	if err != nil {
+		return nil, err
+	}
+	var after int64
+	if cursor != "" {
+		if after, err = strconv.ParseInt(cursor, 10, 64); err != nil {
+			return nil, errcode.InvalidRequest.Errorf("cursor: not one of ours")
+		}
+	}
 	if _, _, err := s.visible(ctx, tenant, "", id); err != nil {
 		return nil, err
 	}
-	list, err := s.d.Store.Audit(ctx, tenant, id, seq)
+	list, err := s.d.Store.Audit(ctx, tenant, id, seq, after, n+1)
 	if err != nil {
 		return nil, storeError(err)
 	}
-	out := &Audit{Replaced: make([]Replaced, len(list))}
+	out := &Audit{}
+	if len(list) > n {
+		list = list[:n]
+		out.Next = strconv.FormatInt(list[n-1].ChangedSeq, 10)
+	}
+	out.Replaced = make([]Replaced, len(list))
 	for i := range list {
 		r := &list[i]
 		out.Replaced[i] = Replaced{
@@ -321,8 +350,11 @@ func (s *Service) Members(ctx context.Context, tenant, uid, id, cursor string, l
 	if err != nil {
 		return nil, err
 	}
-	if readSeq < 0 || readSeq > maxSeq || len(cursor) > entry.MaxID {
-		return nil, errcode.InvalidRequest.Errorf("read_seq or cursor: not possible")
+	if readSeq < 0 || readSeq > maxSeq {
+		return nil, errcode.InvalidRequest.Errorf("read_seq: a seq, or 0")
+	}
+	if err := checkAfter(cursor); err != nil {
+		return nil, err
 	}
 	_, first, err := s.visible(ctx, tenant, uid, id)
 	if err != nil {

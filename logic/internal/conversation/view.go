@@ -66,6 +66,7 @@ type MemberPage struct {
 // Audit is what a message said before.
 type Audit struct {
 	Replaced []Replaced `json:"replaced" doc:"Oldest first."`
+	Next     string     `json:"next,omitempty" doc:"Cursor of the next page; not there: this is the last."`
 }
 
 // Replaced is what a message said before a change of it.

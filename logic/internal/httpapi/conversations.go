@@ -143,8 +143,12 @@ type (
 		Cursor string `query:"cursor" doc:"Field next of the page before."`
 		Limit  uint32 `query:"limit" default:"100" minimum:"1" maximum:"200"`
 	}
-	messageInput struct{ MessagePath }
-	auditOutput  struct{ Body conversation.Audit }
+	auditInput struct {
+		MessagePath
+		Cursor string `query:"cursor" doc:"Field next of the page before."`
+		Limit  uint32 `query:"limit" default:"50" minimum:"1" maximum:"200"`
+	}
+	auditOutput struct{ Body conversation.Audit }
 )
 
 func (a *api) registerConversations() {
@@ -336,8 +340,8 @@ func (a *api) listGroups(ctx context.Context, in *groupsInput) (*listOutput, err
 	return &listOutput{*page}, nil
 }
 
-func (a *api) audit(ctx context.Context, in *messageInput) (*auditOutput, error) {
-	list, err := a.d.Chat.Audit(ctx, callOf(ctx).tenant, in.Conversation, in.Seq)
+func (a *api) audit(ctx context.Context, in *auditInput) (*auditOutput, error) {
+	list, err := a.d.Chat.Audit(ctx, callOf(ctx).tenant, in.Conversation, in.Seq, in.Cursor, in.Limit)
 	if err != nil {
 		return nil, err
 	}
