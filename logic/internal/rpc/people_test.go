@@ -280,7 +280,13 @@ func TestSyncPutsTheSessionIntoItsLargeGroups(t *testing.T) {
 		t.Errorf("when it is in: got %v", res)
 	}
 	r.as("ann", `{"group.remove":{"conversation":%q,"client_msg_id":"r","members":["bob"]}}`, g)
-	if res := sync(room, "conversation://"+small, "chat://x"); !slices.Equal(res.GetEffects().GetLeave(), []string{room}) || res.GetAgain() {
+	open := "conversation://open/" + g
+	if res := sync(room, "conversation://"+small, open, "conversation://open/"+small, "chat://x"); !slices.Equal(res.GetEffects().GetLeave(), []string{room, open}) || res.GetAgain() {
 		t.Errorf("when it has to go: got %v", res)
 	}
+	// He is taken for a member for some seconds where it doesn't matter; here it would be for as long as the session lives.
+	r.as("ann", `{"group.add":{"conversation":%q,"client_msg_id":"a","members":["bob"]}}`, g)
+	r.as("bob", `{"typing":{"conversation":%q}}`, g)
+	r.as("ann", `{"group.remove":{"conversation":%q,"client_msg_id":"r2","members":["bob"]}}`, g)
+	r.refused("not_member", "bob", `{"conversation.open":{"conversation":%q}}`, g)
 }
