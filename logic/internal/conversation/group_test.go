@@ -175,7 +175,7 @@ func TestNobodyGetsBeyondTheEndOfAConversation(t *testing.T) {
 	send(t, g.Service, "d/ann/bob", "bob", "2", "1")
 	g.want(read("d/ann/bob", 2, 0), nil)
 	g.want(set("d/ann/bob", 2), nil)
-	page, err := g.Sync(t.Context(), tenant, "ann", nil, 0)
+	page, err := g.Sync(t.Context(), tenant, "ann", conversation.Have{})
 	if err != nil {
 		t.Fatal(err)
 	}

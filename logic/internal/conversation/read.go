@@ -387,22 +387,34 @@ func (s *Service) Members(ctx context.Context, tenant, uid, id, cursor string, l
 	return page, nil
 }
 
-// Sync returns what is newer than what a device of uid has: have is the last seq of each conversation up to which it has
-// everything, change the number of its last user change.
-func (s *Service) Sync(ctx context.Context, tenant, uid string, have map[string]int64, change int64) (*SyncPage, error) {
+// Have is what a device has, and which conversations it asks about.
+type Have struct {
+	// Conversations is the last seq of each up to which it has everything, UserChange the number of its last user change.
+	Conversations map[string]int64
+	UserChange    int64
+	// Above and UpTo leave out all conversations but those with an id above the one and up to the other; empty: none.
+	Above, UpTo string
+}
+
+// Sync returns what is newer than what a device of uid has.
+func (s *Service) Sync(ctx context.Context, tenant, uid string, have Have) (*SyncPage, error) {
 	if s.d.Store == nil {
 		return nil, errNoStore
 	}
-	if change < 0 || change > maxSeq {
+	if have.UserChange < 0 || have.UserChange > maxSeq {
 		return nil, errcode.InvalidRequest.Errorf("user_change: a number, or 0")
 	}
-	for _, seq := range have {
+	for _, seq := range have.Conversations {
 		if seq < 0 || seq > maxSeq {
 			return nil, errcode.InvalidRequest.Errorf("conversations: seqs, or 0")
 		}
 	}
+	if len(have.Above) > entry.MaxID || len(have.UpTo) > entry.MaxID {
+		return nil, errcode.InvalidRequest.Errorf("above and up_to: conversations")
+	}
 	page, err := s.d.Store.Sync(ctx, tenant, uid, store.SyncQuery{
-		Have: have, UserChange: change, Limit: s.cfg.SyncEntries, Newest: s.cfg.SyncNewest, MaxGap: s.cfg.SyncGap,
+		Have: have.Conversations, UserChange: have.UserChange, Above: have.Above, UpTo: have.UpTo,
+		Limit: s.cfg.SyncEntries, Newest: s.cfg.SyncNewest, MaxGap: s.cfg.SyncGap,
 	})
 	if err != nil {
 		return nil, storeError(err)

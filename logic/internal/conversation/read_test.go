@@ -98,7 +98,7 @@ func TestSyncBringsEverythingInPages(t *testing.T) {
 		}
 		var change int64
 		for pages := 1; ; pages++ {
-			page, err := s.Sync(t.Context(), tenant, "me", have, change)
+			page, err := s.Sync(t.Context(), tenant, "me", conversation.Have{Conversations: have, UserChange: change})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -191,7 +191,7 @@ func TestPagesAreBoundedWhateverGroupsAreCalled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	page, err := s.Sync(t.Context(), tenant, "me", nil, 0)
+	page, err := s.Sync(t.Context(), tenant, "me", conversation.Have{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ func everyMethod() []*halleyv1.Request {
 		{Method: &halleyv1.Request_ConversationSet{ConversationSet: &halleyv1.ConversationSet{Conversation: conv, Clear: proto.Float64(1)}}},
 		{Method: &halleyv1.Request_ConversationOpen{ConversationOpen: &halleyv1.ConversationOpen{Conversation: conv}}},
 		{Method: &halleyv1.Request_Typing{Typing: &halleyv1.Typing{Conversation: conv}}},
-		{Method: &halleyv1.Request_Sync{Sync: &halleyv1.Sync{Conversations: map[string]float64{conv: 1}, UserChange: 1}}},
+		{Method: &halleyv1.Request_Sync{Sync: &halleyv1.Sync{Conversations: map[string]float64{conv: 1}, UserChange: 1, Above: "d/a", UpTo: "i/"}}},
 		{Method: &halleyv1.Request_SyncCursor{SyncCursor: &halleyv1.SyncCursor{}}},
 		{Method: &halleyv1.Request_GroupCreate{GroupCreate: &halleyv1.GroupCreate{ClientMsgId: id, Title: "t", Members: []string{"bob"}}}},
 		{Method: &halleyv1.Request_GroupAdd{GroupAdd: &halleyv1.GroupAdd{Conversation: someGroup, ClientMsgId: id, Members: []string{"eve"}}}},
