@@ -184,11 +184,6 @@ func (s *Service) Read(ctx context.Context, o Origin, tenant, uid, id string, re
 	}
 	p := entry.Proposal{Tenant: tenant, Conversation: id, Kind: entry.Marker, Sender: uid, ReadSeq: read, DeliveredSeq: delivered}
 	msg, a, err := s.check(ctx, o, &p)
-	if err == nil {
-		// Job refuses the marker of the conversation, but what tells of it goes other ways: nothing could be read after one
-		// that is too high.
-		err = s.reached(ctx, tenant, id, "read_seq or delivered_seq", max(read, delivered))
-	}
 	msgs := []kafka.Message{msg}
 	if err == nil && read > 0 {
 		// The guard is the seq: an older marker can't undo a newer one.
@@ -205,6 +200,13 @@ func (s *Service) Read(ctx context.Context, o Origin, tenant, uid, id string, re
 	}
 	s.tellMarker(ctx, o, &p)
 	return a, nil
+}
+
+func checkSeq(what string, seq int64) error {
+	if seq < 0 || seq > maxSeq {
+		return errcode.InvalidRequest.Errorf("%s: a seq, or 0", what)
+	}
+	return nil
 }
 
 // reached returns nil if a conversation has come to seq, or if nobody can say now how far it is.
@@ -226,11 +228,4 @@ func (s *Service) reached(ctx context.Context, tenant, id, what string, seq int6
 		return nil
 	}
 	return errcode.InvalidRequest.Errorf("%s: the conversation has not come so far", what)
-}
-
-func checkSeq(what string, seq int64) error {
-	if seq < 0 || seq > maxSeq {
-		return errcode.InvalidRequest.Errorf("%s: a seq, or 0", what)
-	}
-	return nil
 }

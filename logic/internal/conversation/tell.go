@@ -19,10 +19,7 @@ const openTTL = 5 * time.Second
 // members' sessions of a large group are: leaving that one would lose them messages.
 func OpenRoom(id string) string { return openPrefix + id }
 
-const (
-	openID     = "open/"
-	openPrefix = name.RoomTypeConversation + "://" + openID
-)
+const openPrefix = name.RoomTypeConversation + "://open/"
 
 // IsOpenRoom reports whether a room is one of OpenRoom's.
 func IsOpenRoom(room string) bool {
@@ -35,7 +32,7 @@ func (s *Service) Gone(ctx context.Context, tenant, uid string, rooms []string) 
 	var gone []string
 	for _, room := range rooms {
 		_, id, _ := strings.Cut(room, "://")
-		id = strings.TrimPrefix(id, openID)
+		id = strings.TrimPrefix(id, "open/")
 		if name.RoomType(room) != name.RoomTypeConversation || entry.TypeOf(id) != entry.Group {
 			continue
 		}
