@@ -233,9 +233,35 @@ func (s *Service) prepare(o Origin, p *entry.Proposal) error {
 			return errcode.TooLarge.Errorf("body: at most %d bytes", s.cfg.BodyBytes)
 		case !utf8.Valid(p.Body):
 			return errcode.InvalidRequest.Errorf("body: not UTF-8")
+		case depth(p.Body) > maxDepth:
+			return errcode.InvalidRequest.Errorf("body: at most %d levels deep", maxDepth)
 		}
 	}
 	return p.Check(&s.d.Rules)
+}
+
+// maxDepth is how deep a body's JSON may be nested. Readers give up somewhere: Python's at a thousand levels, Go's at ten
+// thousand. Who couldn't read one message could read none of the page that it is in, at any later time either.
+const maxDepth = 100
+
+// depth returns how deep JSON is nested.
+func depth(b []byte) (deepest int) {
+	level, text := 0, false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case text && c == '\\':
+			i++
+		case c == '"':
+			text = !text
+		case text:
+		case c == '[' || c == '{':
+			level++
+			deepest = max(deepest, level)
+		case c == ']' || c == '}':
+			level--
+		}
+	}
+	return deepest
 }
 
 // ahead is how many tokens of a uid a process takes at once: a round trip to Redis for each message would cost more than the check.
