@@ -63,6 +63,17 @@ func busy(err error) bool {
 	return errors.As(err, &l) && l.Code()&0xff == lib.SQLITE_BUSY
 }
 
+// Refused reports whether an error is the word of a database that is there: a user or a password that it doesn't know (SQLSTATE class
+// 28), a database, a table or a right that it doesn't have (42). Waiting doesn't help.
+func Refused(err error) bool {
+	var m *mysql.MySQLError
+	if !errors.As(err, &m) {
+		return false
+	}
+	class := string(m.SQLState[:2])
+	return class == "28" || class == "42"
+}
+
 func mysqlNumber(err error) (uint16, bool) {
 	var m *mysql.MySQLError
 	if errors.As(err, &m) {

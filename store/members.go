@@ -14,9 +14,21 @@ func (s *Store) Members(ctx context.Context, tenant, id, after string, limit int
 	return s.members(ctx, " WHERE tenant = ? AND conversation = ? AND uid > ? AND role > 0 ORDER BY uid LIMIT ?", tenant, id, after, limit)
 }
 
-// Admins returns a group's owner and admins, the owner first.
-func (s *Store) Admins(ctx context.Context, tenant, id string) ([]conversation.Membership, error) {
-	return s.members(ctx, " WHERE tenant = ? AND conversation = ? AND role >= ? ORDER BY role DESC, uid", tenant, id, conversation.Admin)
+// Admins returns a group's owner and admins, the owner first, at most limit.
+func (s *Store) Admins(ctx context.Context, tenant, id string, limit int) ([]conversation.Membership, error) {
+	var out []conversation.Membership
+	// Role by role: to sort by both in one statement the database would read all of them, and a group may have thousands.
+	for _, role := range []conversation.Role{conversation.Owner, conversation.Admin} {
+		if len(out) >= limit {
+			break
+		}
+		list, err := s.members(ctx, " WHERE tenant = ? AND conversation = ? AND role = ? ORDER BY uid LIMIT ?", tenant, id, role, limit-len(out))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, list...)
+	}
+	return out, nil
 }
 
 // Readers returns the members whose read marker is at seq or after it, with a uid above after, in order, at most limit.

@@ -116,6 +116,12 @@ func Read(ctx context.Context, c redis.UniversalClient, prefix, tenant, uid stri
 	return m, nil
 }
 
+// Seq returns a conversation's mark; 0 if it isn't there.
+func Seq(ctx context.Context, c redis.UniversalClient, prefix, tenant, id string) (int64, error) {
+	n, _, err := number(c.ZScore(ctx, seqKey(prefix, tenant, id), member))
+	return n, err
+}
+
 func number(c *redis.FloatCmd) (int64, bool, error) {
 	n, err := c.Result()
 	if errors.Is(err, redis.Nil) {

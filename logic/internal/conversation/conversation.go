@@ -45,7 +45,7 @@ type Producer interface {
 type Store interface {
 	Conversation(ctx context.Context, tenant, id string) (entry.Conversation, error)
 	Groups(ctx context.Context, tenant, after string, limit int) ([]entry.Conversation, error)
-	Audit(ctx context.Context, tenant, id string, seq int64) ([]store.Replaced, error)
+	Audit(ctx context.Context, tenant, id string, seq, after int64, limit int) ([]store.Replaced, error)
 	Membership(ctx context.Context, tenant, id, uid string) (entry.Conversation, entry.Membership, error)
 	Blocked(ctx context.Context, tenant, uid, peer string) (bool, error)
 	BlockedBy(ctx context.Context, tenant string, uids []string, peer string) ([]string, error)
@@ -55,7 +55,7 @@ type Store interface {
 	Members(ctx context.Context, tenant, id, after string, limit int) ([]entry.Membership, error)
 	Readers(ctx context.Context, tenant, id string, seq int64, after string, limit int) ([]entry.Membership, error)
 	Sync(ctx context.Context, tenant, uid string, q store.SyncQuery) (store.SyncPage, error)
-	PutUsers(ctx context.Context, users []store.User) error
+	ChangeUsers(ctx context.Context, tenant string, uids []string, change func(*store.User) error) (map[string]store.User, error)
 	Users(ctx context.Context, tenant string, uids []string) (map[string]store.User, error)
 	SearchUsers(ctx context.Context, tenant, prefix string, limit int) ([]store.User, error)
 	Contact(ctx context.Context, tenant, uid, peer string) (store.Contact, error)
@@ -67,7 +67,7 @@ type Store interface {
 	Positions(ctx context.Context, tenant, uid string) (seqs map[string]int64, change int64, err error)
 	Pinned(ctx context.Context, tenant, id string, limit int) ([]store.Entry, error)
 	Reactors(ctx context.Context, tenant, id string, seq int64, reaction, after string, limit int) ([]string, error)
-	Admins(ctx context.Context, tenant, id string) ([]entry.Membership, error)
+	Admins(ctx context.Context, tenant, id string, limit int) ([]entry.Membership, error)
 }
 
 // Pusher tells those who are connected of what isn't stored; push.Service is one.
@@ -235,9 +235,35 @@ func (s *Service) prepare(o Origin, p *entry.Proposal) error {
 			return errcode.TooLarge.Errorf("body: at most %d bytes", s.cfg.BodyBytes)
 		case !utf8.Valid(p.Body):
 			return errcode.InvalidRequest.Errorf("body: not UTF-8")
+		case depth(p.Body) > maxDepth:
+			return errcode.InvalidRequest.Errorf("body: at most %d levels deep", maxDepth)
 		}
 	}
 	return p.Check(&s.d.Rules)
+}
+
+// maxDepth is how deep a body's JSON may be nested. Readers give up somewhere: Python's at a thousand levels, Go's at ten
+// thousand. Who couldn't read one message could read none of the page that it is in, at any later time either.
+const maxDepth = 100
+
+// depth returns how deep JSON is nested.
+func depth(b []byte) (deepest int) {
+	level, text := 0, false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case text && c == '\\':
+			i++
+		case c == '"':
+			text = !text
+		case text:
+		case c == '[' || c == '{':
+			level++
+			deepest = max(deepest, level)
+		case c == ']' || c == '}':
+			level--
+		}
+	}
+	return deepest
 }
 
 // ahead is how many tokens of a uid a process takes at once: a round trip to Redis for each message would cost more than the check.

@@ -32,7 +32,8 @@ func (s *Service) Gone(ctx context.Context, tenant, uid string, rooms []string) 
 	var gone []string
 	for _, room := range rooms {
 		_, id, _ := strings.Cut(room, "://")
-		if IsOpenRoom(room) || name.RoomType(room) != name.RoomTypeConversation || entry.TypeOf(id) != entry.Group {
+		id = strings.TrimPrefix(id, "open/")
+		if name.RoomType(room) != name.RoomTypeConversation || entry.TypeOf(id) != entry.Group {
 			continue
 		}
 		_, m, err := s.d.Store.Membership(ctx, tenant, id, uid)
@@ -54,8 +55,19 @@ func (s *Service) Open(ctx context.Context, tenant, uid, id string) (string, err
 	if err := s.AdmitReader(ctx, tenant, uid); err != nil {
 		return "", err
 	}
-	if err := s.inside(ctx, tenant, uid, id); err != nil || entry.TypeOf(id) != entry.Group {
+	if entry.TypeOf(id) != entry.Group {
+		return "", s.inside(ctx, tenant, uid, id)
+	}
+	if err := entry.CheckID(id); err != nil {
 		return "", err
+	}
+	// Not by the cache: who was taken out a moment ago would stay in the room.
+	_, m, err := s.d.Store.Membership(ctx, tenant, id, uid)
+	switch {
+	case err != nil:
+		return "", storeError(err)
+	case m.Role == entry.None:
+		return "", errcode.NotMember
 	}
 	return OpenRoom(id), nil
 }

@@ -9,7 +9,8 @@ import (
 	"github.com/halley-im/halley/store"
 )
 
-// Visible returns those of uids whose presence uid may see. A user without a profile may be seen by all: he has chosen nothing.
+// Visible returns those of uids whose presence uid may see. A user without a profile may be seen by all: he has chosen nothing. Who
+// blocks uid is seen by him no more.
 func (s *Service) Visible(ctx context.Context, tenant, uid string, uids []string) (map[string]bool, error) {
 	out := make(map[string]bool, len(uids))
 	for _, u := range uids {
@@ -32,15 +33,21 @@ func (s *Service) Visible(ctx context.Context, tenant, uid string, uids []string
 			contacts = append(contacts, u.UID)
 		}
 	}
-	if len(contacts) == 0 {
-		return out, nil
+	if len(contacts) > 0 {
+		list, err := s.d.Store.ContactsAmong(ctx, tenant, uid, contacts)
+		if err != nil {
+			return nil, storeError(err)
+		}
+		for _, c := range list {
+			out[c.Peer] = c.State == store.ContactAccepted
+		}
 	}
-	list, err := s.d.Store.ContactsAmong(ctx, tenant, uid, contacts)
+	blocked, err := s.d.Store.BlockedBy(ctx, tenant, uids, uid)
 	if err != nil {
 		return nil, storeError(err)
 	}
-	for _, c := range list {
-		out[c.Peer] = c.State == store.ContactAccepted
+	for _, u := range blocked {
+		out[u] = false
 	}
 	return out, nil
 }

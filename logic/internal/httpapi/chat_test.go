@@ -394,6 +394,15 @@ func TestAdministratorsSeeGroupsAndWhatWasSaid(t *testing.T) {
 	if got := s.do("GET", direct+"/messages/1/audit", "admin", "").want(t, 200, "").body; got != want {
 		t.Errorf("got %s", got)
 	}
+	first := s.do("GET", direct+"/messages/1/audit?limit=1", "admin", "").want(t, 200, "").json(t)
+	rest := s.do("GET", direct+"/messages/1/audit?cursor="+first["next"].(string), "admin", "").want(t, 200, "").json(t)
+	if list := rest["replaced"].([]any); len(first["replaced"].([]any)) != 1 || len(list) != 1 || list[0].(map[string]any)["changed_seq"] != 3.0 || rest["next"] != nil {
+		t.Errorf("in pages: got %v, %v", first, rest)
+	}
+	for _, path := range []string{direct + "/messages/1/audit?cursor=x", direct + "/members?cursor=%FF", "/v1/users/ann/contacts?cursor=%FF", "/v1/users/ann/blocks?cursor=a%20b",
+		direct + "/messages/1/reactions?reaction=%FF", direct + "/messages/1/reactions?reaction=x&cursor=%FF"} {
+		s.do("GET", path, "admin", "").want(t, 400, "invalid_request")
+	}
 }
 
 func TestDisabledUsersAreOut(t *testing.T) {

@@ -373,6 +373,14 @@ func TestWhatHasNoPlaceIsRefusedByStableCodes(t *testing.T) {
 	if got := r.does("ann", "message.send", `"conversation":"d/ann/bob","client_msg_id":"same","body":2`); got != "conflict" {
 		t.Errorf("another body under the same id: got %q", got)
 	}
+	// As deep as there is.
+	deep := strings.Repeat("[", 100) + `"[[\"{"` + strings.Repeat("]", 100)
+	if got := r.does("ann", "message.send", `"conversation":"d/ann/bob","body":`+deep); got != "" {
+		t.Errorf("a deep one: got %q", got)
+	}
+	for _, body := range []string{"[" + deep + "]", `{"a":` + deep + `}`} {
+		r.refused("invalid_request", "ann", `{"message.send":{"conversation":"d/ann/bob","client_msg_id":"deeper","body":%s}}`, body)
+	}
 	// The largest there is.
 	if got := r.does("ann", "message.send", `"conversation":"d/ann/bob","body":"`+strings.Repeat("x", 32<<10-2)+`"`); got != "" {
 		t.Errorf("the largest: got %q", got)
@@ -430,6 +438,7 @@ func TestTooManyMessagesAreRefused(t *testing.T) {
 
 func TestKafkaThatDoesNotAnswerLeavesItUnknown(t *testing.T) {
 	r := newChatRig(t)
+	r.say("bob", direct, "1")
 	r.kafka.Fail(context.DeadlineExceeded)
 	for _, body := range []string{
 		`{"message.send":{"conversation":"d/ann/bob","client_msg_id":"c","body":1}}`, `{"conversation.read":{"conversation":"d/ann/bob","read_seq":1}}`,

@@ -79,6 +79,9 @@ func watchPresence(ctx context.Context, c *call, a *uidList) (any, error) {
 	case !ok:
 		return nil, errcode.Forbidden.Errorf("this session may not watch presence")
 	}
+	if err := c.s.d.Chat.AdmitReader(ctx, c.tenant(), c.uid()); err != nil {
+		return nil, err
+	}
 	visible, err := c.s.d.Chat.Visible(ctx, c.tenant(), c.uid(), uids)
 	if err != nil {
 		return nil, err

@@ -16,8 +16,6 @@ import { Outbox } from "./outbox.ts";
 import { errorOf, type Outgoing } from "./outgoing.ts";
 import type { ChatStorage } from "./storage.ts";
 
-/** Conversations that a sync names at most: what a request may hold. */
-const maxNamed = 3000;
 /** Sent ones whose being read is waited for. */
 const maxSent = 1000;
 
@@ -285,13 +283,21 @@ export class Speaker extends Emitter<SpeakerEvents> {
   }
 
   async #syncAll(): Promise<boolean> {
+    let above = "";
     for (let attempt = 0; ; ) {
       if (!this.#online) return false;
-      this.#syncAgain = false;
+      if (!above) this.#syncAgain = false;
       try {
-        const page = await this.#read("sync", { conversations: this.#named(), user_change: this.#userChange });
+        const asked = this.#named(above);
+        const page = await this.#read("sync", asked);
         const progress = this.#page(page);
-        if ((page.more && progress) || this.#syncAgain) {
+        if (page.more && progress) {
+          attempt = 0;
+          continue;
+        }
+        above = asked.up_to ?? "";
+        if (above) continue;
+        if (this.#syncAgain) {
           attempt = 0;
           continue;
         }
@@ -313,11 +319,17 @@ export class Speaker extends Emitter<SpeakerEvents> {
     return true;
   }
 
-  /** What this device has. */
-  #named(): Record<string, number> {
-    let all = [...this.#held.values()];
-    if (all.length > maxNamed) all = all.sort((a, b) => b.conversation.lastAt - a.conversation.lastAt).slice(0, maxNamed);
-    return Object.fromEntries(all.map((h) => [h.conversation.id, h.log.have]));
+  /** What this device has of the conversations above one, as many as a question may name. */
+  #named(above: string): wire.Sync {
+    const most = this.#options.syncNamed ?? 3000;
+    let held = [...this.#held].filter(([id]) => id > above);
+    let upTo = "";
+    if (held.length > most) {
+      held = held.sort(([a], [b]) => (a < b ? -1 : 1)).slice(0, most);
+      upTo = held.at(-1)?.[0] ?? "";
+    }
+    const conversations = Object.fromEntries(held.map(([id, { log }]) => [id, log.have]));
+    return { conversations, user_change: this.#userChange, ...(above && { above }), ...(upTo && { up_to: upTo }) };
   }
 
   /** Takes a page in, and returns whether there was anything in it. */
