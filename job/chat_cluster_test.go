@@ -199,6 +199,7 @@ type event struct {
 		Object string          `json:"object"`
 		Value  json.RawMessage `json:"value"`
 	} `json:"user.change"`
+	Marker json.RawMessage `json:"marker"`
 }
 
 type storedEvent struct {
@@ -231,6 +232,8 @@ func (e *event) line() string {
 		return "rejected " + e.Rejected.ClientMsgID + " " + e.Rejected.Error.Code
 	case e.UserChange != nil:
 		return fmt.Sprintf("change %d %s %s %s", e.UserChange.Number, e.UserChange.Kind, e.UserChange.Object, e.UserChange.Value)
+	case e.Marker != nil:
+		return "marker " + string(e.Marker)
 	}
 	return "nothing"
 }

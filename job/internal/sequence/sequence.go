@@ -152,7 +152,7 @@ func (h *handler) keepProposals(ctx context.Context, b *batch, r *round) bool {
 	if !ok {
 		return false
 	}
-	t := teller{h: h, r: r, rows: rows, who: who, standing: standing}
+	t := teller{h: h, r: r, b: b, rows: rows, who: who, standing: standing}
 	for i := range outcomes {
 		n := len(outcomes[i].Listings)
 		t.proposal(&b.sources[i], &b.proposals[i], &outcomes[i], listed[:n])
