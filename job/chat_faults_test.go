@@ -369,6 +369,27 @@ func TestRedisAwayHoldsNothingUp(t *testing.T) {
 	kittest.Eventually(t, patience, func() bool { return c.marks("ann", id).Seqs[cursor.Conversation{Tenant: tenant, ID: id}] == 2 }, "the mark is never written")
 }
 
+// TestAJobThatEndsWritesTheMarksItOwes has Redis back a moment before the job ends: nobody else would raise them.
+func TestAJobThatEndsWritesTheMarksItOwes(t *testing.T) {
+	c := newChat(t)
+	a := startComet(t, c.router, "a")
+	a.login(tenant, "ann", conn(1))
+	id := conversation.DirectID("ann", "bob")
+	cfg := testConfig()
+	cfg.OutcomeTimeout, cfg.WaitMax, cfg.RetryMax = ms(50), time.Hour, time.Hour
+	gate := &gate{UniversalClient: c.redis}
+	gate.shut.Store(true)
+	r := c.start(cfg, func(d *job.Deps) { d.Redis = gate })
+	c.send(c.say(id, "bob", "1"))
+	c.waitLines(a, conn(1), "1 message bob 1")
+	c.waitCommitted(topic.Chat, 1)
+	gate.shut.Store(false)
+	r.stop()
+	if n := c.marks("ann", id).Seqs[cursor.Conversation{Tenant: tenant, ID: id}]; n != 1 {
+		t.Errorf("the mark is %d, want 1", n)
+	}
+}
+
 // gate is a Redis whose pipelines fail while it is shut.
 type gate struct {
 	redis.UniversalClient
