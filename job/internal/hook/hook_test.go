@@ -358,6 +358,35 @@ func TestNothingIsPassedBeforeItIsInTheDatabase(t *testing.T) {
 	}
 }
 
+// slow is a database that gets so many hooks done in the time that it has for a transaction.
+type slow struct {
+	*store.Store
+	most int
+}
+
+func (s *slow) PutHooks(ctx context.Context, now int64, hooks []store.Hook) error {
+	if len(hooks) > s.most {
+		return context.DeadlineExceeded
+	}
+	return s.Store.PutHooks(ctx, now, hooks)
+}
+
+func TestASlowDatabaseIsGivenLessAtOnce(t *testing.T) {
+	v := receive(t, nil)
+	j := start(t, short(line("a", v.url)), &slow{database(t)(), 3})
+	j.happen(0, 20, "x", "y")
+	v.await(40)
+	want := make([]int, 20)
+	for i := range want {
+		want[i] = i
+	}
+	for _, key := range []string{"x", "y"} {
+		if got := v.seqs(key); !slices.Equal(got, want) {
+			t.Errorf("%s: got %v", key, got)
+		}
+	}
+}
+
 func TestRecordsThatCannotBeAreDeadLetters(t *testing.T) {
 	v := receive(t, nil)
 	j := start(t, short(line("a", v.url)), database(t)())
