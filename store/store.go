@@ -41,6 +41,8 @@ type Store struct {
 	readStmts   stmts
 	// fault is called between the steps of a transaction; tests let it fail there. Nil otherwise.
 	fault func(step string) error
+	// rosterPage is rosterPage, or less in tests.
+	rosterPage int
 	// trace is called for each statement; tests ask the database how it carries it out. Nil otherwise.
 	trace func(text string, args []any)
 }
@@ -57,7 +59,7 @@ func Open(ctx context.Context, c Config, d Deps) (*Store, error) {
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{cfg: c, log: d.Log, metrics: newMetrics()}
+	s := &Store{cfg: c, log: d.Log, metrics: newMetrics(), rosterPage: rosterPage}
 	var err error
 	if c.Driver == MySQL {
 		s.dialect = &mysqlDialect
