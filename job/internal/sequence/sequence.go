@@ -76,7 +76,7 @@ type Handlers struct {
 // New returns the handler of a partition.
 func (h *Handlers) New(p *consume.Partition) consume.Handler {
 	return &handler{
-		Handlers: h, owner: p, partition: p.ID, members: newMembers(h.Members), rooms: map[store.ID]*room{}, queue: newQueue(), absent: newAbsences(),
+		Handlers: h, owner: p, partition: p.ID, members: newMembers(h.Members), rooms: map[store.ID]*room{}, queue: newQueue(mostQueued), absent: newAbsences(),
 		log: h.Log.With(logs.Partition, p.ID),
 	}
 }
@@ -103,7 +103,9 @@ func (h *handler) Handle(ctx context.Context, first uint64, msgs []kafka.Message
 	if !ok {
 		return
 	}
-	h.queue.put(r)
+	if !h.queue.put(ctx, r) {
+		return
+	}
 	for _, l := range b.letters {
 		if !h.Dead.Put(ctx, h.partition, l.msg, l.reason) {
 			return
