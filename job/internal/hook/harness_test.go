@@ -69,12 +69,18 @@ type producer struct {
 	mu   sync.Mutex
 	msgs []kafka.Message
 	down bool
+	// most is how many bytes it gets written in time; 0: any.
+	most int
 }
 
 func (p *producer) Produce(_ context.Context, msgs ...kafka.Message) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.down {
+	bytes := 0
+	for i := range msgs {
+		bytes += len(msgs[i].Value)
+	}
+	if p.down || p.most > 0 && bytes > p.most {
 		return errors.New("down")
 	}
 	p.msgs = append(p.msgs, msgs...)

@@ -126,18 +126,33 @@ func (h *Hooks) Offline(ctx context.Context, list ...hook.Offline) bool {
 	}
 	retry := backoff.Backoff{Min: h.retryMin, Max: h.retryMax}
 	for len(msgs) > 0 {
+		n := some(msgs)
 		try, cancel := context.WithTimeout(ctx, h.writeTimeout)
-		err := h.producer.Produce(try, msgs...)
+		err := h.producer.Produce(try, msgs[:n]...)
 		cancel()
-		if err == nil {
-			break
+		if err != nil {
+			if !retry.Wait(ctx, 0) {
+				return false
+			}
+			continue
 		}
-		if !retry.Wait(ctx, 0) {
-			return false
-		}
+		retry.Reset()
+		h.metrics.produced.WithLabelValues(hook.MessageOffline).Add(float64(n))
+		msgs = msgs[n:]
 	}
-	h.metrics.produced.WithLabelValues(hook.MessageOffline).Add(float64(len(msgs)))
 	return true
+}
+
+// mostBytes is how much is written at once: what doesn't get through in the time of one write is written again, all of it.
+const mostBytes = 1 << 20
+
+func some(msgs []kafka.Message) int {
+	n, bytes := 0, 0
+	for n < len(msgs) && bytes < mostBytes {
+		bytes += len(msgs[n].Value)
+		n++
+	}
+	return n
 }
 
 // databaseFailed counts a failure and logs the first one of its kind until a call succeeds.

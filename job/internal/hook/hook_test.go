@@ -432,6 +432,23 @@ func TestOfflineWaitsForKafka(t *testing.T) {
 	}
 }
 
+func TestASlowKafkaIsGivenLessAtOnce(t *testing.T) {
+	j := build(t, short("a http://127.0.0.1:1/ "+secret+" message.offline"), database(t)())
+	j.producer.most = 2 << 20
+	var list []events.Offline
+	for i := range 200 {
+		list = append(list, events.Offline{
+			Tenant: tenant, Conversation: "x", Seq: int64(i), Entry: []byte(`"` + strings.Repeat("x", 32<<10) + `"`), Users: []events.OfflineUser{{UID: "u"}},
+		})
+	}
+	if !j.Offline(t.Context(), list...) {
+		t.Error("gave up")
+	}
+	if got := j.producer.written(topic.Hooks); len(got) != len(list) {
+		t.Errorf("got %d records, want %d", len(got), len(list))
+	}
+}
+
 func TestReceiverTakesASignatureByTheNextSecret(t *testing.T) {
 	v := receive(t, nil)
 	j := start(t, short("a "+v.url+" whsec_"+strings.Repeat("QUJD", 10)+"|"+secret+" message.offline"), database(t)())
