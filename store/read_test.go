@@ -408,3 +408,28 @@ func TestRostersAreOfOneEntry(t *testing.T) {
 		}
 	})
 }
+
+// TestARosterReadInPagesIsOfOneEntry has a member come and another go between two pages.
+func TestARosterReadInPagesIsOfOneEntry(t *testing.T) {
+	both(t, func(t *testing.T, p *place) {
+		s, writer := p.open(t), p.open(t)
+		s.SetRosterPage(2)
+		k := group(t, writer)
+		k.must(k.people(conversation.Created, "ann", "bob", "cat", "dan", "eve", "fay"))
+		id := store.ID{Tenant: tenant, Conversation: k.id}
+		statements := 0
+		s.SetTrace(func(string, []any) {
+			if statements++; statements == 2 {
+				k.must(k.people(conversation.Removed, "ann", "bob", "fay"), k.people(conversation.Joined, "ann", "abe"))
+			}
+		})
+		got, err := s.Rosters(t.Context(), []store.ID{id})
+		want := map[store.ID]store.Roster{id: {LastSeq: 3, Members: map[string]int64{"abe": 3, "ann": 1, "cat": 1, "dan": 1, "eve": 1}}}
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("got %v, %v, want %v", got, err, want)
+		}
+		if statements != 5 { // two, and three again
+			t.Errorf("%d statements", statements)
+		}
+	})
+}

@@ -43,6 +43,8 @@ type Store struct {
 	migrated    atomic.Bool
 	// fault is called between the steps of a transaction; tests let it fail there. Nil otherwise.
 	fault func(step string) error
+	// rosterPage is rosterPage, or less in tests.
+	rosterPage int
 	// trace is called for each statement; tests ask the database how it carries it out. Nil otherwise.
 	trace func(text string, args []any)
 }
@@ -71,11 +73,11 @@ func New(c Config, d Deps) (*Store, error) {
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{cfg: c, log: d.Log, metrics: newMetrics()}
+	s := &Store{cfg: c, log: d.Log, metrics: newMetrics(), rosterPage: rosterPage}
 	var err error
 	if c.Driver == MySQL {
 		s.dialect = &mysqlDialect
-		s.write, err = openMySQL(c)
+		s.write, err = openMySQL(c, false)
 		s.read = s.write
 	} else {
 		s.dialect = &sqliteDialect

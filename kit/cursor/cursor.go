@@ -3,7 +3,8 @@
 // those that it had to ask the database for.
 //
 // A mark that is missing says nothing. One that is there is never above what is stored, and is below it only where job could not
-// reach Redis after a commit, for no longer than Life.
+// reach Redis after a commit: until it can again, which it tries once more when it ends; if it is killed before, or owes too many,
+// for no longer than Life.
 package cursor
 
 import (

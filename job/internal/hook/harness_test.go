@@ -71,12 +71,18 @@ type producer struct {
 	msgs []kafka.Message
 	down bool
 	bad  func(kafka.Message) error // what it returns of a message; nil: it is written
+	// most is how many bytes it gets written in time; 0: any.
+	most int
 }
 
 func (p *producer) Produce(_ context.Context, msgs ...kafka.Message) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.down {
+	bytes := 0
+	for i := range msgs {
+		bytes += len(msgs[i].Value)
+	}
+	if p.down || p.most > 0 && bytes > p.most {
 		return errors.New("down")
 	}
 	each, failed := make(kafkaconn.WriteErrors, len(msgs)), false

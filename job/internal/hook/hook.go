@@ -127,9 +127,16 @@ func (h *Hooks) Offline(ctx context.Context, list ...hook.Offline) bool {
 	}
 	retry := backoff.Backoff{Min: h.retryMin, Max: h.retryMax}
 	for len(msgs) > 0 {
-		if msgs = h.produce(ctx, msgs); len(msgs) > 0 && !retry.Wait(ctx, 0) {
-			return false
+		n := some(msgs)
+		if again := h.produce(ctx, msgs[:n]); len(again) > 0 {
+			msgs = append(again, msgs[n:]...)
+			if !retry.Wait(ctx, 0) {
+				return false
+			}
+			continue
 		}
+		retry.Reset()
+		msgs = msgs[n:]
 	}
 	return true
 }
@@ -150,6 +157,18 @@ func (h *Hooks) produce(ctx context.Context, msgs []kafka.Message) (again []kafk
 		}
 	}
 	return again
+}
+
+// mostBytes is how much is written at once: what does not get through in the time of one write is written again.
+const mostBytes = 1 << 20
+
+func some(msgs []kafka.Message) int {
+	n, bytes := 0, 0
+	for n < len(msgs) && bytes < mostBytes {
+		bytes += len(msgs[n].Value)
+		n++
+	}
+	return n
 }
 
 // databaseFailed counts a failure and logs the first one of its kind until a call succeeds.

@@ -360,6 +360,35 @@ func TestNothingIsPassedBeforeItIsInTheDatabase(t *testing.T) {
 	}
 }
 
+// slow is a database that gets so many hooks done in the time that it has for a transaction.
+type slow struct {
+	*store.Store
+	most int
+}
+
+func (s *slow) PutHooks(ctx context.Context, now int64, hooks []store.Hook) error {
+	if len(hooks) > s.most {
+		return context.DeadlineExceeded
+	}
+	return s.Store.PutHooks(ctx, now, hooks)
+}
+
+func TestASlowDatabaseIsGivenLessAtOnce(t *testing.T) {
+	v := receive(t, nil)
+	j := start(t, short(line("a", v.url)), &slow{database(t)(), 3})
+	j.happen(0, 20, "x", "y")
+	v.await(40)
+	want := make([]int, 20)
+	for i := range want {
+		want[i] = i
+	}
+	for _, key := range []string{"x", "y"} {
+		if got := v.seqs(key); !slices.Equal(got, want) {
+			t.Errorf("%s: got %v", key, got)
+		}
+	}
+}
+
 func TestRecordsThatCannotBeAreDeadLetters(t *testing.T) {
 	v := receive(t, nil)
 	j := start(t, short(line("a", v.url)), database(t)())
@@ -435,6 +464,23 @@ func TestOfflineRepeatsNothingThatKafkaHas(t *testing.T) {
 	}
 	if got := j.metric("hook_events_too_large_total", ""); got != 1 {
 		t.Errorf("%v are counted as too large, want 1", got)
+	}
+}
+
+func TestASlowKafkaIsGivenLessAtOnce(t *testing.T) {
+	j := build(t, short("a http://127.0.0.1:1/ "+secret+" message.offline"), database(t)())
+	j.producer.most = 2 << 20
+	var list []events.Offline
+	for i := range 200 {
+		list = append(list, events.Offline{
+			Tenant: tenant, Conversation: "x", Seq: int64(i), Entry: []byte(`"` + strings.Repeat("x", 32<<10) + `"`), Users: []events.OfflineUser{{UID: "u"}},
+		})
+	}
+	if !j.Offline(t.Context(), list...) {
+		t.Error("gave up")
+	}
+	if got := j.producer.written(topic.Hooks); len(got) != len(list) {
+		t.Errorf("got %d records, want %d", len(got), len(list))
 	}
 }
 

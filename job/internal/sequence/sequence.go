@@ -78,7 +78,7 @@ type Handlers struct {
 // New returns the handler of a partition.
 func (h *Handlers) New(p *consume.Partition) consume.Handler {
 	return &handler{
-		Handlers: h, owner: p, partition: p.ID, members: newMembers(h.Members), rooms: map[store.ID]*room{}, queue: newQueue(), absent: newAbsences(),
+		Handlers: h, owner: p, partition: p.ID, members: newMembers(h.Members), rooms: map[store.ID]*room{}, queue: newQueue(mostQueued), absent: newAbsences(),
 		log: h.Log.With(logs.Partition, p.ID),
 	}
 }
@@ -105,7 +105,9 @@ func (h *handler) Handle(ctx context.Context, first uint64, msgs []kafka.Message
 	if !ok {
 		return
 	}
-	h.queue.put(r)
+	if !h.queue.put(ctx, r) {
+		return
+	}
 	for _, l := range b.letters {
 		if !h.Dead.Put(ctx, h.partition, l.msg, l.reason) {
 			return
@@ -154,7 +156,7 @@ func (h *handler) keepProposals(ctx context.Context, b *batch, r *round) bool {
 	if !ok {
 		return false
 	}
-	t := teller{h: h, r: r, rows: rows, who: who, standing: standing}
+	t := teller{h: h, r: r, b: b, rows: rows, who: who, standing: standing}
 	for i := range outcomes {
 		n := len(outcomes[i].Listings)
 		t.proposal(&b.sources[i], &b.proposals[i], &outcomes[i], listed[:n])
@@ -205,6 +207,8 @@ func (h *handler) Run(ctx context.Context) {
 		r := h.queue.take(ctx, n.retryAfter(h))
 		if r == nil {
 			if ctx.Err() != nil {
+				// Whoever has the partition next knows nothing of what is owed of records that are passed.
+				n.write(context.WithoutCancel(ctx), h, nil)
 				return
 			}
 			n.write(ctx, h, nil)

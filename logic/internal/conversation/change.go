@@ -28,9 +28,6 @@ type (
 	seqValue struct {
 		Seq int64 `json:"seq"`
 	}
-	readValue struct {
-		ReadSeq int64 `json:"read_seq"`
-	}
 	textValue struct {
 		Text string `json:"text"`
 	}
@@ -170,8 +167,7 @@ func (s *Service) changeRecord(u *store.UserChange) (kafka.Message, error) {
 	return kafka.Message{Topic: topic.Chat, Key: topic.UserKey(u.Tenant, u.UID), Value: value}, nil
 }
 
-// Read raises uid's markers; 0 leaves one. His other devices learn of the read marker by a user change, the other members by a
-// volatile event.
+// Read raises uid's markers; 0 leaves one. Job tells his other devices and the other members, once it is stored.
 func (s *Service) Read(ctx context.Context, o Origin, tenant, uid, id string, read, delivered int64) (Accepted, error) {
 	if err := checkSeq("read_seq", read); err != nil {
 		return Accepted{}, err
@@ -182,24 +178,7 @@ func (s *Service) Read(ctx context.Context, o Origin, tenant, uid, id string, re
 	if read == 0 && delivered == 0 {
 		return Accepted{}, errcode.InvalidRequest.Errorf("read_seq or delivered_seq")
 	}
-	p := entry.Proposal{Tenant: tenant, Conversation: id, Kind: entry.Marker, Sender: uid, ReadSeq: read, DeliveredSeq: delivered}
-	msg, a, err := s.check(ctx, o, &p)
-	msgs := []kafka.Message{msg}
-	if err == nil && read > 0 {
-		// The guard is the seq: an older marker can't undo a newer one.
-		u := store.UserChange{Tenant: tenant, UID: uid, Kind: store.ChangeRead, Object: id, Guard: read, AtMs: p.AcceptedAtMs, Value: jsonOf(readValue{read})}
-		msg, err = s.changeRecord(&u)
-		msgs = append(msgs, msg)
-	}
-	if err == nil {
-		err = s.write(ctx, msgs...)
-	}
-	s.metrics.proposal(entry.Marker, err)
-	if err != nil {
-		return Accepted{}, err
-	}
-	s.tellMarker(ctx, o, &p)
-	return a, nil
+	return s.Propose(ctx, o, entry.Proposal{Tenant: tenant, Conversation: id, Kind: entry.Marker, Sender: uid, ReadSeq: read, DeliveredSeq: delivered})
 }
 
 func checkSeq(what string, seq int64) error {

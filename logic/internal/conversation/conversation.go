@@ -83,7 +83,7 @@ type Deps struct {
 	// Store may be nil: then there are no conversations, and every call is answered unknown_method.
 	Store    Store
 	Producer Producer
-	// Push tells of typing and of read markers; nil: nobody is told.
+	// Push tells of typing; nil: nobody is told.
 	Push Pusher
 	// Limiter counts what a uid sends; nil: no limit.
 	Limiter *limit.Limiter

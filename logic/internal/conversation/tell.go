@@ -6,24 +6,18 @@ import (
 	"time"
 
 	"github.com/halley-im/halley/logic/internal/push"
-	"github.com/halley-im/halley/proto/errcode"
 	"github.com/halley-im/halley/proto/frame"
+	"github.com/halley-im/halley/proto/errcode"
 	"github.com/halley-im/halley/proto/name"
 	entry "github.com/halley-im/halley/store/conversation"
 )
 
-// openTTL is how long typing and read markers are worth telling.
+// openTTL is how long typing is worth telling.
 const openTTL = 5 * time.Second
 
-// OpenRoom returns the room of the sessions that have a group open. It is another one than conversation://ID, in which all
-// members' sessions of a large group are: leaving that one would lose them messages.
-func OpenRoom(id string) string { return openPrefix + id }
-
-const openPrefix = name.RoomTypeConversation + "://open/"
-
-// IsOpenRoom reports whether a room is one of OpenRoom's.
+// IsOpenRoom reports whether a room is one of those of the sessions that have a group open.
 func IsOpenRoom(room string) bool {
-	return len(room) > len(openPrefix) && room[:len(openPrefix)] == openPrefix
+	return len(room) > len(entry.OpenRooms) && strings.HasPrefix(room, entry.OpenRooms)
 }
 
 // Gone returns those of rooms that are of groups in which uid is not. The member's row says so: his list may be behind it for a moment,
@@ -69,7 +63,7 @@ func (s *Service) Open(ctx context.Context, tenant, uid, id string) (string, err
 	case m.Role == entry.None:
 		return "", errcode.NotMember
 	}
-	return OpenRoom(id), nil
+	return entry.OpenRoom(id), nil
 }
 
 type typingEvent struct {
@@ -98,23 +92,6 @@ func (s *Service) Typing(ctx context.Context, o Origin, tenant, uid, id string, 
 	return s.tell(ctx, o, tenant, uid, id, map[string]typingEvent{"typing": {id, uid, off}})
 }
 
-type markerEvent struct {
-	Conversation string `json:"conversation"`
-	UID          string `json:"uid"`
-	ReadSeq      int64  `json:"read_seq,omitempty"`
-	DeliveredSeq int64  `json:"delivered_seq,omitempty"`
-}
-
-// tellMarker tells the others of a marker. It may fail: they find it when they ask for members.
-func (s *Service) tellMarker(ctx context.Context, o Origin, p *entry.Proposal) {
-	err := s.tell(ctx, o, p.Tenant, p.Sender, p.Conversation, map[string]markerEvent{
-		"marker": {p.Conversation, p.Sender, p.ReadSeq, p.DeliveredSeq},
-	})
-	if err != nil {
-		s.d.Log.DebugContext(ctx, "marker not told", "err", errcode.From(err).Code.Name)
-	}
-}
-
 // tell pushes an event to the others: to the one of a direct conversation, in a group to those who have it open.
 func (s *Service) tell(ctx context.Context, o Origin, tenant, uid, id string, event any) error {
 	if s.d.Push == nil {
@@ -122,7 +99,7 @@ func (s *Service) tell(ctx context.Context, o Origin, tenant, uid, id string, ev
 	}
 	r := push.Request{Tenant: tenant, Op: int32(frame.OpEvent), Body: jsonOf(event), TTL: openTTL, System: true}
 	if entry.TypeOf(id) == entry.Group {
-		r.Rooms, r.ExcludeUIDs = []string{OpenRoom(id)}, []string{uid}
+		r.Rooms, r.ExcludeUIDs = []string{entry.OpenRoom(id)}, []string{uid}
 	} else if r.UIDs = peersOf(id, uid); len(r.UIDs) == 0 {
 		return nil
 	}
