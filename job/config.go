@@ -23,7 +23,7 @@ type Config struct {
 	// ChatMembers bounds what a partition remembers of groups; the others are read again.
 	ChatMembers int `help:"Most members of groups that a partition remembers; those of others are read from the database." default:"50000"`
 	// ChatLarge is from where on entries of a group go to a room.
-	ChatLarge int64 `help:"Members above which entries of a group go to a room that all members' sessions are in, instead of to each member; from half of it on they are put there. 0: never." default:"0"`
+	ChatLarge int64 `help:"Members above which entries of a group go to a room that all members' sessions are in, instead of to each member; from half of it on they are put there. 0: never." default:"300"`
 	// OutcomeTimeout bounds one write of outcomes and marks to Redis, which deliveries wait for.
 	OutcomeTimeout time.Duration `help:"Time limit for writing outcomes to Redis. Whoever waits for one that could not be written is told that it is accepted." default:"250ms"`
 	// CommitInterval is how often offsets are committed: what a killed job has delivered since comes again.
