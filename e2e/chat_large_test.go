@@ -359,3 +359,51 @@ func testLargeGroup(t *testing.T, c *Cluster) {
 	}
 	g.unread(t, read)
 }
+
+// testGroupOf320 has the border where it is if nobody says otherwise, and a group that is larger.
+func testGroupOf320(t *testing.T, c *Cluster) {
+	for _, n := range c.Jobs {
+		if code := n.Stop(20 * time.Second); code != 0 {
+			t.Errorf("%s: exit code %d", n.Name, code)
+		}
+		delete(n.Env, "HALLEY_JOB_CHAT_LARGE")
+		c.Restart(n)
+	}
+	g, flaky := newCrowd(t, c, "q", 40, 10)
+	uid := func(i int) string { return fmt.Sprintf("q%02d", i) }
+	var asleep []string
+	for i := range 280 {
+		asleep = append(asleep, fmt.Sprintf("q-asleep-%03d", i))
+	}
+	add := func(uids ...string) {
+		g.api.Must(t, 200, "POST", conversationPath(g.id)+"/members", map[string]any{"members": uids}, nil)
+	}
+	for i := range 3 {
+		g.talk(t, g.of(uid(i))[0], 100*time.Millisecond)
+	}
+	g.fanout(t, "0")
+	add(asleep...) // 290: more than half
+	g.fanout(t, "2")
+	for i := 10; i < 40; i += 10 {
+		for _, p := range flaky {
+			p.Cut()
+		}
+		add(uid(i), uid(i+1), uid(i+2), uid(i+3), uid(i+4))
+		for _, p := range flaky {
+			p.Mend()
+		}
+		add(uid(i+5), uid(i+6), uid(i+7), uid(i+8), uid(i+9))
+		g.flow(t)
+	}
+	g.fanout(t, "1")
+	g.Jobs[0].Kill()
+	g.change(t, "group.remove", uid(4), uid(14), uid(24), uid(34), asleep[0])
+	g.flow(t)
+	g.Restart(g.Jobs[0])
+	g.change(t, "group.remove", uid(5), uid(15), uid(25), uid(35), asleep[1])
+	g.change(t, "group.add", uid(4), uid(14))
+	g.flow(t)
+	g.hush(t)
+	g.check(t)
+	g.unread(t, nil)
+}

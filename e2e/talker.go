@@ -26,6 +26,7 @@ type Talker struct {
 	wire     map[string]map[int64]bool // entries that came live, whatever the client made of them
 	resets   map[string][]int64        // first entries that don't follow those before: History has what lies between
 	outgoing map[string]client.Outgoing
+	rejected map[string]string // codes of message.rejected by client_msg_id
 	sessions int
 	trouble  []string
 	end      func()
@@ -36,6 +37,7 @@ func NewTalker(t testing.TB, uid, token string, at int, urls ...string) *Talker 
 	t.Helper()
 	p := &Talker{
 		UID: uid, handed: map[string][]client.Entry{}, wire: map[string]map[int64]bool{}, resets: map[string][]int64{}, outgoing: map[string]client.Outgoing{},
+		rejected: map[string]string{},
 	}
 	chat, err := client.NewChat(client.ChatOptions{
 		Options: client.Options{
@@ -98,6 +100,16 @@ func (c *Cluster) Talker(t testing.TB, uid string, at int, claims Claims) *Talke
 }
 
 func (p *Talker) event(name string, body json.RawMessage) {
+	if name == "message.rejected" {
+		var r struct {
+			ClientMsgID string `json:"client_msg_id"`
+			Error       struct{ Code string }
+		}
+		_ = json.Unmarshal(body, &r) // what can't be read has no id that anybody waits for
+		p.mu.Lock()
+		p.rejected[r.ClientMsgID] = r.Error.Code
+		p.mu.Unlock()
+	}
 	if name != "message.stored" && name != "entry" {
 		return
 	}
