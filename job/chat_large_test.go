@@ -263,3 +263,33 @@ func TestGroupsThatShrinkLeaveTheirRoom(t *testing.T) {
 		}
 	}
 }
+
+// A sync that read that the group was large may put a session into the room after all were told to leave it, and a job may die before
+// it tells them.
+func TestWhoGoesWhileTheGroupIsSmallIsInItsRoomNoMore(t *testing.T) {
+	l := newLarge(t, 20)
+	l.start(largeConfig())
+	l.grow(7, conversation.FanoutUID)
+	gone, back := l.uids[3], l.uids[4]
+	for _, uid := range []string{gone, back} {
+		l.at[uid].login(tenant, uid, "c-"+uid, conversation.Room(l.id))
+	}
+	removal := l.people(conversation.Removed, l.id, "u00", gone, back)
+	l.do(removal)
+	for _, uid := range []string{gone, back} {
+		kittest.Eventually(t, patience, func() bool { return !l.inRoom(uid) }, uid, "is in the room")
+	}
+	l.do(l.people(conversation.Joined, l.id, "u00", append([]string{back}, l.uids[7:18]...)...))
+	deadline := time.Now().Add(patience)
+	for l.fanout() != conversation.FanoutRoom && time.Now().Before(deadline) {
+		l.do(l.say(l.id, "u00", "growing"))
+	}
+	// Told again, it takes out whom it took out, and nobody who has come back since.
+	l.do(removal)
+	l.do(l.say(l.id, "u00", "large again"))
+	members := slices.DeleteFunc(slices.Clone(l.uids[:18]), func(uid string) bool { return uid == gone })
+	l.last(fmt.Sprintf("%d message u00 large again", l.seq()), members...)
+	if !l.inRoom(back) {
+		t.Error("who came back is not in the room")
+	}
+}

@@ -84,12 +84,15 @@ func moves(k conversation.Kind) bool {
 	return false
 }
 
+// leaves reports whether an entry of this kind takes members out.
+func leaves(k conversation.Kind) bool { return k == conversation.Left || k == conversation.Removed }
+
 // standing reads which of those that repeated entries were about are members now; false if ctx ended first.
 func (h *handler) standing(ctx context.Context, b *batch, outcomes []store.Outcome, rows map[place]*store.Entry) (map[place][]conversation.Membership, bool) {
 	now := map[place][]conversation.Membership{}
 	for i := range outcomes {
 		p, o := &b.proposals[i], &outcomes[i]
-		if !o.Repeated || o.Code != nil || !moves(p.Kind) || fanoutOf(p, o) == conversation.FanoutUID {
+		if !o.Repeated || o.Code != nil || !moves(p.Kind) || fanoutOf(p, o) == conversation.FanoutUID && (h.Large == 0 || !leaves(p.Kind)) {
 			continue
 		}
 		at := place{idOf(p), o.Seq}

@@ -71,6 +71,14 @@ func (t *teller) entry(src *source, p *conversation.Proposal, o *store.Outcome) 
 	fanout := fanoutOf(p, o)
 	if fanout == conversation.FanoutUID {
 		t.toEach(src, id, e, body, err, t.who.of(p, o, e))
+		if leaves(p.Kind) && t.h.Large > 0 {
+			// A session may still be in the room of when the group was larger, or have been put in by a sync that had read so: who goes must
+			// not be there when the group is large again.
+			if _, out := moved(o, t.standing[place{id, o.Seq}]); len(out) > 0 {
+				leave := &halleyv1.RoomsChange{Leave: []string{conversation.Room(p.Conversation)}}
+				t.told = append(t.told, told{rec: control(id, leave, out, src.rec.GetAcceptedAtMs())})
+			}
+		}
 		return
 	}
 	// Who comes is in the room before the entry, who goes is out of it before the next one.
