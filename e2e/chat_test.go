@@ -5,7 +5,7 @@ import "testing"
 // TestChat has conversations on a cluster of two of each role.
 func TestChat(t *testing.T) {
 	hooks := newHookReceiver(t, hookSecret)
-	c := StartCluster(t, Two, Conversations(), Setting("HALLEY_JOB_CHAT_LARGE", "8"),
+	c := StartCluster(t, Two, Conversations(), Setting("HALLEY_JOB_CHAT_LARGE", "8"), Setting("HALLEY_JOB_CHAT_ROOM_AFTER", "1s"),
 		Setting("HALLEY_JOB_HOOK_ENDPOINTS", "phones "+hooks.URL+" "+hookSecret+" message.offline+user.online+user.offline"),
 		Setting("HALLEY_ROUTER_PRESENCE_HOOKS", "true"))
 	t.Run("at once", func(t *testing.T) {

@@ -293,3 +293,31 @@ func TestWhoGoesWhileTheGroupIsSmallIsInItsRoomNoMore(t *testing.T) {
 		t.Error("who came back is not in the room")
 	}
 }
+
+// Routers hear of a comet's rooms a moment late; until then entries are told by uid, too.
+func TestGroupsWaitBeforeTheyTurnToTheirRoom(t *testing.T) {
+	l := newLarge(t, 20)
+	cfg := largeConfig()
+	cfg.ChatRoomAfter = time.Hour
+	first := l.start(cfg)
+	l.do(l.people(conversation.Created, l.id, l.uids[0], l.uids[1:18]...))
+	for _, uid := range l.uids[:18] {
+		kittest.Eventually(t, patience, func() bool { return l.inRoom(uid) }, uid, "is not in the room")
+	}
+	for range 3 {
+		l.do(l.say(l.id, l.uids[0], "hm"))
+	}
+	if got := l.fanout(); got != conversation.FanoutJoining {
+		t.Errorf("fanout is %d", got)
+	}
+	first.stop()
+	cfg.ChatRoomAfter = 0
+	l.start(cfg)
+	deadline := time.Now().Add(patience)
+	for l.fanout() != conversation.FanoutRoom {
+		if time.Now().After(deadline) {
+			t.Fatal("it never turns to its room")
+		}
+		l.do(l.say(l.id, l.uids[0], "hm"))
+	}
+}

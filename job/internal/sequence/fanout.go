@@ -17,7 +17,7 @@ import (
 // the members' sessions are in. From half of that on they are being put there: the conversation's Fanout says so first, so that
 // logic puts in whoever connects from then on, then a control delivery does it to those who are connected; then, one by one, to
 // members who come, and it puts out those who go. Fanout turns to the room when there are enough members and all that was
-// acknowledged.
+// acknowledged, some time ago: router hears of a comet's rooms a moment later, and while it doesn't know one, entries miss it.
 
 // fresh is for how long a member who has come is told by uid besides, since router may not know yet that his comet has the room, and
 // for how long one who has gone is left out by name.
@@ -32,6 +32,7 @@ const mostControls = 2000
 // room is what a partition remembers of a group that has one.
 type room struct {
 	told    bool         // all members were told to join, by this handler
+	since   time.Time    // when they were
 	waiting atomic.Int32 // deliveries that put members in, not acknowledged
 	moved   []move
 }
@@ -191,7 +192,7 @@ func (h *handler) want(id store.ID, c *conversation.Conversation) conversation.F
 	case c.Fanout == conversation.FanoutJoining && c.Members < large/4, c.Fanout == conversation.FanoutRoom && c.Members < large/2:
 		return conversation.FanoutUID
 	case c.Fanout == conversation.FanoutJoining && c.Members > large:
-		if r := h.rooms[id]; r != nil && r.told && r.waiting.Load() == 0 {
+		if r := h.rooms[id]; r != nil && r.told && r.waiting.Load() == 0 && time.Since(r.since) >= h.RoomAfter {
 			return conversation.FanoutRoom
 		}
 	}
@@ -236,7 +237,7 @@ func (h *handler) turn(ctx context.Context, b *batch, outcomes []store.Outcome, 
 	}
 	for _, id := range joins {
 		r := h.room(id)
-		r.told = true
+		r.told, r.since = true, time.Now()
 		t.all(id, &halleyv1.RoomsChange{Join: []string{conversation.Room(id.Conversation)}}, &r.waiting)
 	}
 	for _, id := range leaves {

@@ -50,13 +50,21 @@ func (t *teller) proposal(src *source, p *conversation.Proposal, o *store.Outcom
 	if o.Conversation.LastSeq > 0 {
 		t.r.marks.Seq(p.Tenant, p.Conversation, o.Conversation.LastSeq)
 	}
-	// Before the entry: it is of a conversation that its new members may not know.
-	for i := range listed {
-		l := &o.Listings[i]
-		t.changed(src, &listed[i], wire.Listed(l, listed[i].Number))
-	}
+	// New members hear of the conversation before the entry, which is of one that they don't know; those who go after it, when they no
+	// longer know it.
+	t.listed(src, o, listed, false)
 	if o.Seq > 0 {
 		t.entry(src, p, o)
+	}
+	t.listed(src, o, listed, true)
+}
+
+// listed tells who is on the list now, or who is off it.
+func (t *teller) listed(src *source, o *store.Outcome, listed []store.ChangeOutcome, off bool) {
+	for i := range listed {
+		if l := &o.Listings[i]; off == (l.Role == conversation.None) {
+			t.changed(src, &listed[i], wire.Listed(l, listed[i].Number))
+		}
 	}
 }
 
