@@ -54,6 +54,10 @@ func testChatCodes(t *testing.T, c *Cluster) {
 	over := ann.Does(t, "group.create", map[string]any{"title": "over", "members": []string{"c-eve"}}).Conversation
 	api.Must(t, 200, "POST", conversationPath(over)+"/dissolve", map[string]any{}, nil)
 	api.Must(t, 200, "PUT", "/v1/users/c-bob/blocks/c-eve", nil, nil)
+	within(t, waitTime, "the block is stored", func() (bool, string) {
+		got := api.Must(t, 200, "GET", "/v1/users/c-bob/blocks", nil, nil)
+		return strings.Contains(string(got.Body), "c-eve"), string(got.Body)
+	})
 
 	large := strings.Repeat("x", 33<<10)
 	for _, x := range []struct {
