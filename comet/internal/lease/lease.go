@@ -39,6 +39,9 @@ type Hooks struct {
 	Load func() *halleyv1.CometLoad
 	// Replaced closes a session whose key a newer registration holds.
 	Replaced func(*session.Session)
+	// Stale is called when the epoch is dead, before and after another one is taken: what the sessions were to be told meanwhile found
+	// nobody here.
+	Stale func()
 	// Resync tells all sessions that something may have been missed.
 	Resync func()
 }
@@ -272,9 +275,11 @@ func (l *Lease) renew(ctx context.Context) {
 // buckets by rewriting them: until then router has this comet asked itself, since it doesn't know all that is here.
 func (l *Lease) newEpoch(ctx context.Context) error {
 	l.log.Warn("epoch declared dead", "comet", l.cfg.Comet, "epoch", l.Epoch())
+	l.hooks.Stale()
 	if err := l.Enroll(ctx); err != nil {
 		return err
 	}
+	l.hooks.Stale()
 	l.lapsed.Store(false)
 	l.mu.Lock()
 	for b := range uint32(name.Buckets) {
