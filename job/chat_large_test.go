@@ -9,6 +9,7 @@ import (
 	"github.com/halley-im/halley/job"
 	"github.com/halley-im/halley/kit/kittest"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
+	"github.com/halley-im/halley/proto/name"
 	"github.com/halley-im/halley/proto/topic"
 	"github.com/halley-im/halley/store/conversation"
 )
@@ -272,12 +273,15 @@ func TestWhoGoesWhileTheGroupIsSmallIsInItsRoomNoMore(t *testing.T) {
 	l.grow(7, conversation.FanoutUID)
 	gone, back := l.uids[3], l.uids[4]
 	for _, uid := range []string{gone, back} {
-		l.at[uid].login(tenant, uid, "c-"+uid, conversation.Room(l.id))
+		l.at[uid].login(tenant, uid, "c-"+uid, conversation.Room(l.id), name.OpenRoom(l.id))
 	}
 	removal := l.people(conversation.Removed, l.id, "u00", gone, back)
 	l.do(removal)
 	for _, uid := range []string{gone, back} {
 		kittest.Eventually(t, patience, func() bool { return !l.inRoom(uid) }, uid, "is in the room")
+		if l.at[uid].inRoom("c-"+uid, tenant, name.OpenRoom(l.id)) {
+			t.Errorf("%s is in the room of who has the group open", uid)
+		}
 	}
 	l.do(l.people(conversation.Joined, l.id, "u00", append([]string{back}, l.uids[7:18]...)...))
 	deadline := time.Now().Add(patience)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/halley-im/halley/job/internal/deliver"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
+	"github.com/halley-im/halley/proto/name"
 	"github.com/halley-im/halley/store"
 	"github.com/halley-im/halley/store/conversation"
 )
@@ -93,7 +94,7 @@ func (h *handler) standing(ctx context.Context, b *batch, outcomes []store.Outco
 	now := map[place][]conversation.Membership{}
 	for i := range outcomes {
 		p, o := &b.proposals[i], &outcomes[i]
-		if !o.Repeated || o.Code != nil || !moves(p.Kind) || fanoutOf(p, o) == conversation.FanoutUID && (h.Large == 0 || !leaves(p.Kind)) {
+		if !o.Repeated || o.Code != nil || !moves(p.Kind) || fanoutOf(p, o) == conversation.FanoutUID && !leaves(p.Kind) {
 			continue
 		}
 		at := place{idOf(p), o.Seq}
@@ -256,6 +257,11 @@ func (t *teller) all(id store.ID, c *halleyv1.RoomsChange, waiting *atomic.Int32
 		t.r.items = append(t.r.items, t.h.Lane.NewItem(control(id, c, part, 0), &waited{t.h.owner, []*atomic.Int32{waiting}, true}, 0))
 		t.r.targets += len(part)
 	}
+}
+
+// putOut takes the sessions of who has gone out of both rooms of a group: that of who has it open tells who types and who has read.
+func putOut(id store.ID, uids []string, acceptedAtMs int64) *halleyv1.PushRecord {
+	return control(id, &halleyv1.RoomsChange{Leave: []string{conversation.Room(id.Conversation), name.OpenRoom(id.Conversation)}}, uids, acceptedAtMs)
 }
 
 func control(id store.ID, c *halleyv1.RoomsChange, uids []string, acceptedAtMs int64) *halleyv1.PushRecord {

@@ -79,12 +79,11 @@ func (t *teller) entry(src *source, p *conversation.Proposal, o *store.Outcome) 
 	fanout := fanoutOf(p, o)
 	if fanout == conversation.FanoutUID {
 		t.toEach(src, id, e, body, err, t.who.of(p, o, e))
-		if leaves(p.Kind) && t.h.Large > 0 {
+		if leaves(p.Kind) {
 			// A session may still be in the room of when the group was larger, or have been put in by a sync that had read so: who goes must
 			// not be there when the group is large again.
 			if _, out := moved(o, t.standing[place{id, o.Seq}]); len(out) > 0 {
-				leave := &halleyv1.RoomsChange{Leave: []string{conversation.Room(p.Conversation)}}
-				t.told = append(t.told, told{rec: control(id, leave, out, src.rec.GetAcceptedAtMs())})
+				t.told = append(t.told, told{rec: putOut(id, out, src.rec.GetAcceptedAtMs())})
 			}
 		}
 		return
@@ -104,7 +103,7 @@ func (t *teller) entry(src *source, p *conversation.Proposal, o *store.Outcome) 
 		t.tell(src, body, err, to, except)
 	}
 	if len(out) > 0 {
-		rec := control(id, &halleyv1.RoomsChange{Leave: []string{at}}, out, src.rec.GetAcceptedAtMs())
+		rec := putOut(id, out, src.rec.GetAcceptedAtMs())
 		t.told = append(t.told, told{rec: rec, waiting: []*atomic.Int32{r.note(time.Now(), out, false)}})
 	}
 }

@@ -17,14 +17,10 @@ const openTTL = 5 * time.Second
 
 // OpenRoom returns the room of the sessions that have a group open. It is another one than conversation://ID, in which all
 // members' sessions of a large group are: leaving that one would lose them messages.
-func OpenRoom(id string) string { return openPrefix + id }
-
-const openPrefix = name.RoomTypeConversation + "://open/"
+func OpenRoom(id string) string { return name.OpenRoom(id) }
 
 // IsOpenRoom reports whether a room is one of OpenRoom's.
-func IsOpenRoom(room string) bool {
-	return len(room) > len(openPrefix) && room[:len(openPrefix)] == openPrefix
-}
+func IsOpenRoom(room string) bool { return name.IsOpenRoom(room) }
 
 // Gone returns those of rooms that are of groups in which uid is not. The member's row says so: his list may be behind it for a moment,
 // when he has just been put into the room.
