@@ -107,6 +107,37 @@ func TestDeadEpochMakesANewOne(t *testing.T) {
 	plain.barrier()
 }
 
+// Who was taken out of a conversation while its epoch was dead was not found here.
+func TestConversationsAreLeftWithADeadEpoch(t *testing.T) {
+	n := start(t)
+	a := n.dial("ws")
+	a.auth(`{"token":"a","rooms":["live://1"]}`)
+	j := n.job(halleyv1.Lane_LANE_URGENT)
+	for _, room := range []string{"conversation://7", "conversation://open/7"} {
+		j.send(&halleyv1.Delivery{Uids: []string{"a"}, Content: &halleyv1.Delivery_Control{Control: &halleyv1.Control{
+			Control: &halleyv1.Control_Rooms{Rooms: &halleyv1.RoomsChange{Join: []string{room}}},
+		}}})
+		a.expectEvent("resync")
+		eventually(t, func() bool { return n.router.count(room) == 1 }, room)
+	}
+	old := n.epoch()
+	n.router.with(func() {
+		n.router.dead[old] = true
+		clear(n.router.rooms)
+		clear(n.router.members)
+		clear(n.router.numbers)
+	})
+	eventually(t, func() bool { return n.epoch() != old }, "a new epoch")
+	a.expectEvent("resync")
+	eventually(t, func() bool { return n.router.count("live://1") == 1 && n.router.count("conversation://open/7") == 1 }, "the other rooms stored again")
+	j = n.job(halleyv1.Lane_LANE_PUSH)
+	j.send(&halleyv1.Delivery{Room: "conversation://7", Content: push(1000, "not for a")}, &halleyv1.Delivery{Room: "live://1", Content: push(1000, "for a")})
+	a.expect(1000, "for a")
+	if got := n.router.count("conversation://7"); got != 0 {
+		t.Errorf("%d sessions are in the conversation", got)
+	}
+}
+
 func TestAllIsRegisteredInANewEpochAtThePaceOfRewrites(t *testing.T) {
 	const sessions, rate = 40, 80
 	n := start(t, with(func(c *comet.Config) { c.RewriteRate, c.RewriteInterval = rate, time.Hour }))

@@ -187,7 +187,9 @@ func (f *verified) stop(t *testing.T, n *Node, d time.Duration) {
 // HALLEY_E2E_VERIFY all.
 func TestVerify(t *testing.T) {
 	all := os.Getenv("HALLEY_E2E_VERIFY") != ""
-	c := StartCluster(t, Two, Conversations(), Setting("HALLEY_LOGIC_SESSION_HEARTBEAT", "3s"), Setting("HALLEY_LOGIC_SESSION_IDLE_TIMEOUT", "9s"))
+	c := StartCluster(t, Two, Conversations(), Setting("HALLEY_LOGIC_SESSION_HEARTBEAT", "3s"), Setting("HALLEY_LOGIC_SESSION_IDLE_TIMEOUT", "9s"),
+		// As while the border is being changed: a partition's groups are told by room or by uid as its owner has it.
+		SettingOf("job1", "HALLEY_JOB_CHAT_LARGE", "6"), Setting("HALLEY_JOB_CHAT_ROOM_AFTER", "1s"))
 	f := &verified{Cluster: c, v: startVerify(t, c)}
 	f.flow(t, 50)
 	t.Run("job killed", func(t *testing.T) { f.kill(t, f.Jobs[:1]) })

@@ -29,6 +29,7 @@ import (
 	"github.com/halley-im/halley/kit/redisconn"
 	"github.com/halley-im/halley/kit/token"
 	"github.com/halley-im/halley/logic"
+	"github.com/halley-im/halley/proto/errcode"
 	"github.com/halley-im/halley/router"
 	"github.com/halley-im/halley/store"
 	"github.com/halley-im/halley/web"
@@ -289,7 +290,10 @@ func tell(check func() error, log *slog.Logger) func() error {
 		case err == nil && was:
 			log.Info("pushes are taken again")
 		}
-		return err
+		if err != nil {
+			return fmt.Errorf("%w: %w", errcode.Unavailable.Errorf("the disk of the server is nearly full"), err)
+		}
+		return nil
 	}
 }
 

@@ -66,9 +66,12 @@ func newTalker(t *testing.T, uid, token string, where func() string) *talker {
 	return p
 }
 
-// say sends n messages, one every few milliseconds.
+// say sends n more messages, one every few milliseconds.
 func (p *talker) say(t *testing.T, conversation string, n int) {
-	for i := range n {
+	p.mu.Lock()
+	first := len(p.sent[conversation])
+	p.mu.Unlock()
+	for i := first; i < first+n; i++ {
 		id, err := p.chat.Send(conversation, fmt.Sprintf("%s %d", p.uid, i), client.SendOptions{})
 		if err != nil {
 			t.Error(err)

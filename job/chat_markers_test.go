@@ -21,8 +21,8 @@ func TestMarkersAreToldOnceTheyAreStored(t *testing.T) {
 	id, g := conversation.DirectID("ann", "bob"), newGroup()
 	a.login(tenant, "ann", conn(1))
 	a.login(tenant, "bob", conn(2))
-	a.login(tenant, "cat", conn(3), conversation.OpenRoom(g))
-	a.login(tenant, "ann", conn(4), conversation.OpenRoom(g))
+	a.login(tenant, "cat", conn(3), name.OpenRoom(g))
+	a.login(tenant, "ann", conn(4), name.OpenRoom(g))
 	a.login(tenant, "dan", conn(5))
 	r := c.start(testConfig())
 	c.send(

@@ -105,13 +105,6 @@ const (
 // Room returns the room that the sessions of a group's members are in where its Fanout isn't FanoutUID.
 func Room(id string) string { return name.RoomTypeConversation + "://" + id }
 
-// OpenRooms is how the rooms of OpenRoom begin.
-const OpenRooms = name.RoomTypeConversation + "://open/"
-
-// OpenRoom returns the room of the sessions that have a group open, which are told of typing and markers. It is another one than
-// Room, in which all members' sessions of a large group are: leaving that one would lose them messages.
-func OpenRoom(id string) string { return OpenRooms + id }
-
 // Conversation is a conversation's own row: everything about it that isn't a member's or an entry's.
 type Conversation struct {
 	Tenant string

@@ -41,6 +41,9 @@ type Hooks struct {
 	Replaced func(*session.Session)
 	// NewEpoch is called when another epoch was taken.
 	NewEpoch func()
+	// Stale is called when the epoch is dead, before and after another one is taken: what the sessions were to be told meanwhile found
+	// nobody here.
+	Stale func()
 	// Resync tells all sessions that something may have been missed.
 	Resync func()
 }
@@ -282,9 +285,11 @@ func (l *Lease) renew(ctx context.Context) {
 // buckets by rewriting them: until then router has this comet asked itself, since it doesn't know all that is here.
 func (l *Lease) newEpoch(ctx context.Context) error {
 	l.log.Warn("epoch declared dead", "comet", l.cfg.Comet, "epoch", l.Epoch())
+	l.hooks.Stale()
 	if err := l.Enroll(ctx); err != nil {
 		return err
 	}
+	l.hooks.Stale()
 	l.lapsed.Store(false)
 	l.hooks.NewEpoch()
 	l.mu.Lock()

@@ -5,6 +5,7 @@ import (
 
 	"github.com/halley-im/halley/kit/logs"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
+	"github.com/halley-im/halley/proto/name"
 	"github.com/halley-im/halley/store"
 	"github.com/halley-im/halley/store/conversation"
 	"github.com/halley-im/halley/store/wire"
@@ -38,7 +39,7 @@ func (t *teller) marked(src *source, p *conversation.Proposal, o *store.Outcome)
 func (t *teller) others(src *source, m *marker) {
 	to, except := []*halleyv1.Target(nil), []string(nil)
 	if id := m.p.Conversation; conversation.TypeOf(id) == conversation.Group {
-		to = []*halleyv1.Target{{Target: &halleyv1.Target_Room{Room: conversation.OpenRoom(id)}}}
+		to = []*halleyv1.Target{{Target: &halleyv1.Target_Room{Room: name.OpenRoom(id)}}}
 		except = []string{m.p.Sender}
 	} else {
 		for _, uid := range conversation.Parties(id) {

@@ -73,6 +73,8 @@ type Handlers struct {
 	Members int
 	// Large is the number of members above which a group's entries go to a room; 0: never.
 	Large int64
+	// RoomAfter is for how long its members were put into the room before that.
+	RoomAfter time.Duration
 }
 
 // New returns the handler of a partition.

@@ -324,6 +324,11 @@ func (s *Service) write(ctx context.Context, msgs ...kafka.Message) error {
 	}
 	// Kafka being away is the producer's to log, once.
 	s.d.Log.DebugContext(ctx, "proposal not accepted", "err", err)
+	// A producer that says itself what callers are to be told has written nothing.
+	var told *errcode.Error
+	if errors.As(err, &told) {
+		return err
+	}
 	unknown := errcode.Unknown.Errorf("not known to be accepted: repeat it with the same client_msg_id")
 	unknown.RetryAfter = remote.RetryAfter
 	return fmt.Errorf("%w: %w", unknown, err)

@@ -6,19 +6,14 @@ import (
 	"time"
 
 	"github.com/halley-im/halley/logic/internal/push"
-	"github.com/halley-im/halley/proto/frame"
 	"github.com/halley-im/halley/proto/errcode"
+	"github.com/halley-im/halley/proto/frame"
 	"github.com/halley-im/halley/proto/name"
 	entry "github.com/halley-im/halley/store/conversation"
 )
 
 // openTTL is how long typing is worth telling.
 const openTTL = 5 * time.Second
-
-// IsOpenRoom reports whether a room is one of those of the sessions that have a group open.
-func IsOpenRoom(room string) bool {
-	return len(room) > len(entry.OpenRooms) && strings.HasPrefix(room, entry.OpenRooms)
-}
 
 // Gone returns those of rooms that are of groups in which uid is not. The member's row says so: his list may be behind it for a moment,
 // when he has just been put into the room.
@@ -63,7 +58,7 @@ func (s *Service) Open(ctx context.Context, tenant, uid, id string) (string, err
 	case m.Role == entry.None:
 		return "", errcode.NotMember
 	}
-	return entry.OpenRoom(id), nil
+	return name.OpenRoom(id), nil
 }
 
 type typingEvent struct {
@@ -99,7 +94,7 @@ func (s *Service) tell(ctx context.Context, o Origin, tenant, uid, id string, ev
 	}
 	r := push.Request{Tenant: tenant, Op: int32(frame.OpEvent), Body: jsonOf(event), TTL: openTTL, System: true}
 	if entry.TypeOf(id) == entry.Group {
-		r.Rooms, r.ExcludeUIDs = []string{entry.OpenRoom(id)}, []string{uid}
+		r.Rooms, r.ExcludeUIDs = []string{name.OpenRoom(id)}, []string{uid}
 	} else if r.UIDs = peersOf(id, uid); len(r.UIDs) == 0 {
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/halley-im/halley/logic/internal/conversation"
 	"github.com/halley-im/halley/proto/errcode"
+	"github.com/halley-im/halley/proto/name"
 	entry "github.com/halley-im/halley/store/conversation"
 	"github.com/halley-im/halley/store/wire"
 )
@@ -240,7 +241,7 @@ func openConversation(ctx context.Context, c *call, a *pageArgs) (any, error) {
 	}
 	var leave []string
 	for _, r := range c.req.GetRooms() {
-		if r != room && conversation.IsOpenRoom(r) {
+		if r != room && name.IsOpenRoom(r) {
 			leave = append(leave, r)
 		}
 	}
