@@ -55,7 +55,7 @@ func shortVerify(t *testing.T, i *instance, comet string, during func(ctx contex
 	r, _, err := verify.Run(talking, verify.Config{
 		Comets: []string{comet}, API: verify.API{URLs: []string{"http://" + i.api}, Key: key}, Sign: sign,
 		Users: 4, Devices: 2, Direct: 4, Groups: 1, Members: 3, Rate: 60, Changes: .3, Repeats: .1, Disturb: 300 * time.Millisecond,
-		Ask: time.Second, Settle: 10 * time.Second, Late: 10 * time.Second, Progress: t.Logf,
+		Moves: .05, Marks: .1, Flood: 2 * time.Second, Ask: time.Second, Settle: 10 * time.Second, Late: 10 * time.Second, Progress: t.Logf,
 	})
 	<-planted
 	if err != nil {
