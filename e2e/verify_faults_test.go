@@ -75,6 +75,21 @@ func (f *verified) fault(t *testing.T, name string, do func(t *testing.T) string
 	})
 }
 
+// flooded has a device read nothing while more is pushed to it than comet keeps for it.
+func (f *verified) flooded(t *testing.T) {
+	f.fault(t, "a device floods over", func(t *testing.T) string {
+		dropped := func() float64 { return Metric(All(f.Comets), "halley_comet_outbox_dropped_volatile_total") }
+		before := dropped()
+		for try := 0; f.v.say(t, 10*time.Second, "flood", "flooding", "not flooding") != "verify: flooding"; try++ {
+			if try == 20 {
+				t.Fatal("no device is connected")
+			}
+		}
+		within(t, 20*time.Second, "its outbox is full", func() (bool, string) { return dropped() > before, "" })
+		return "its outbox dropped what was pushed; verify counts what it was told"
+	})
+}
+
 func (f *verified) killed(t *testing.T, n *Node) {
 	f.fault(t, n.Name+" killed", func(t *testing.T) string {
 		pid := n.PID()
@@ -255,6 +270,7 @@ func (f *verified) bothJobs(t *testing.T) {
 
 // some are the faults of the short run.
 func (f *verified) some(t *testing.T) {
+	f.flooded(t)
 	f.killed(t, f.Jobs[0])
 	f.believe(t, f.Jobs[1], f.Jobs[0])
 	f.killed(t, f.Comets[0])
@@ -263,6 +279,7 @@ func (f *verified) some(t *testing.T) {
 
 // all are all of them.
 func (f *verified) all(t *testing.T) {
+	f.flooded(t)
 	for _, n := range []*Node{f.Jobs[0], f.Jobs[1], f.Comets[0], f.Comets[1], f.Logics[0], f.Logics[1], f.Routers[0], f.Routers[1]} {
 		f.killed(t, n)
 	}
@@ -278,5 +295,6 @@ func (f *verified) all(t *testing.T) {
 		f.paused(t, server, leaseTTL+time.Second)
 		f.restarted(t, server)
 	}
-	f.away(t, "mariadb", 15*time.Second)
+	f.away(t, "mariadb", 10*time.Second)
+	f.flooded(t)
 }

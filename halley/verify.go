@@ -62,6 +62,7 @@ until everybody had everything again, measured on devices that the run itself le
 
   phase one job killed      from here on the cluster is disturbed
   over                      it is not any more
+  flood                     flood a device now; by itself that happens between phases only
   quiet                     send nothing until everybody has everything, so that nothing of this reaches into the next phase
 
 It makes users and conversations of its own, which stay: their names begin with "v" and the run's number.`

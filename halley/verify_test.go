@@ -159,6 +159,22 @@ func (p *table) dropped(tx *sql.Tx) (bool, error) {
 	return n == 1, err
 }
 
+// returned undoes a removal in the list of members; its entry stays.
+func (p *table) returned(tx *sql.Tx) (bool, error) {
+	var conversation, uid string
+	err := tx.QueryRow(`SELECT m.conversation, m.uid FROM members m JOIN conversations c USING (tenant, conversation) WHERE m.role = ? AND c.created_at >= ? LIMIT 1`,
+		entry.None, p.since).Scan(&conversation, &uid)
+	if err != nil {
+		return false, err
+	}
+	r, err := tx.Exec(`UPDATE members SET role = ? WHERE conversation = ? AND uid = ?`, entry.Member, conversation, uid)
+	if err != nil {
+		return false, err
+	}
+	n, err := r.RowsAffected()
+	return n == 1, err
+}
+
 // swallower stands between the clients and a comet, and has one message vanish: its sender is told that it was accepted, each time that
 // it is sent, and nothing ever comes of it, as if job had skipped its offset.
 type swallower struct {
@@ -330,6 +346,10 @@ func TestVerifySaysWhatIsBroken(t *testing.T) {
 	t.Run("a dropped change", func(t *testing.T) {
 		r := inTables(t, func(p *table) func(*sql.Tx) (bool, error) { return p.dropped })
 		says(t, r, r.Store.Lost, "a change that isn't in what is stored")
+	})
+	t.Run("a dropped removal", func(t *testing.T) {
+		r := inTables(t, func(p *table) func(*sql.Tx) (bool, error) { return p.returned })
+		says(t, r, r.Store.Lost, "a member that should have gone")
 	})
 	// The last one: it takes away the key that stops it.
 	t.Run("a doubled insert", func(t *testing.T) {

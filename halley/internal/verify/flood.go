@@ -31,12 +31,12 @@ type pushItem struct {
 }
 
 // flood holds a device up and has more pushed to its user than an outbox takes. What doesn't come must have been told to be dropped; the
-// last push, once the device reads again, says that all has come that comes.
-func (r *run) flood(ctx context.Context) {
+// last push, once the device reads again, says that all has come that comes. False: the device that chance took has no session.
+func (r *run) flood(ctx context.Context) bool {
 	d := r.devices[r.rng.IntN(len(r.devices))]
 	id := d.beginFlood(fmt.Sprintf("%d", r.floods.Load()+1))
 	if id == "" {
-		return
+		return false
 	}
 	r.floods.Add(1)
 	r.slow(d, floodSlow)
@@ -71,6 +71,7 @@ func (r *run) flood(ctx context.Context) {
 		}
 		_ = r.until(ctx, "the flood is over", func() bool { return d.flooded() != id || d.life.Err() != nil })
 	})
+	return true
 }
 
 // beginFlood returns the id of a flood to the device's session; "": it has none, or is being flooded.

@@ -20,6 +20,12 @@ func (r *run) command(ctx context.Context, line string) {
 	case what == "over":
 		r.note(check.Event{Kind: check.Over})
 		r.Progress("over")
+	case what == "flood":
+		if r.flood(ctx) {
+			r.Progress("flooding")
+		} else {
+			r.Progress("not flooding: the device is not connected")
+		}
 	case what == "quiet":
 		from := time.Now()
 		ctx, cancel := context.WithTimeout(ctx, r.Settle)
@@ -35,7 +41,7 @@ func (r *run) command(ctx context.Context, line string) {
 		r.phase = false
 		r.Progress("quiet after %.1f s", time.Since(from).Seconds())
 	case what != "":
-		r.Progress("what is %q? phase NAME, over or quiet", line)
+		r.Progress("what is %q? phase NAME, flood, over or quiet", line)
 	}
 }
 
@@ -43,6 +49,11 @@ func (r *run) command(ctx context.Context, line string) {
 func (r *run) unequal() string {
 	if missing := r.open(); missing != "" {
 		return missing
+	}
+	for _, d := range r.devices {
+		if d.flooded() != "" {
+			return d.name + " is flooded"
+		}
 	}
 	for _, t := range r.talks {
 		most := int64(0)

@@ -114,6 +114,9 @@ func (r *run) complain(d *device, err error) {
 // disturb does something to a device's connection, or to the device.
 func (r *run) disturb() {
 	d := r.devices[r.rng.IntN(len(r.devices))]
+	if d.flooded() != "" {
+		return // It is held up already, and what was dropped for it is told to this session.
+	}
 	switch n := r.rng.IntN(10); {
 	case n < 6:
 		r.cuts.Add(1)

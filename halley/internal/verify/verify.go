@@ -50,7 +50,7 @@ type Config struct {
 	// Flood is the time from one flood of pushes to a device that is held up to the next; 0: none. They are more than its outbox takes.
 	Flood time.Duration
 	// Commands say what is being done to the cluster; nil: nobody does. "phase NAME" begins it, "over" says that it has ended and the cluster
-	// is to recover, "quiet" has the run send nothing until everybody has everything.
+	// is to recover, "flood" floods a device, "quiet" has the run send nothing until everybody has everything.
 	Commands <-chan string
 	// Disturb is the time from one disturbance of a device's connection to the next; 0: none.
 	Disturb time.Duration
