@@ -159,7 +159,9 @@ func (v *verifier) end(t *testing.T) verdict {
 // TestVerify has halley verify hold a cluster of two of each role to the delivery contract through faults: a few of them, or with
 // HALLEY_E2E_VERIFY all.
 func TestVerify(t *testing.T) {
-	c := StartCluster(t, Two, Conversations(), Setting("HALLEY_LOGIC_SESSION_HEARTBEAT", "3s"), Setting("HALLEY_LOGIC_SESSION_IDLE_TIMEOUT", "9s"))
+	// Verify's groups have eight members, of whom up to four are out: with this they are large at times, and at times not.
+	c := StartCluster(t, Two, Conversations(), Setting("HALLEY_LOGIC_SESSION_HEARTBEAT", "3s"), Setting("HALLEY_LOGIC_SESSION_IDLE_TIMEOUT", "9s"),
+		Setting("HALLEY_JOB_CHAT_LARGE", "5"))
 	f := &verified{Cluster: c, v: startVerify(t, c), proofs: map[string]string{}}
 	f.flow(t, 50)
 	all := os.Getenv("HALLEY_E2E_VERIFY") != ""
