@@ -140,7 +140,10 @@ func sqliteLookUp(sel, match string, keys [][]any) (string, []any, error) {
 	return joined(sel, "SELECT "+columns+" FROM json_each(?)", "CROSS JOIN", match), []any{string(list)}, nil
 }
 
-func openMySQL(c Config) (*sql.DB, error) {
+// openMySQL opens MySQL. answer bounds the wait for anything that it says; 0: nothing does. Contexts bound nearly all statements, and more
+// tightly; but not COMMIT, after which nobody knows whether it happened: a server that is frozen, or that nothing leads to any more, would
+// hold the writer for ever.
+func openMySQL(c Config, answer time.Duration) (*sql.DB, error) {
 	m, err := mysql.ParseDSN(c.DSN)
 	if err != nil {
 		// The driver's text may repeat the DSN.
@@ -155,6 +158,12 @@ func openMySQL(c Config) (*sql.DB, error) {
 	m.ClientFoundRows = true
 	if m.Timeout == 0 {
 		m.Timeout = c.WriteTimeout
+	}
+	if m.ReadTimeout == 0 {
+		m.ReadTimeout = answer
+	}
+	if m.WriteTimeout == 0 {
+		m.WriteTimeout = answer
 	}
 	if m.Params == nil {
 		m.Params = map[string]string{}
@@ -177,6 +186,9 @@ func openMySQL(c Config) (*sql.DB, error) {
 	db.SetConnMaxIdleTime(time.Duration(frozenSeconds(c)) * time.Second / 2)
 	return db, nil
 }
+
+// answerWithin is more than any statement of a store may take.
+func answerWithin(c Config) time.Duration { return max(c.ReadTimeout, c.WriteTimeout) + time.Second }
 
 // connLife is how old a connection to MySQL gets.
 const connLife = 5 * time.Minute

@@ -31,11 +31,16 @@ func (s *Store) migrate(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	dialect := database.DialectSQLite3
+	dialect, db := database.DialectSQLite3, s.write
 	if s.dialect == &mysqlDialect {
 		dialect = database.DialectMySQL
+		// Changing a large table takes longer than anything that the store does.
+		if db, err = openMySQL(s.cfg, 0); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, db.Close()) }()
 	}
-	p, err := goose.NewProvider(dialect, s.write, files, goose.WithTableName(migrationsTable), goose.WithDisableGlobalRegistry(true))
+	p, err := goose.NewProvider(dialect, db, files, goose.WithTableName(migrationsTable), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return err
 	}
@@ -58,7 +63,7 @@ func (s *Store) lockMigrations(ctx context.Context) (unlock func() error, err er
 	}
 	if s.dialect == &mysqlDialect {
 		// A connection of its own: the store may be allowed one alone, which the migrations need.
-		if db, err = openMySQL(s.cfg); err != nil {
+		if db, err = openMySQL(s.cfg, 0); err != nil {
 			return nil, err
 		}
 	}

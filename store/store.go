@@ -61,7 +61,7 @@ func Open(ctx context.Context, c Config, d Deps) (*Store, error) {
 	var err error
 	if c.Driver == MySQL {
 		s.dialect = &mysqlDialect
-		s.write, err = openMySQL(c)
+		s.write, err = openMySQL(c, answerWithin(c))
 		s.read = s.write
 	} else {
 		s.dialect = &sqliteDialect
