@@ -39,11 +39,12 @@ type device struct {
 	state  client.State
 	at     int // which comet is next
 	has    map[string]int64
-	open   map[string]bool // ids without an outcome
-	early  map[string]bool // outcomes that were faster than the note of the sending
-	calm   map[string]sent // what was accepted or stored of messages, by id: what may be repeated
-	mine   []sent          // stored messages of its own that are not recalled
-	seen   []sent          // messages that it was shown: what may be reacted to
+	marked map[string]int64 // read markers that it showed
+	open   map[string]bool  // ids without an outcome
+	early  map[string]bool  // outcomes that were faster than the note of the sending
+	calm   map[string]sent  // what was accepted or stored of messages, by id: what may be repeated
+	mine   []sent           // stored messages of its own that are not recalled
+	seen   []sent           // messages that it was shown: what may be reacted to
 	groups map[string]string
 	failed map[string]error
 	wire   map[place]bool
@@ -85,7 +86,7 @@ func (r *run) newDevice(life context.Context, uid string, i int) (*device, error
 	r.note(check.Event{Kind: check.Device, Device: fmt.Sprintf("%s/%d", uid, i), UID: uid})
 	return &device{
 		run: r, name: fmt.Sprintf("%s/%d", uid, i), uid: uid, life: life, token: jwt, gate: g, memory: &client.Memory{}, at: len(r.devices),
-		has: map[string]int64{}, open: map[string]bool{}, early: map[string]bool{}, calm: map[string]sent{}, groups: map[string]string{}, failed: map[string]error{}, wire: map[place]bool{},
+		has: map[string]int64{}, marked: map[string]int64{}, open: map[string]bool{}, early: map[string]bool{}, calm: map[string]sent{}, groups: map[string]string{}, failed: map[string]error{}, wire: map[place]bool{},
 	}, nil
 }
 
@@ -223,7 +224,14 @@ func (d *device) talk(id string) *talk {
 
 func (d *device) conversations(list []client.Conversation) {
 	for i := range list {
-		if c := &list[i]; c.ReadSeq > 0 {
+		c := &list[i]
+		d.mu.Lock()
+		more := c.ReadSeq > d.marked[c.ID]
+		if more {
+			d.marked[c.ID] = c.ReadSeq
+		}
+		d.mu.Unlock()
+		if more {
 			d.note(check.Event{Kind: check.Marked, Device: d.name, Conversation: c.ID, Read: c.ReadSeq})
 		}
 	}

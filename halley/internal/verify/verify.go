@@ -288,7 +288,9 @@ func (r *run) begin(ctx context.Context) error {
 	}
 	for _, t := range r.talks {
 		for _, d := range t.members {
+			d.mu.Lock()
 			d.talks = append(d.talks, t)
+			d.mu.Unlock()
 			if !t.group {
 				r.note(check.Event{Kind: check.Member, Device: d.name, UID: d.uid, Conversation: t.id})
 			}
