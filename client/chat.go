@@ -151,15 +151,14 @@ func NewChat(o ChatOptions) (*Chat, error) {
 	ch.sleepers.l = c.loop
 	ch.outbox = outbox{c: c, changed: ch.changedOutgoing, lanes: map[string]*lane{}, items: map[string]*item{}}
 	c.loop.idle = ch.flush
+	// Before anything that may be asked of it: what is sent before Run comes after what was kept.
+	ch.loop.post(ch.load)
 	return ch, nil
 }
 
 // Run takes up what was kept, connects and stays connected until ctx is done or coming back makes no sense: then it returns why.
 // It is called once.
-func (ch *Chat) Run(ctx context.Context) error {
-	ch.loop.post(ch.load)
-	return ch.Client.Run(ctx)
-}
+func (ch *Chat) Run(ctx context.Context) error { return ch.Client.Run(ctx) }
 
 func (ch *Chat) load() {
 	saved, err := ch.o.Storage.Load()

@@ -6,6 +6,7 @@ import (
 
 	"github.com/halley-im/halley/kit/cursor"
 	"github.com/halley-im/halley/kit/kittest"
+	"github.com/halley-im/halley/proto/name"
 	"github.com/halley-im/halley/proto/topic"
 	"github.com/halley-im/halley/store"
 	"github.com/halley-im/halley/store/conversation"

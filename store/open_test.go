@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -183,5 +184,123 @@ func TestAFrozenWriterLosesItsLocks(t *testing.T) {
 	s := p.open(t)
 	if n, err := s.WaitTimeout(t.Context()); err != nil || n != 15 {
 		t.Errorf("the server waits %d s for a connection, %v, want 15", n, err)
+	}
+}
+
+// frozen is a way to a database that can stop carrying anything, with all connections open.
+type frozen struct {
+	mu    sync.Mutex
+	until chan struct{} // nil: it carries
+}
+
+func (f *frozen) freeze() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.until = make(chan struct{})
+}
+
+func (f *frozen) thaw() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.until != nil {
+		close(f.until)
+		f.until = nil
+	}
+}
+
+func (f *frozen) carry(to, from net.Conn) {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		f.mu.Lock()
+		until := f.until
+		f.mu.Unlock()
+		if until != nil {
+			<-until
+		}
+		if n > 0 {
+			if _, err := to.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			_ = to.Close()
+			return
+		}
+	}
+}
+
+// through has p reach its database by way of f.
+func (f *frozen) through(t *testing.T, p *place) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := mysql.ParseDSN(p.cfg.DSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := cfg.Addr
+	cfg.Addr = l.Addr().String()
+	p.cfg.DSN = cfg.FormatDSN()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				_ = in.Close()
+				continue
+			}
+			wg.Go(func() { f.carry(out, in) })
+			wg.Go(func() { f.carry(in, out) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		f.thaw()
+		wg.Wait()
+	})
+}
+
+// COMMIT knows no context: a server that doesn't answer it must not hold the writer for longer than a little more than a transaction may take.
+func TestACommitThatIsNotAnsweredEnds(t *testing.T) {
+	p := mysqlPlace(t)
+	p.cfg.ReadTimeout, p.cfg.WriteTimeout = 500*time.Millisecond, 500*time.Millisecond
+	var f frozen
+	f.through(t, p)
+	s := p.open(t)
+	k := direct(t, s, "ann", "bob")
+	k.must(k.say("ann", "one"))
+	message := k.say("ann", "two")
+	s.SetFault(func(step string) error {
+		if step == "commit" {
+			f.freeze()
+		}
+		return nil
+	})
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.Append(t.Context(), []conversation.Proposal{message})
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("no error, and nobody answered")
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it waits for ever")
+	}
+	s.SetFault(nil)
+	f.thaw()
+	// Stored or not: once in the end.
+	k.must(message)
+	if got, err := s.Entries(t.Context(), tenant, k.id, 1, 10, 10); err != nil || len(got) != 2 {
+		t.Errorf("%d entries, %v; want 2", len(got), err)
 	}
 }

@@ -179,6 +179,8 @@ func useAll(t *testing.T, s *store.Store) {
 	ok(err)
 	_, err = s.Entries(ctx, tenant, g(0), 1, 100, 50)
 	ok(err)
+	_, err = s.Stored(ctx, tenant, g(0), u(1), "m1")
+	ok(err)
 	_, err = s.EntriesBefore(ctx, tenant, g(0), 1, 0, 20)
 	ok(err)
 	_, err = s.Reactors(ctx, tenant, g(0), 3, "+", "", 10)

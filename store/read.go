@@ -80,6 +80,22 @@ func (s *Store) Membership(ctx context.Context, tenant, id, uid string) (convers
 	return c, m, err
 }
 
+// Stored reports whether what sender asked for under clientMsgID has become an entry of a conversation.
+func (s *Store) Stored(ctx context.Context, tenant, id, sender, clientMsgID string) (bool, error) {
+	ctx, cancel := s.reading(ctx)
+	defer cancel()
+	found := false
+	err := s.reader().query(ctx, func(r *sql.Rows) error {
+		var seq int64
+		found = true
+		return r.Scan(&seq)
+	}, "SELECT seq FROM entries WHERE tenant = ? AND conversation = ? AND sender = ? AND client_msg_id = ?", tenant, id, sender, clientMsgID)
+	if err != nil {
+		return false, fmt.Errorf("look for an entry: %w", err)
+	}
+	return found, nil
+}
+
 // Entries returns the entries with from ≤ seq ≤ to in their order, the first limit of them. Seqs have no gaps: a page that is
 // shorter ends at to, or at the conversation's end.
 func (s *Store) Entries(ctx context.Context, tenant, id string, from, to int64, limit int) ([]Entry, error) {

@@ -50,6 +50,7 @@ type Store interface {
 	Blocked(ctx context.Context, tenant, uid, peer string) (bool, error)
 	BlockedBy(ctx context.Context, tenant string, uids []string, peer string) ([]string, error)
 	Conversations(ctx context.Context, tenant, uid string, behind store.Cursor, limit int) ([]store.Summary, *store.Cursor, error)
+	Stored(ctx context.Context, tenant, id, sender, clientMsgID string) (bool, error)
 	Entries(ctx context.Context, tenant, id string, from, to int64, limit int) ([]store.Entry, error)
 	EntriesBefore(ctx context.Context, tenant, id string, from, before int64, limit int) ([]store.Entry, error)
 	Members(ctx context.Context, tenant, id, after string, limit int) ([]entry.Membership, error)
@@ -386,7 +387,23 @@ func (s *Service) authorise(ctx context.Context, p *entry.Proposal) error {
 		}
 		return errcode.Forbidden.Errorf("the group isn't open: ask a member to add you")
 	}
-	return errcode.NotMember
+	return s.repeated(ctx, p)
+}
+
+// repeated refuses who is no member, unless what he asks for is stored already: he has gone before he was told, and nothing but his repeat
+// brings him the outcome, which job tells. What he sent before he went is stored by now: it was ahead of his going in their partition.
+func (s *Service) repeated(ctx context.Context, p *entry.Proposal) error {
+	if !p.Kind.TakesSeq() {
+		return errcode.NotMember
+	}
+	stored, err := s.d.Store.Stored(ctx, p.Tenant, p.Conversation, p.Sender, p.ClientMsgID)
+	switch {
+	case err != nil:
+		return storeError(err)
+	case !stored:
+		return errcode.NotMember
+	}
+	return nil
 }
 
 // invitable refuses to bring somebody into a group who blocks the one who does.

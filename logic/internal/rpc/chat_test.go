@@ -299,6 +299,29 @@ func TestGroups(t *testing.T) {
 	}
 }
 
+// Who was taken out before he was told what became of a message repeats it, as he must, and is told: it is stored, and no refusal may say otherwise.
+func TestWhoHasGoneIsToldWhatBecameOfWhatHeSent(t *testing.T) {
+	r := newChatRig(t)
+	g := r.as("ann", `{"group.create":{"client_msg_id":"g1","title":"Team","members":["bob"]}}`).GetGroupCreate().GetConversation()
+	const send = `{"message.send":{"conversation":%q,"client_msg_id":%q,"body":{"text":"hi"}}}`
+	r.as("bob", send, g, "m1")
+	if got := r.does("ann", "group.remove", fmt.Sprintf(`"conversation":%q,"members":["bob"]`, g)); got != "" {
+		t.Fatal(got)
+	}
+	r.at = r.at.Add(time.Minute) // Nothing is believed any more.
+	r.judge.Taken()
+	r.as("bob", send, g, "m1")
+	recs := r.judge.Taken()
+	if len(recs) != 1 {
+		t.Fatalf("%d proposals, want the repeat", len(recs))
+	}
+	if code, _ := r.judge.Outcome(recs[0].GetId()); code != "" {
+		t.Errorf("the repeat was rejected: %s", code)
+	}
+	r.refused("not_member", "bob", send, g, "m2")
+	r.refused("not_member", "eve", send, g, "m1")
+}
+
 func TestRequestsToJoinAreAnswered(t *testing.T) {
 	r := newChatRig(t)
 	g := r.as("ann", `{"group.create":{"client_msg_id":"g1","title":"Team","members":["bob"]}}`).GetGroupCreate().GetConversation()
