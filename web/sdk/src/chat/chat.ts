@@ -225,6 +225,14 @@ export class Chat extends Emitter<SpeakerEvents> {
     return this.#ask("history", { conversation, ...range }) as Promise<Entry[]>;
   }
 
+  /**
+   * The newest entries that are kept on this device, some hundred of each conversation, without asking anybody: what to show before there is a
+   * connection, or where there is none. Messages are as they were when this device last heard.
+   */
+  async kept(conversation: string, range: { before?: number; limit?: number } = {}): Promise<Entry[]> {
+    return (await this.#storage.entries?.(conversation, range.before ?? Infinity, range.limit ?? 50)) ?? [];
+  }
+
   /** Asks how far the other side of a direct conversation has read; what changes is told by `conversations` from then on. */
   markers(conversation: string): Promise<void> {
     return this.#ask("markers", conversation) as Promise<void>;
