@@ -11,7 +11,7 @@
  */
 export * from "./chat/chat.ts";
 export { type Conversation, directId, peerOf } from "./chat/conversation.ts";
-export { applyChange, type Entry, type GroupInfo, isChange, type Reaction } from "./chat/entry.ts";
+export { applyChange, type Entry, entryOf, type GroupInfo, isChange, type JsonValue, type Reaction } from "./chat/entry.ts";
 export { IndexedDBStorage } from "./chat/indexeddb.ts";
 export type { ChangeMethod, Outgoing, Stage } from "./chat/outgoing.ts";
 export type { Entries, Marker, SpeakerEvents as ChatEvents, SpeakerOptions, Typing, UserChange } from "./chat/events.ts";

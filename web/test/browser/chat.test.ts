@@ -266,7 +266,7 @@ describe("a group", () => {
 
     // Roles, mutes, mentions of all, pins.
     await menu(hal, i, "Make admin");
-    await ida.getByText(`${h} made You an admin`).or(ida.getByText(`${h} made you an admin`)).waitFor();
+    await ida.getByText(`${h} made you an admin`).waitFor();
     await menu(hal, j, "Mute for an hour");
     await jon.getByText(/You can’t write here until/).waitFor();
     await menu(hal, j, "Unmute");

@@ -34,6 +34,7 @@ export const zh: Texts = {
   done: "完成",
   more: "更多",
   you: "你",
+  youToo: "你",
   unreadCount: "{n} 条未读消息",
   welcomeTitle: "还没有打开对话",
   welcomeText: "从左侧选择一个聊天，或发起新的聊天。",

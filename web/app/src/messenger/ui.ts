@@ -91,9 +91,9 @@ export function clearUi(): void {
   wanted.value = undefined;
 }
 
-/** Names in a row: a, b and 3 more. */
+/** Names in a row, within a sentence: a, b and 3 more. */
 export function names(m: Messenger, uids: readonly string[], most = 3): string {
-  const all = uids.slice(0, most).map((uid) => (uid === m.me ? t("you") : m.people.name(uid)));
+  const all = uids.slice(0, most).map((uid) => (uid === m.me ? t("youToo") : m.people.name(uid)));
   const list = new Intl.ListFormat(document.documentElement.lang, { type: uids.length > most ? "unit" : "conjunction" }).format(all);
   return uids.length > most ? t("andMore", { names: list, n: uids.length - most }) : list;
 }

@@ -135,10 +135,15 @@ export class Messenger {
         const old = this.markers.peek().get(uid) ?? 0;
         if (seq > old) this.markers.value = new Map(this.markers.peek()).set(uid, seq);
       },
-      user: (user) => this.people.put([user]),
+      user: (user, kept) => (kept ? this.people.putKept(user) : this.people.put([user])),
       reset: (id) => {
         const open = this.open.peek();
         if (open?.id === id) void open.window.end();
+      },
+      synced: () => {
+        const open = this.open.peek();
+        if (open) void open.window.reach(this.conversations.peek().get(open.id)?.lastSeq ?? 0);
+        if (open?.pinned.peek().length === 0) this.#readPinned(open);
       },
     });
   }

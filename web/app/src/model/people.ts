@@ -33,9 +33,8 @@ export class People {
   name(uid: string): string {
     const remark = this.contacts.value.get(uid)?.remark;
     if (remark) return remark;
-    const user = this.users.value.get(uid);
-    if (!user) this.want([uid]);
-    return user?.name || uid;
+    this.want([uid]);
+    return this.users.value.get(uid)?.name || uid;
   }
 
   avatar(uid: string): string {
@@ -60,6 +59,17 @@ export class People {
       all.set(user.uid, old ? { ...old, ...user } : user);
     }
     this.users.value = all;
+  }
+
+  /** Takes what may be out of date: it is asked for all the same. */
+  putKept(user: User): void {
+    if (!this.users.peek().has(user.uid)) this.users.value = new Map(this.users.peek()).set(user.uid, user);
+  }
+
+  /** Asks for a profile once more. */
+  refresh(uid: string): void {
+    this.#known.delete(uid);
+    this.want([uid]);
   }
 
   putContact(contact: Contact): void {

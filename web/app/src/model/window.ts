@@ -1,6 +1,5 @@
 import { batch, signal } from "@preact/signals";
-import { applyChange } from "./entries.ts";
-import { type Entry, isChange, type Port } from "./types.ts";
+import { applyChange, type Entry, isChange, type Port } from "./types.ts";
 
 const page = 100;
 /** With more than that loaded, what is far from where one looks is let go: each page costs the same, however far one scrolls. */
@@ -127,6 +126,16 @@ export class Window {
     }
     this.#to = entry.seq;
     this.#follow([entry]);
+  }
+
+  /** There are entries up to seq: those that aren't here and won't come by themselves are asked for, and what failed is tried again. */
+  async reach(seq: number): Promise<void> {
+    if (this.loading.peek() !== "") return;
+    if (this.error.peek() !== undefined && this.entries.peek().length === 0) return this.end();
+    this.error.value = undefined;
+    if (this.hasNewer.peek() || seq <= this.#to) return;
+    this.hasNewer.value = true;
+    await this.newer();
   }
 
   /** Lets go what is far above; for when the list stands at its end. */
