@@ -32,6 +32,8 @@ export async function startHalley(): Promise<Halley> {
       env: {
         ...process.env,
         HALLEY_DATA_DIR: join(dir, "data"),
+        // Who comes and goes is told sooner than people need it.
+        HALLEY_ROUTER_SETTLE_DELAY: "1s",
         HALLEY_LOGIC_HTTP_ADDR: `127.0.0.1:${http}`,
         HALLEY_COMET_WS_ADDR: `127.0.0.1:${ws}`,
         HALLEY_COMET_TCP_ADDR: `127.0.0.1:${tcp}`,

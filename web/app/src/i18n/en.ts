@@ -44,8 +44,8 @@ export const en = {
 
   // connection
   connecting: "Connecting…",
-  offlineIn: "Offline. Trying again in {n} s",
-  offlineNow: "Offline. Trying again…",
+  offlineIn: "Offline. Retrying in {n}\u00a0s",
+  offlineNow: "Offline. Retrying…",
   tryNow: "Try now",
 
   // list
@@ -118,6 +118,7 @@ export const en = {
   forward: "Forward",
   copy: "Copy",
   copied: "Copied.",
+  noClipboard: "the browser doesn’t allow it on this page",
   edit: "Edit",
   recall: "Recall",
   recallQuestion: "Recall this message?",

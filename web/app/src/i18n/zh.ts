@@ -114,6 +114,7 @@ export const zh: Texts = {
   forward: "转发",
   copy: "复制",
   copied: "已复制。",
+  noClipboard: "浏览器不允许在此页面复制",
   edit: "编辑",
   recall: "撤回",
   recallQuestion: "撤回这条消息？",

@@ -100,9 +100,11 @@ export function Messages({ open, conversation: c }: { open: Open; conversation: 
     }
     if (box.scrollTop < near) void window.older();
     if (below < near) void window.newer();
-    const top = rows[l.findItemIndex(l.scrollOffset)];
+    // The first entry in view, or none above the end.
+    const at = l.findItemIndex(l.scrollOffset);
+    const top = rows.slice(at, at + 4).find((row) => "entry" in row);
     if (top && "entry" in top) {
-      if (top.entry.seq <= open.readSeq + 1) unreadAbove.value = 0;
+      if (top.entry.seq <= open.readSeq + 1 || (at === 0 && !window.hasOlder.peek())) unreadAbove.value = 0;
       if (top.entry.seq <= firstMention.current) mentionAbove.value = false;
     }
   }

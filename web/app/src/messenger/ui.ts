@@ -64,6 +64,11 @@ export async function run(what: Promise<unknown>, done = ""): Promise<boolean> {
   }
 }
 
+/** Puts a text where it can be pasted from. Browsers have that only where the page came over HTTPS, or from this machine. */
+export function copy(text: string): void {
+  void run(navigator.clipboard?.writeText(text) ?? Promise.reject(new Error(t("noClipboard"))), t("copied"));
+}
+
 /** Opens a conversation, from wherever. */
 export function openChat(m: Messenger, id: string, seq = 0): void {
   pane.value = "chats";

@@ -64,6 +64,8 @@ export class Messenger {
   readonly open = signal<Open | undefined>(undefined);
   /** Texts that are being written, as they are now. */
   readonly drafts = signal<ReadonlyMap<string, string>>(new Map());
+  /** What the operators told everybody, until it is put away. */
+  readonly notice = signal("");
   /** Whether anything was heard of the list yet. */
   readonly ready = signal(false);
 
@@ -140,6 +142,7 @@ export class Messenger {
         const open = this.open.peek();
         if (open?.id === id) void open.window.end();
       },
+      notice: (text) => (this.notice.value = text),
       synced: () => {
         const open = this.open.peek();
         if (open) void open.window.reach(this.conversations.peek().get(open.id)?.lastSeq ?? 0);

@@ -33,6 +33,8 @@ export interface Credentials {
 
 /** A change that takes longer is on its way all the same: whoever waits for it need not. */
 const longest = 8000;
+/** Pushes of this op are text for people: what /admin sends to everybody, unless it is told another one. */
+const noticeOp = 1000;
 /** What concerns the user alone. */
 const ownKinds = ["mute", "pin", "hide", "draft", "clear", "delete", "contact", "block", "group_request"];
 
@@ -98,7 +100,8 @@ export class SdkPort implements Port {
     chat.on("outgoing", (o) => this.#outgoing(o));
     chat.on("discarded", (id) => events.outgoing({ ...nothing, id }, true));
     chat.on("change", (change) => this.#change(change));
-    chat.on("event", ({ presence }) => presence && events.presence(presenceOf(presence)));
+    chat.on("presence", (presence) => events.presence(presence));
+    chat.on("push", ({ op, body }) => op === noticeOp && events.notice(new TextDecoder().decode(body)));
     for (const user of this.#profiles.all) events.user(user, true);
     chat.start();
   }

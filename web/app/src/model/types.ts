@@ -140,6 +140,8 @@ export interface PortEvents {
   user(user: User, kept: boolean): void;
   /** Something is missing between what was told of a conversation and what comes: its window asks again. */
   reset(conversation: string): void;
+  /** The operators tell everybody something. */
+  notice(text: string): void;
   /** All that was new when it was asked for was told. */
   synced(): void;
 }

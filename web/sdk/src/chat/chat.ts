@@ -284,7 +284,7 @@ export class Chat extends Emitter<SpeakerEvents> {
   #speak(): void {
     if (this.#closed || this.#speaker) return;
     const speaker = (this.#speaker = new Speaker(this.#storage, this.#options));
-    const names: EventName[] = ["state", "session", "entries", "conversations", "gone", "outgoing", "discarded", "change", "marker", "typing", "synced", "event", "storageError"];
+    const names: EventName[] = ["state", "session", "entries", "conversations", "gone", "outgoing", "discarded", "change", "marker", "typing", "synced", "presence", "push", "event", "storageError"];
     for (const name of names) speaker.on(name, (event) => this.#tell(name, event as never));
     this.#started = speaker.start(Object.fromEntries(this.#handed)).then(() => {
       for (const [id, have] of Object.entries(speaker.have)) if (!this.#handed.has(id)) this.#handed.set(id, have);

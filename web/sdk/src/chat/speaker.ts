@@ -80,6 +80,8 @@ export class Speaker extends Emitter<SpeakerEvents> {
     this.client.on("session", ({ session }) => void this.#session(session));
     this.client.on("resync", () => void this.#catchUp());
     this.client.on("event", (event) => this.#event(event));
+    this.client.on("presence", (presence) => this.emit("presence", presence));
+    this.client.on("push", (push) => this.emit("push", push));
   }
 
   get uid(): string {
