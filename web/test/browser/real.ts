@@ -97,8 +97,8 @@ export async function find(page: Page, query: string, name = query): Promise<voi
   await page.getByRole("dialog").locator(".person", { hasText: name }).waitFor();
 }
 
-export async function talkTo(page: Page, name: string): Promise<void> {
-  await find(page, name);
+export async function talkTo(page: Page, query: string, name = query): Promise<void> {
+  await find(page, query, name);
   await page.getByRole("dialog").getByRole("button", { name: "Message" }).click();
   await page.getByRole("main", { name }).waitFor();
 }
@@ -117,7 +117,7 @@ export async function close(page: Page): Promise<void> {
 
 /** Does something with a message, by its menu. */
 export async function act(page: Page, text: string, action: string): Promise<void> {
-  await stored(page, text).click({ button: "right" });
+  await stored(page, text).first().click({ button: "right" });
   await page.getByRole(action.startsWith("React") ? "menuitemcheckbox" : "menuitem", { name: action, exact: true }).click();
 }
 

@@ -180,8 +180,8 @@ function Requests() {
 /** Who somebody is, and what one can do with him. */
 function Person({ uid }: { uid: string }) {
   const m = useMessenger();
-  // Nobody tells when a profile changes.
-  useEffect(() => m.people.refresh(uid), [uid]);
+  // As it is now.
+  useEffect(() => m.people.want([uid], 0), [uid]);
   const name = m.people.name(uid);
   const user = m.people.users.value.get(uid);
   const contact = m.people.contacts.value.get(uid);

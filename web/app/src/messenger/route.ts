@@ -24,6 +24,8 @@ function hashOf(id: string): string {
 export function followAddress(m: Messenger): () => void {
   const named = () => namedOf(m.me);
   let first = named();
+  /** On the way back by what the page did itself: it takes a moment, in which something else may have been opened. */
+  let leaving = false;
   const stop = effect(() => {
     const id = m.open.value?.id ?? "";
     if (first && !id) {
@@ -36,15 +38,23 @@ export function followAddress(m: Messenger): () => void {
     const inside = (history.state as { inside?: boolean } | null)?.inside === true;
     if (id === "") {
       // What was gone into is gone out of; where the page began with it there is nothing before.
-      if (inside) history.back();
-      else history.replaceState(null, "", location.pathname + location.search);
+      if (inside) {
+        leaving = true;
+        history.back();
+      } else history.replaceState(null, "", location.pathname + location.search);
     } else if (named() === "") history.pushState({ inside: true }, "", hashOf(id));
     else history.replaceState(history.state, "", hashOf(id));
   });
 
   const onPop = () => {
     const id = named();
-    if (id === (m.open.peek()?.id ?? "")) return;
+    const shown = m.open.peek()?.id ?? "";
+    if (id === shown) return void (leaving = false);
+    if (leaving) {
+      leaving = false;
+      if (shown) history.pushState({ inside: true }, "", hashOf(shown));
+      return;
+    }
     if (id) openChat(m, id);
     else {
       details.value = false;

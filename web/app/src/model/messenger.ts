@@ -44,6 +44,8 @@ export type News = { conversation: Conversation; entry: Entry; settings: Setting
 const typingFor = 6000;
 const tellTypingEvery = 3000;
 const keepDraftAfter = 1200;
+/** A profile that is looked at is asked for again after so long. */
+const profileFor = 5 * 60_000;
 /** Presences that are watched at once. */
 const mostWatched = 50;
 
@@ -188,7 +190,6 @@ export class Messenger {
       if (seq > 0) void before.window.around(seq);
       return before;
     }
-    this.leaveOpen();
     const c = this.conversations.peek().get(id);
     const window = new Window(this.port, id, c?.visibleFrom ?? 1);
     const readSeq = c && c.unread > 0 ? c.readSeq : 0;
@@ -210,11 +211,14 @@ export class Messenger {
       });
     });
     const open: Open = { id, window, rows, readSeq, unread: c?.unread ?? 0, pinned };
+    // One after the other at once: in between there is nothing that anybody should see.
     batch(() => {
+      this.leaveOpen();
       this.open.value = open;
       this.markers.value = new Map();
     });
     this.port.opened(id);
+    this.people.want([peerOf(id, this.me)], profileFor);
     this.#watch();
     void (seq > 0 ? window.around(seq) : window.end());
     this.#readPinned(open);
@@ -252,7 +256,10 @@ export class Messenger {
 
   /** Takes in how far members are who were asked for. */
   noteMembers(id: string, members: readonly Member[]): void {
-    this.people.want(members.map((member) => member.uid));
+    this.people.want(
+      members.map((member) => member.uid),
+      profileFor,
+    );
     if (this.open.peek()?.id !== id) return;
     const all = new Map(this.markers.peek());
     for (const { uid, readSeq } of members) all.set(uid, Math.max(readSeq, all.get(uid) ?? 0));
