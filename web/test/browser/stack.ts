@@ -183,3 +183,9 @@ export async function picture(page: Page, name: string): Promise<void> {
   mkdirSync(dir, { recursive: true });
   await page.screenshot({ animations: "disabled", path: join(dir, `${name}.png`) });
 }
+
+/** Makes a picture that stands in the docs anew, if HALLEY_DOCS_IMAGES is set. */
+export async function docsPicture(page: Page, name: string): Promise<void> {
+  if (!process.env.HALLEY_DOCS_IMAGES) return picture(page, name);
+  await page.screenshot({ animations: "disabled", path: new URL(`../../../docs/images/${name}.png`, import.meta.url).pathname });
+}

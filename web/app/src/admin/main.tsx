@@ -172,7 +172,7 @@ function Broadcast({ api }: { api: AdminApi }) {
       text.value = "";
       note.value = { text: a("sent", { id }), bad: false };
     };
-    if (all.value) ask(a("sendAsk"), send);
+    if (all.value) ask(a("sendAsk"), send, "");
     else void send().catch((error: unknown) => (note.value = { text: t("error", { why: why(error) }), bad: true }));
   }
   return (

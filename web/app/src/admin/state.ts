@@ -14,7 +14,7 @@ export const question = signal<{ text: string; action: () => Promise<unknown>; d
 export async function run(what: Promise<unknown>, done: string): Promise<void> {
   try {
     await what;
-    note.value = { text: done, bad: false };
+    if (done) note.value = { text: done, bad: false };
   } catch (error) {
     failed(error);
   }

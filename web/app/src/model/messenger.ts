@@ -104,6 +104,11 @@ export class Messenger {
       connection: (state) => {
         this.connection.value = state;
         if (state.name === "online") this.#watch();
+        // Who is there now nobody knows then.
+        else if (state.name === "waiting") {
+          this.people.presences.value = new Map();
+          this.#watched = "";
+        }
       },
       conversation: (c) => this.#conversation(c),
       entry: (id, entry) => this.#entry(id, entry),

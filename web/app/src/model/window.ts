@@ -21,6 +21,9 @@ export class Window {
   /** Rises with everything that was put in front or taken from there: the list keeps its place by its end then. */
   readonly shifts = signal(0);
 
+  /** Who has recalled a message, where that is known: one who looks after a group recalls what others said. */
+  readonly recallers = new Map<number, string>();
+
   readonly #port: Port;
   readonly #id: string;
   /** All from #from to #to is loaded. */
@@ -90,7 +93,7 @@ export class Window {
       return () => {
         this.#from = entries[0]?.seq ?? this.#visibleFrom;
         this.shifts.value++;
-        this.entries.value = [...entries.filter(shown), ...this.entries.value];
+        this.entries.value = [...this.#shown(entries), ...this.entries.value];
       };
     });
   }
@@ -153,7 +156,13 @@ export class Window {
     });
   }
 
+  #shown(entries: Entry[]): Entry[] {
+    for (const e of entries) if (e.kind === "recall") this.recallers.set(e.target, e.from);
+    return entries.filter(shown);
+  }
+
   #change(change: Entry): void {
+    if (change.kind === "recall") this.recallers.set(change.target, change.from);
     const all = this.entries.peek();
     const i = indexOf(all, change.target);
     const old = all[i];
@@ -164,11 +173,11 @@ export class Window {
 
   #put(entries: Entry[]): void {
     this.shifts.value = 0;
-    this.entries.value = entries.filter(shown);
+    this.entries.value = this.#shown(entries);
   }
 
   #follow(entries: Entry[]): void {
-    const more = entries.filter(shown);
+    const more = this.#shown(entries);
     if (more.length > 0) this.entries.value = [...this.entries.value, ...more];
   }
 
