@@ -27,22 +27,30 @@ async function servePage() {
   return Promise.race([fresh.catch(() => kept), late]);
 }
 
-/** Fetches the page, and keeps it with the files that it names, once all of them are there. */
+/** Fetches the page, and keeps it. */
 async function fetchPage() {
   const response = await fetch(page, { cache: "no-cache" });
-  if (!response.ok) return response;
+  if (response.ok) {
+    await keep(response.clone()).catch(() => {
+      // A file wasn't there, or the disk is full: what was kept before stays.
+    });
+  }
+  return response;
+}
+
+/** Keeps a page with the files that it names, once all of them are there. */
+async function keep(response) {
   const text = await response.clone().text();
   const cache = await caches.open(name);
   const files = [...text.matchAll(/(?:src|href)="(?:\.\/)?([^":]+)"/g)].map((match) => new URL(match[1], page).href);
   const have = new Set((await cache.keys()).map((request) => request.url));
   await cache.addAll(files.filter((file) => !have.has(file) || !file.startsWith(assets)));
   const old = await cache.match(page);
-  await cache.put(page, response.clone());
+  await cache.put(page, response);
   if (old && (await old.text()) !== text) {
     // What earlier pages named, and what they fetched when they wanted it.
     for (const url of have) if (url !== page && !files.includes(url)) await cache.delete(url);
   }
-  return response;
 }
 
 /** Files below assets never change under the same name. */
