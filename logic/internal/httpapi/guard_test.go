@@ -33,6 +33,7 @@ var calls = []pathCall{
 	{"POST", "/v1/tokens", `{"uid":"ann"}`, []string{"token"}},
 	{"POST", "/v1/tokens/revoke", `{"uid":"ann"}`, []string{"token"}},
 	{"POST", "/v1/presence", `{"uids":["ann"]}`, []string{"read"}},
+	{"GET", "/v1/presence", "", []string{"read"}},
 	{"GET", "/v1/rooms?type=chat", "", []string{"read"}},
 	{"POST", "/v1/rooms/count", `{"rooms":["chat://lobby"]}`, []string{"read"}},
 	{"GET", "/v1/rooms/chat%3A%2F%2Flobby/members", "", []string{"read"}},

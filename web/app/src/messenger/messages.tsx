@@ -100,9 +100,11 @@ export function Messages({ open, conversation: c }: { open: Open; conversation: 
     }
     if (box.scrollTop < near) void window.older();
     if (below < near) void window.newer();
-    const top = rows[l.findItemIndex(l.scrollOffset)];
+    // The first entry in view, or none above the end.
+    const at = l.findItemIndex(l.scrollOffset);
+    const top = rows.slice(at, at + 4).find((row) => "entry" in row);
     if (top && "entry" in top) {
-      if (top.entry.seq <= open.readSeq + 1) unreadAbove.value = 0;
+      if (top.entry.seq <= open.readSeq + 1 || (at === 0 && !window.hasOlder.peek())) unreadAbove.value = 0;
       if (top.entry.seq <= firstMention.current) mentionAbove.value = false;
     }
   }
@@ -283,7 +285,7 @@ function Change({ entry, conversation: c, flash }: { entry: Entry; conversation:
   return (
     <div class={flash ? "divider change flash" : "divider change"} data-message tabIndex={-1}>
       <span>
-        {changeText(m, entry)}
+        {changeText(m, entry, m.open.value?.window.recallers.get(entry.seq))}
         {entry.kind === "pin" && (
           <button type="button" class="plain" onClick={() => openChat(m, c.id, entry.target)}>
             {t("show")}

@@ -1,4 +1,5 @@
-import type { ConnectionOptions, Session, State } from "../connection.ts";
+import type { Presence } from "../client.ts";
+import type { ConnectionOptions, Push, Session, State } from "../connection.ts";
 import type * as wire from "../gen/halley/v1/client.ts";
 import type { Conversation } from "./conversation.ts";
 import type { Entry } from "./entry.ts";
@@ -65,7 +66,11 @@ export interface SpeakerEvents {
   typing: Typing;
   /** All that was new when it was asked for has been handed over. */
   synced: void;
-  /** An event that isn't about conversations, as it came. */
+  /** Of whom is watched (presence.watch). */
+  presence: Presence;
+  /** A push of a backend. */
+  push: Push;
+  /** An event of none of these kinds, as it came. */
   event: wire.Event;
   /** What should survive a reload could not be kept. */
   storageError: unknown;
