@@ -224,8 +224,17 @@ func counts(ctx context.Context, c Config, client *kafka.Client) (map[string]int
 	return have, nil
 }
 
+// IsAnswer reports whether err is what a broker answered.
+func IsAnswer(err error) bool {
+	var code kafka.Error
+	return errors.As(err, &code)
+}
+
 // IsConnErr reports whether err is a matter of the connection rather than of what was asked.
 func IsConnErr(err error) bool {
 	var ne net.Error
+	if IsAnswer(err) {
+		return false // kafka-go's codes look like errors of a network
+	}
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &ne)
 }
