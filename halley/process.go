@@ -199,10 +199,17 @@ func ensureTopics(ctx context.Context, c kafkaconn.Config, limit time.Duration, 
 		if err == nil {
 			return nil
 		}
-		if !kafkaconn.IsConnErr(err) || ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return unreachable(err, c)
+		case kafkaconn.IsAnswer(err):
+			// As a cluster of which not all brokers have come refuses its topics.
+			log.Warn("kafka does not make the topics yet", "err", err)
+		case kafkaconn.IsConnErr(err):
+			log.Warn("kafka does not answer yet", "err", err)
+		default:
+			return err
 		}
-		log.Warn("kafka does not answer yet", "err", err)
 		select {
 		case <-ctx.Done():
 			return unreachable(err, c)

@@ -45,6 +45,24 @@ func TestCheckTellsWhetherKafkaAnswersNow(t *testing.T) {
 	}
 }
 
+func TestRefusalIsNotTakenForAbsence(t *testing.T) {
+	cfg := kittest.Kafka(t)
+	cfg.Prefix += "b."
+	cfg.Replication = 30
+	err := kafkaconn.EnsureTopics(t.Context(), cfg, quiet)
+	if err == nil || kafkaconn.IsConnErr(err) || !kafkaconn.IsAnswer(err) {
+		t.Errorf("got %v, want what Kafka answered", err)
+	}
+	cfg.Brokers, cfg.WriteTimeout = []string{"127.0.0.1:1"}, 200*time.Millisecond
+	if err := kafkaconn.EnsureTopics(t.Context(), cfg, quiet); !kafkaconn.IsConnErr(err) || kafkaconn.IsAnswer(err) {
+		t.Errorf("got %v, want that there is no broker", err)
+	}
+	cfg.Brokers = []string{hangs(t)}
+	if err := kafkaconn.EnsureTopics(t.Context(), cfg, quiet); !kafkaconn.IsConnErr(err) || kafkaconn.IsAnswer(err) {
+		t.Errorf("got %v, want that no broker answers", err)
+	}
+}
+
 func TestBrokerThatHangsKeepsNobodyFromHisGroup(t *testing.T) {
 	cfg := kittest.Kafka(t)
 	cfg.GroupTimeout = 200 * time.Millisecond

@@ -58,8 +58,8 @@ type Config struct {
 	RebalanceTimeout time.Duration `help:"How long the members of a consumer group may take to join again." default:"10s"`
 	// JoinBackoff is the wait after a failed join; kafka-go's own 5 s delays the first start of a cluster.
 	JoinBackoff time.Duration `help:"Wait after a failed join of a consumer group." default:"500ms"`
-	// MaxWait is how long a broker may hold a fetch that finds nothing. Below 100 ms kafka-go's Reader times out on its own
-	// requests; a long one only delays the end.
+	// MaxWait is how long a broker may hold a fetch that finds nothing: a short one costs requests, a long one delays what a partition
+	// that comes to the others is asked for.
 	MaxWait time.Duration `help:"How long a broker holds a fetch that finds nothing. Not below 100ms." default:"500ms"`
 	// GroupTimeout bounds a request to the group's coordinator; kafka-go's own 5 s would hold a rebalance for as long when a commit meets
 	// a broker that is away.
@@ -224,8 +224,17 @@ func counts(ctx context.Context, c Config, client *kafka.Client) (map[string]int
 	return have, nil
 }
 
+// IsAnswer reports whether err is what a broker answered.
+func IsAnswer(err error) bool {
+	var code kafka.Error
+	return errors.As(err, &code)
+}
+
 // IsConnErr reports whether err is a matter of the connection rather than of what was asked.
 func IsConnErr(err error) bool {
 	var ne net.Error
+	if IsAnswer(err) {
+		return false // kafka-go's codes look like errors of a network
+	}
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &ne)
 }

@@ -59,23 +59,3 @@ func groupDialer(c Config) *kafka.Dialer {
 		return nil, errors.Join(failed...)
 	}}
 }
-
-// NewReader reads one partition of a topic from where SetOffset puts it. A topic that was made anew is an error rather than
-// silence. The caller closes it.
-func NewReader(c Config, topic string, partition int, log *slog.Logger) *kafka.Reader {
-	return kafka.NewReader(kafka.ReaderConfig{
-		Brokers:   c.Brokers,
-		Topic:     c.Topic(topic),
-		Partition: partition,
-		// One byte: a fetch answers as soon as anything is there.
-		MinBytes:              1,
-		MaxBytes:              4 << 20,
-		MaxWait:               c.MaxWait,
-		ReadBackoffMin:        c.RetryMin,
-		ReadBackoffMax:        c.RetryMax,
-		OffsetOutOfRangeError: true,
-		ErrorLogger: kafka.LoggerFunc(func(format string, args ...any) {
-			log.Debug("kafka read", "err", fmt.Sprintf(format, args...))
-		}),
-	})
-}

@@ -377,13 +377,15 @@ func (s *Store) produceEvents(ctx context.Context) {
 		pctx, cancel := context.WithTimeout(ctx, s.opt.ProduceTimeout)
 		err := s.producer.Produce(pctx, msgs...)
 		cancel()
-		if err != nil {
-			s.metrics.eventsFailed.WithLabelValues("room.member").Add(float64(len(msgs)))
-			if ctx.Err() == nil {
-				s.log.Warn("room.member events lost", "err", err)
+		for _, err := range kafkaconn.Each(err, len(msgs)) {
+			if err != nil {
+				s.metrics.eventsFailed.WithLabelValues("room.member").Inc()
+			} else {
+				s.metrics.events.WithLabelValues("room.member").Inc()
 			}
-			continue
 		}
-		s.metrics.events.WithLabelValues("room.member").Add(float64(len(msgs)))
+		if err != nil && ctx.Err() == nil {
+			s.log.Warn("room.member events lost", "err", err)
+		}
 	}
 }
