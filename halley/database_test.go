@@ -62,8 +62,8 @@ func newDoor(t *testing.T, to string) *door {
 // A role starts without its database, and has it as soon as it answers. Needs a MySQL for the second half.
 func TestRoleStartsWithoutItsDatabase(t *testing.T) {
 	c := storetest.Config(t)
-	real := c.Driver == store.MySQL
-	if !real {
+	there := c.Driver == store.MySQL
+	if !there {
 		c.Driver, c.DSN = store.MySQL, "root@tcp(127.0.0.1:1)/halley"
 	}
 	before, rest, _ := strings.Cut(c.DSN, "tcp(")
@@ -86,7 +86,7 @@ func TestRoleStartsWithoutItsDatabase(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.group.Run(ctx) }()
-	if real {
+	if there {
 		d.open.Store(true)
 		kittest.Eventually(t, 20*time.Second, func() bool { return p.health.Needs["database"](t.Context()) == nil })
 		if _, err := s.Users(t.Context(), "default", []string{"ann"}); err != nil {

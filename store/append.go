@@ -468,7 +468,10 @@ func (b *batch) writeEntries(ctx context.Context) error {
 	if err := entriesTable.add(ctx, b.c, b.entries); err != nil {
 		return err
 	}
-	return rejectionsTable.add(ctx, b.c, b.rejections)
+	if err := rejectionsTable.add(ctx, b.c, b.rejections); err != nil {
+		return err
+	}
+	return b.overtaken(ctx)
 }
 
 // writeRows writes the rows that the locked conversations guard.

@@ -31,6 +31,9 @@ const (
 )
 
 func faultOf(err error) fault {
+	if errors.Is(err, errOvertaken) {
+		return clash
+	}
 	var m *mysql.MySQLError
 	if errors.As(err, &m) {
 		class := string(m.SQLState[:2])
