@@ -88,18 +88,23 @@ func TestNextJobTellsTheReaderWhatTheLastOneDidNot(t *testing.T) {
 	first := c.start(testConfig())
 	c.send(c.say(id, "bob", "1"))
 	c.waitLines(a, conn(1), "1 message bob 1")
-	c.store.set(failing("changes"))
-	c.send(c.marker(id, "ann", 1, 0))
-	kittest.Eventually(t, patience, func() bool { return c.store.count("changes") > 0 }, "the change is not tried")
 	first.stop()
+	c.store.set(failing("changes"))
+	c.send(c.marker(id, "ann", 1, 0), c.say(id, "bob", "2"))
+	second := c.start(testConfig()) // now: both are one batch
+	// Entries don't wait for it.
+	c.waitLines(a, conn(1), "1 message bob 1", "2 message bob 2")
+	kittest.Eventually(t, patience, func() bool { return c.store.count("changes") > 0 }, "the change is not tried")
+	second.stop()
 	if n := c.committed(topic.Chat); n != 1 {
 		t.Fatalf("%d records are passed, want 1", n)
 	}
 	c.store.set(nil)
-	second := c.start(testConfig())
-	c.waitLines(a, conn(1), "1 message bob 1", fmt.Sprintf(`change 2 read %s {"read_seq":1,"read_msg_no":1}`, id))
-	c.waitCommitted(topic.Chat, 2)
-	balanced(t, first, second)
+	third := c.start(testConfig())
+	c.waitCommitted(topic.Chat, 3)
+	check(t, "ann", c.lines(a, conn(1), false), "1 message bob 1", "2 message bob 2", "2 message bob 2",
+		fmt.Sprintf(`change 2 read %s {"read_seq":1,"read_msg_no":1}`, id))
+	balanced(t, first, second, third)
 	if u, err := c.store.UserChangeOf(t.Context(), tenant, "ann", store.ChangeRead, id); err != nil || u.Number != 2 || u.Guard != 1 {
 		t.Errorf("got %+v, %v", u, err)
 	}

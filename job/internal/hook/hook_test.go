@@ -168,6 +168,7 @@ func TestLinkLocalAddressesAreRefused(t *testing.T) {
 	defer c.CloseIdleConnections()
 	for _, url := range []string{
 		"http://169.254.169.254/latest/meta-data/", "http://[fe80::1%25lo]/", "http://[::ffff:169.254.169.254]/", "http://0.0.0.0:1/", "http://[::]:1/", "http://224.0.0.1/",
+		"http://[fd00:ec2::254]/latest/meta-data/", "http://100.100.100.200/", "http://192.0.0.192/",
 	} {
 		resp, err := c.Get(url)
 		if err == nil {

@@ -103,11 +103,11 @@ func (h *handler) Handle(ctx context.Context, first uint64, msgs []kafka.Message
 		b.add(first+uint64(i), &msgs[i])
 	}
 	h.Records.Records.Add(float64(len(b.proposals) + len(b.changes)))
-	r, ok := h.keep(ctx, &b)
-	if !ok {
+	// Entries are told before the changes of single users are stored, some of which follow from the batch's markers.
+	if len(b.proposals) > 0 && !h.keep(ctx, &b, h.keepProposals) {
 		return
 	}
-	if !h.queue.put(ctx, r) {
+	if len(b.changes) > 0 && !h.keep(ctx, &b, h.keepChanges) {
 		return
 	}
 	for _, l := range b.letters {
@@ -118,16 +118,10 @@ func (h *handler) Handle(ctx context.Context, first uint64, msgs []kafka.Message
 	}
 }
 
-// keep stores a batch and returns what is to be told of it; false if ctx ended first.
-func (h *handler) keep(ctx context.Context, b *batch) (*round, bool) {
+// keep stores a part of a batch by f and queues what is to be told of it; false if ctx ended first.
+func (h *handler) keep(ctx context.Context, b *batch, f func(context.Context, *batch, *round) bool) bool {
 	r := &round{}
-	if len(b.proposals) > 0 && !h.keepProposals(ctx, b, r) {
-		return nil, false
-	}
-	if len(b.changes) > 0 && !h.keepChanges(ctx, b, r) {
-		return nil, false
-	}
-	return r, true
+	return f(ctx, b, r) && h.queue.put(ctx, r)
 }
 
 func (h *handler) keepProposals(ctx context.Context, b *batch, r *round) bool {
