@@ -197,7 +197,7 @@ func sync(ctx context.Context, c *call, a *syncArgs) (any, error) {
 }
 
 // mostEntered is the most rooms that a session is put into at once; the next page, or the next sync, has the rest.
-const mostEntered = 200
+const mostEntered = 1000
 
 // enterGroups puts the session into the rooms of its user's large groups. Here, and not when it connects: a client syncs after
 // that, and whenever it may have missed something, and what sync reads tells the rooms, too; so a crowd that comes back asks the
