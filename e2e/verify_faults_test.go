@@ -165,6 +165,21 @@ func generations(n *Node) float64 {
 	return Metric([]*Process{n.Process}, "halley_job_rebalances_total", `lane="chat"`)
 }
 
+// owns is how many partitions of conversations a job believes to own.
+func owns(n *Node) int {
+	all, err := n.Metrics()
+	if err != nil {
+		return 0
+	}
+	count := 0
+	for name := range all {
+		if strings.HasPrefix(name, "halley_job_unacknowledged_seconds{") && strings.Contains(name, `topic="halley.chat"`) {
+			count++
+		}
+	}
+	return count
+}
+
 // again is how often the store met with what had been stored already, or with another writer.
 func (f *verified) again() float64 {
 	jobs := All(f.jobs())
@@ -237,6 +252,9 @@ func (f *verified) believe(t *testing.T, n, other *Node) {
 			if try == 3 {
 				t.Fatalf("%s never held anything when it was stopped", n.Name)
 			}
+			within(t, 20*time.Second, "both jobs have partitions", func() (bool, string) {
+				return owns(n) > 0 && owns(other) > 0, fmt.Sprintf("%s %d, %s %d", n.Name, owns(n), other.Name, owns(other))
+			})
 			release, _ := f.held(t)
 			before, had := generations(other), logged(t, n, given)
 			n.Signal(syscall.SIGSTOP)
