@@ -165,6 +165,21 @@ func generations(n *Node) float64 {
 	return Metric([]*Process{n.Process}, "halley_job_rebalances_total", `lane="chat"`)
 }
 
+// owns is how many partitions of conversations a job believes to own.
+func owns(n *Node) int {
+	all, err := n.Metrics()
+	if err != nil {
+		return 0
+	}
+	count := 0
+	for name := range all {
+		if strings.HasPrefix(name, "halley_job_unacknowledged_seconds{") && strings.Contains(name, `topic="halley.chat"`) {
+			count++
+		}
+	}
+	return count
+}
+
 // again is how often the store met with what had been stored already, or with another writer.
 func (f *verified) again() float64 {
 	jobs := All(f.jobs())
@@ -230,14 +245,18 @@ func (f *verified) rebalance(t *testing.T) {
 // partitions over, reads the same records and wants the same rows. Then both go on.
 func (f *verified) believe(t *testing.T, n, other *Node) {
 	f.fault(t, fmt.Sprintf("%s stopped in its batches: two jobs believe to own a partition", n.Name), func(t *testing.T) string {
-		given, again, waits := logged(t, n, "partitions given back"), f.again(), 0
+		const given = `msg="partitions given back" component=consume topic=halley.chat`
+		again, waits := f.again(), 0
 		// Its transactions may just have given up waiting, and begin anew, when it is stopped.
 		for try := 0; waits == 0; try++ {
 			if try == 3 {
 				t.Fatalf("%s never held anything when it was stopped", n.Name)
 			}
+			within(t, 20*time.Second, "both jobs have partitions", func() (bool, string) {
+				return owns(n) > 0 && owns(other) > 0, fmt.Sprintf("%s %d, %s %d", n.Name, owns(n), other.Name, owns(other))
+			})
 			release, _ := f.held(t)
-			before := generations(other)
+			before, had := generations(other), logged(t, n, given)
 			n.Signal(syscall.SIGSTOP)
 			t.Cleanup(func() { n.Signal(syscall.SIGCONT) }) // who is not stopped doesn't mind
 			// What it wanted to lock it gets now, and keeps.
@@ -246,12 +265,11 @@ func (f *verified) believe(t *testing.T, n, other *Node) {
 			for end := time.Now().Add(3 * time.Second); waits == 0 && time.Now().Before(end); {
 				waits = f.Servers.Waiting(t)
 			}
-			if now := logged(t, n, "partitions given back"); now != given {
-				t.Errorf("%s has given its partitions back: %d times, was %d", n.Name, now, given)
+			if now := logged(t, n, given); now != had {
+				t.Errorf("%s has given its partitions back: %d times, was %d", n.Name, now, had)
 			}
 			n.Signal(syscall.SIGCONT)
 			f.flow(t, 30)
-			given = logged(t, n, "partitions given back")
 		}
 		return fmt.Sprintf("%s gave nothing back, %d transactions of %s waited for its; met again by the store: %v", n.Name, waits, other.Name, f.again()-again)
 	})
