@@ -96,7 +96,7 @@ function PersonView({ api, uid }: { api: AdminApi; uid: string }) {
   const groups = useSignal<Group[]>([]);
   async function look() {
     sessions.value = await api.sessions(uid).catch(() => []);
-    groups.value = await api.conversationsOf(uid).catch(() => []);
+    groups.value = (await api.conversationsOf(uid).catch(() => [])).filter((g) => g.type === "group");
   }
   useEffect(() => void look(), [uid]);
   const kick = (target: Parameters<AdminApi["kick"]>[0]) =>
@@ -159,22 +159,20 @@ function PersonView({ api, uid }: { api: AdminApi; uid: string }) {
       <h3>{a("talks")}</h3>
       {groups.value.length === 0 && <p class="muted">{a("noGroups")}</p>}
       <ul class="chips">
-        {groups.value
-          .filter((g) => g.type === "group")
-          .map((g) => (
-            <li key={g.id}>
-              <button
-                type="button"
-                class="secondary"
-                onClick={() => {
-                  group.value = g.id;
-                  tab.value = "groups";
-                }}
-              >
-                {g.title || g.id} <span class="muted">{g.members}</span>
-              </button>
-            </li>
-          ))}
+        {groups.value.map((g) => (
+          <li key={g.id}>
+            <button
+              type="button"
+              class="secondary"
+              onClick={() => {
+                group.value = g.id;
+                tab.value = "groups";
+              }}
+            >
+              {g.title || g.id} <span class="muted">{g.members}</span>
+            </button>
+          </li>
+        ))}
       </ul>
     </div>
   );
