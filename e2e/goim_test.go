@@ -32,7 +32,6 @@ import (
 const (
 	quietTime = 2500 * time.Millisecond
 	closeTime = 3 * time.Second
-	waitTime  = 5 * time.Second
 )
 
 // site is where the cases run.
