@@ -120,6 +120,8 @@ func newStore(t testing.TB, cfg store.Config) *faultyStore {
 func newChat(t testing.TB) *chat {
 	t.Helper()
 	cfg := storetest.Config(t)
+	// A busy machine is no fault of the database's: with the race detector a large transaction may take long.
+	cfg.ReadTimeout, cfg.WriteTimeout = patience/2, patience/2
 	c := &chat{cluster: newCluster(t), cfg: cfg, store: newStore(t, cfg)}
 	c.redis, c.prefix = kittest.Redis(t)
 	return c
