@@ -138,6 +138,7 @@ func New(cfg Config, deps Deps) (*Comet, error) {
 	}, c.table, c.router, lease.Hooks{
 		Load:     c.load,
 		Replaced: func(s *session.Session) { s.Close(session.Cause{Code: errcode.Replaced}) },
+		NewEpoch: func() { c.service.EpochChanged() },
 		Stale:    c.leaveConversations,
 		Resync:   func() { c.resyncs.All() },
 	}, c.log)

@@ -182,15 +182,13 @@ func (c *allCmd) Run(ctx context.Context, t *terminal, kctx *kong.Context) error
 		return err
 	}
 	p.later(redis.Close)
-	conversations, err := openStore(ctx, inFolder(c.Store, c.Data.DataDir), c.Common.StartTimeout, p.metrics, log)
+	conversations, err := openStore(ctx, p, inFolder(c.Store, c.Data.DataDir), c.Common.StartTimeout, log)
 	if err != nil {
 		return err
 	}
 	var jobStore job.Store
 	var hookStore job.HookStore
 	if conversations != nil {
-		p.later(conversations.Close)
-		p.health.Needs["database"] = needStore(conversations)
 		jobStore, hookStore = conversations, conversations
 	}
 	routers, err := grpcconn.Dial(c.Common.GRPC, routerL.Addr().String(), secret)

@@ -296,7 +296,7 @@ func TestMarksFollowWhatIsStored(t *testing.T) {
 	c.waitCommitted(topic.Chat, 3)
 	m := c.marks("ann", id)
 	seqs, change, err := c.store.SyncCursor(t.Context(), tenant, "ann")
-	if err != nil || m.Seqs[cursor.Conversation{Tenant: tenant, ID: id}] != seqs || m.Changes[cursor.User{Tenant: tenant, UID: "ann"}] != change || seqs != 2 || change != 1 {
+	if err != nil || m.Seqs[cursor.Conversation{Tenant: tenant, ID: id}] != seqs || m.Changes[cursor.User{Tenant: tenant, UID: "ann"}] != change || seqs != 2 || change != 2 {
 		t.Errorf("got %v, the database says %d and %d, %v", m, seqs, change, err)
 	}
 	_, ann, err := c.store.Membership(t.Context(), tenant, id, "ann")

@@ -49,6 +49,15 @@ type move struct {
 
 func (m *move) over(now time.Time) bool { return now.Sub(m.at) > fresh && m.waiting.Load() <= 0 }
 
+// recent returns who came or went a moment ago, and forgets who did so long ago: else each entry of a group that 100,000 have joined would
+// go through them, until the next one comes.
+func (r *room) recent(now time.Time) []move {
+	if len(r.moved) > 0 && r.moved[0].over(now) {
+		r.moved = slices.Clip(slices.DeleteFunc(r.moved, func(m move) bool { return m.over(now) }))
+	}
+	return r.moved
+}
+
 // note remembers who came or went, and forgets who did so long ago. It returns what counts until that is acknowledged.
 func (r *room) note(now time.Time, uids []string, in bool) *atomic.Int32 {
 	r.moved = slices.DeleteFunc(r.moved, func(m move) bool { return m.over(now) || slices.Contains(uids, m.uid) })
@@ -170,7 +179,7 @@ func (a *audience) toRoom(p *conversation.Proposal, o *store.Outcome, e *store.E
 		}
 	}
 	now := time.Now()
-	for _, m := range r.moved {
+	for _, m := range r.recent(now) {
 		switch {
 		case told[m.uid] || m.over(now):
 		case m.in && !slices.Contains(except, m.uid):
@@ -204,7 +213,13 @@ func (h *handler) want(id store.ID, c *conversation.Conversation) conversation.F
 func (h *handler) turn(ctx context.Context, b *batch, outcomes []store.Outcome, t *teller) bool {
 	latest := map[store.ID]*conversation.Conversation{}
 	for i := range outcomes {
-		if p, o := &b.proposals[i], &outcomes[i]; conversation.TypeOf(p.Conversation) == conversation.Group && o.Conversation.LastSeq > 0 && !o.Conversation.Dissolved {
+		p, o := &b.proposals[i], &outcomes[i]
+		switch {
+		case conversation.TypeOf(p.Conversation) != conversation.Group || o.Conversation.LastSeq == 0:
+		case o.Conversation.Dissolved:
+			delete(h.rooms, idOf(p))
+			delete(latest, idOf(p))
+		default:
 			latest[idOf(p)] = &o.Conversation
 		}
 	}

@@ -22,6 +22,7 @@ import (
 type teller struct {
 	h    *handler
 	r    *round
+	b    *batch
 	rows map[place]*store.Entry
 	who  *audience
 	// standing is what those are now that repeated entries are about.
@@ -40,9 +41,13 @@ type told struct {
 
 // proposal tells of a proposal's outcome; listed are the outcomes of its listings.
 func (t *teller) proposal(src *source, p *conversation.Proposal, o *store.Outcome, listed []store.ChangeOutcome) {
+	t.outcome(src, o.Err(), o.Seq, o.AtMs)
+	if p.Kind == conversation.Marker && o.Code == nil {
+		t.marked(src, p, o)
+		return
+	}
 	t.told = t.told[:0]
 	defer t.end(src)
-	t.outcome(src, o.Err(), o.Seq, o.AtMs)
 	if o.Code != nil {
 		t.rejected(src, p, o)
 		return
@@ -134,11 +139,16 @@ func (t *teller) userChange(src *source, u *store.UserChange, o *store.ChangeOut
 	if o.Code != nil {
 		err = &errcode.Error{Code: o.Code, Detail: o.Reason}
 	}
-	t.outcome(src, err, o.Number, u.AtMs)
+	if src.marker == nil {
+		t.outcome(src, err, o.Number, u.AtMs)
+	}
 	if err == nil {
 		c := *u
 		c.Number = o.Number
 		t.changed(src, o, c)
+	}
+	if src.marker != nil {
+		t.others(src, src.marker)
 	}
 }
 

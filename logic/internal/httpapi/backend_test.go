@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/halley-im/halley/kit/token"
@@ -210,6 +212,28 @@ func TestPresenceOfThousands(t *testing.T) {
 	s.do("POST", "/v1/presence", "read", string(body)).want(t, 400, "invalid_request")
 	s.do("POST", "/v1/presence", "read", `{"uids":[]}`).want(t, 400, "invalid_request")
 	s.do("POST", "/v1/presence", "read", `{"uids":["a b"]}`).want(t, 400, "invalid_request")
+}
+
+func TestAllWhoAreOnlineInPages(t *testing.T) {
+	s := twoTenants(t)
+	var uids []string
+	for next := ""; ; {
+		page := s.do("GET", "/v1/presence?limit=1&cursor="+next, "read", "").want(t, 200, "").json(t)
+		for _, u := range page["users"].([]any) {
+			uids = append(uids, u.(map[string]any)["uid"].(string))
+		}
+		if next, _ = page["next"].(string); next == "" {
+			break
+		}
+	}
+	if !slices.Contains(uids, "ann") || len(uids) != len(s.router.sessions["default"]) {
+		t.Errorf("got %v", uids)
+	}
+	for _, q := range []string{"?limit=0", "?limit=1001", "?limit=x"} {
+		s.do("GET", "/v1/presence"+q, "read", "").want(t, 400, "invalid_request")
+	}
+	s.router.err = status.Error(codes.Unavailable, "no Redis")
+	s.do("GET", "/v1/presence", "read", "").want(t, 503, "unavailable")
 }
 
 func TestEndpointsAndCluster(t *testing.T) {

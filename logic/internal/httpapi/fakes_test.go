@@ -206,6 +206,28 @@ func (r *router) GetPresence(_ context.Context, in *halleyv1.GetPresenceRequest,
 	return res, nil
 }
 
+func (r *router) ListOnline(_ context.Context, in *halleyv1.ListOnlineRequest, _ ...grpc.CallOption) (*halleyv1.ListOnlineResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err != nil {
+		return nil, r.err
+	}
+	all := r.sessions[in.GetTenant()]
+	from := 0
+	if in.GetCursor() != "" {
+		from = slices.IndexFunc(all, func(s *halleyv1.Session) bool { return s.GetUid() == in.GetCursor() }) + 1
+	}
+	res := &halleyv1.ListOnlineResponse{}
+	for _, s := range all[from:] {
+		if len(res.GetUsers()) == int(in.GetLimit()) {
+			res.Next = res.GetUsers()[len(res.GetUsers())-1].GetUid()
+			break
+		}
+		res.Users = append(res.Users, &halleyv1.Online{Uid: s.GetUid(), Platforms: []string{s.GetPlatform()}, Sessions: 1, SinceMs: s.GetConnectedAtMs()})
+	}
+	return res, nil
+}
+
 func (r *router) ListSessions(_ context.Context, in *halleyv1.ListSessionsRequest, _ ...grpc.CallOption) (*halleyv1.ListSessionsResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -69,6 +69,7 @@ type Router interface {
 	goim.Router
 	nodes.Lister
 	GetPresence(ctx context.Context, in *halleyv1.GetPresenceRequest, opts ...grpc.CallOption) (*halleyv1.GetPresenceResponse, error)
+	ListOnline(ctx context.Context, in *halleyv1.ListOnlineRequest, opts ...grpc.CallOption) (*halleyv1.ListOnlineResponse, error)
 	ListSessions(ctx context.Context, in *halleyv1.ListSessionsRequest, opts ...grpc.CallOption) (*halleyv1.ListSessionsResponse, error)
 }
 

@@ -37,7 +37,32 @@ type (
 	}
 )
 
+// Online is a user who has a session.
+type Online struct {
+	UID       string   `json:"uid"`
+	Platforms []string `json:"platforms" doc:"Platforms of the sessions, each once, sorted."`
+	Sessions  uint32   `json:"sessions" doc:"How many he has."`
+	Since     int64    `json:"since" doc:"When the oldest of them began."`
+}
+
+type (
+	onlineInput struct {
+		Cursor string `query:"cursor" doc:"Field next of the page before; left out: the first page."`
+		Limit  uint32 `query:"limit" default:"100" minimum:"1" maximum:"1000" doc:"The most users of the page."`
+	}
+	onlineOutput struct {
+		Body struct {
+			Users []Online `json:"users" doc:"In no order that means anything."`
+			Next  string   `json:"next,omitempty" doc:"Cursor of the next page, which there may be of a short page, too; not there: this is the last."`
+		}
+	}
+)
+
 func (a *api) registerPresence() {
+	handle(a, route{scope: apikey.Read}, huma.Operation{
+		OperationID: "list-online", Method: http.MethodGet, Path: "/v1/presence", Summary: "All who are online", Tags: []string{"presence"},
+		Description: "For people to look at, a page at a time: who comes or goes meanwhile may be missing or be in two pages.",
+	}, a.online)
 	handle(a, route{scope: apikey.Read}, huma.Operation{
 		OperationID: "get-presence", Method: http.MethodPost, Path: "/v1/presence", Summary: "Who is online", Tags: []string{"presence"},
 		Description: "Right at once, and within 15 seconds after a crash of a server.",
@@ -64,6 +89,22 @@ func (a *api) presence(ctx context.Context, in *presenceInput) (*presenceOutput,
 	for i, s := range res.GetStates() {
 		out.Body.States[i] = Presence{UID: s.GetUid(), Online: s.GetOnline(), Platforms: list(s.GetPlatforms()), LastSeen: int64(s.GetLastSeen())}
 	}
+	return out, nil
+}
+
+func (a *api) online(ctx context.Context, in *onlineInput) (*onlineOutput, error) {
+	rctx, cancel := a.router(ctx)
+	defer cancel()
+	res, err := a.d.Router.ListOnline(rctx, &halleyv1.ListOnlineRequest{Tenant: callOf(ctx).tenant, Cursor: in.Cursor, Limit: in.Limit})
+	if err != nil {
+		return nil, remote.Error(err)
+	}
+	out := &onlineOutput{}
+	out.Body.Users = make([]Online, len(res.GetUsers()))
+	for i, u := range res.GetUsers() {
+		out.Body.Users[i] = Online{UID: u.GetUid(), Platforms: list(u.GetPlatforms()), Sessions: u.GetSessions(), Since: u.GetSinceMs()}
+	}
+	out.Body.Next = res.GetNext()
 	return out, nil
 }
 

@@ -48,6 +48,7 @@ func TestTenantsWithEqualNamesDoNotMeet(t *testing.T) {
 		{"POST", "/1/push/room?rid=7", "x", nil},
 		{"POST", "/1/push/all", "x", nil},
 		{"POST", "/v1/presence", `{"uids":["ann"]}`, map[string]string{"default": `"platforms":["web"]`, "shop": `"platforms":["ios"]`}},
+		{"GET", "/v1/presence?limit=1", "", map[string]string{"default": `{"uid":"ann","platforms":["web"],"sessions":1,`, "shop": `{"uid":"ann","platforms":["ios"],"sessions":1,`}},
 		{"GET", "/v1/rooms?type=chat", "", map[string]string{"default": `"count":7`, "shop": `"rooms":[{"room":"chat://lobby","count":3}]`}},
 		{"POST", "/v1/rooms/count", `{"rooms":["chat://lobby","chat://side"]}`, map[string]string{"default": `"count":7},{"room":"chat://side","count":1`, "shop": `"count":3},{"room":"chat://side","count":0`}},
 		{"GET", "/v1/rooms/chat%3A%2F%2Flobby/members", "", map[string]string{"default": `["ann","bob"]`, "shop": `["ann"]`}},

@@ -197,6 +197,19 @@ func (s *Service) GetPresence(ctx context.Context, r *halleyv1.GetPresenceReques
 	})
 }
 
+// mostOnline is the largest page of ListOnline. The API promises it, so no setting.
+const mostOnline = 1000
+
+// ListOnline implements halleyv1.RouterServer.
+func (s *Service) ListOnline(ctx context.Context, r *halleyv1.ListOnlineRequest) (*halleyv1.ListOnlineResponse, error) {
+	if r.GetLimit() < 1 || r.GetLimit() > mostOnline {
+		return nil, status.Errorf(codes.InvalidArgument, "limit: 1 to %d", mostOnline)
+	}
+	return do(ctx, s, "ListOnline", int(r.GetLimit()), func(ctx context.Context) (*halleyv1.ListOnlineResponse, error) {
+		return s.store.Online(ctx, r.GetTenant(), r.GetCursor(), int(r.GetLimit()))
+	})
+}
+
 // ListSessions implements halleyv1.RouterServer.
 func (s *Service) ListSessions(ctx context.Context, r *halleyv1.ListSessionsRequest) (*halleyv1.ListSessionsResponse, error) {
 	return do(ctx, s, "ListSessions", 1, func(ctx context.Context) (*halleyv1.ListSessionsResponse, error) {

@@ -110,6 +110,29 @@ describe("a window", () => {
     expect(seqs(window)).toEqual(range(151, 250));
   });
 
+  it("asks for what it lacks up to a seq, and once more for what failed", async () => {
+    const { world, c, window, port } = setUp(5);
+    port.setOnline(false);
+    await window.end();
+    port.setOnline(true);
+    await window.reach(5);
+    expect(seqs(window)).toEqual(range(1, 5));
+    world.say(c, "bob", "which nobody told of");
+    await window.reach(5);
+    expect(seqs(window)).toEqual(range(1, 5));
+    await window.reach(6);
+    expect(seqs(window)).toEqual(range(1, 6));
+  });
+
+  it("knows who recalled a message, of what comes and of what is read", async () => {
+    const { world, c, window } = setUp(3);
+    world.store(c, { kind: "recall", from: "ann", target: 1 });
+    await window.end();
+    window.take(world.store(c, { kind: "recall", from: "bob", target: 2 }));
+    expect([...window.recallers]).toEqual([[1, "ann"], [2, "bob"]]);
+    expect(window.entries.value.map((e) => e.recalled)).toEqual([true, true, false]);
+  });
+
   it("lets go what is far above when asked to, and loads it again", async () => {
     const { window } = setUp(4600);
     await window.end();

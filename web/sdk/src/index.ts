@@ -11,11 +11,11 @@
  */
 export * from "./chat/chat.ts";
 export { type Conversation, directId, peerOf } from "./chat/conversation.ts";
-export { applyChange, type Entry, type GroupInfo, isChange, type Reaction } from "./chat/entry.ts";
+export { applyChange, type Entry, entryOf, type GroupInfo, isChange, type JsonValue, type Reaction } from "./chat/entry.ts";
 export { IndexedDBStorage } from "./chat/indexeddb.ts";
 export type { ChangeMethod, Outgoing, Stage } from "./chat/outgoing.ts";
 export type { Entries, Marker, SpeakerEvents as ChatEvents, SpeakerOptions, Typing, UserChange } from "./chat/events.ts";
-export { type Changes, type ChatStorage, MemoryStorage, type Saved, type SavedConversation } from "./chat/storage.ts";
+export { type Changes, type ChatStorage, type KeptEntries, MemoryStorage, type Saved, type SavedConversation } from "./chat/storage.ts";
 export { Timeline } from "./chat/timeline.ts";
 export { type BackoffOptions, backoff, defaultBackoff } from "./backoff.ts";
 export * from "./client.ts";

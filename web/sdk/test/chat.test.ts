@@ -168,6 +168,41 @@ describe("a chat", () => {
     expect(await history).toMatchObject([{ seq: 1 }]);
   });
 
+  it("tells presence, pushes, and events that it doesn't know", async () => {
+    const { net, chat, sync } = await set();
+    const told: unknown[] = [];
+    chat.on("presence", (presence) => told.push(presence));
+    chat.on("push", ({ op, body }) => told.push([op, new TextDecoder().decode(body)]));
+    chat.on("event", (event) => told.push(event));
+    await sync();
+    net.last.event({ presence: { uid: "bob", last_seen: 7 } });
+    net.last.batch({ op: 1000, body: { text: "hello" } });
+    net.last.event({ unheard: { of: 1 } } as never);
+    await pass();
+    expect(told).toEqual([{ uid: "bob", online: false, platforms: [], lastSeen: 7 }, [1000, '{"text":"hello"}'], { unheard: { of: 1 } }]);
+  });
+
+  it("keeps what is handed over and what is read, where that can be kept", async () => {
+    const storage = new MemoryStorage() as ChatStorage;
+    const saved: string[] = [];
+    storage.entries = async () => [entry({ seq: 8 })];
+    const { save } = storage;
+    storage.save = (changes) => {
+      for (const { conversation, entries, from } of changes.entries ?? []) saved.push(`${conversation} ${entries.map((e) => e.seq).join(" ")} from ${from}`);
+      return save.call(storage, changes);
+    };
+    const { net, chat, sync } = await set({ storage });
+    await sync({ conversations: [{ conversation: { id: "d/ann/bob", last_seq: 500 }, entries: [499, 500].map((seq) => ({ seq, kind: "message", from: "bob" })) }] });
+    const history = chat.history("d/ann/bob", { before: 202 });
+    await pass();
+    net.last.answer({ "conversation.history": { entries: [200, 201].map((seq) => ({ seq, kind: "message", from: "bob" })) } }, 103);
+    await history;
+    net.last.event({ "user.change": { number: 1, kind: "clear", object: "d/ann/bob", value: { seq: 499 } } });
+    await pass();
+    expect(saved).toEqual(["d/ann/bob 499 500 from 201", "d/ann/bob 201 from 201", "d/ann/bob  from 500"]);
+    expect(await chat.kept("d/ann/bob")).toMatchObject([{ seq: 8 }]);
+  });
+
   it("is left alone by a server that has no conversations", async () => {
     const { net, chat } = await set();
     net.last.accept();

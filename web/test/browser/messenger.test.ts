@@ -293,6 +293,29 @@ describe("a hundred thousand messages", () => {
   });
 });
 
+describe("what is unread", () => {
+  it("is counted where it begins above, and led to; where all of it is in view it isn't", async () => {
+    const page = await open();
+    await page.evaluate(() => {
+      const { world } = globalThis.fake!;
+      world.user("mallory", "Mallory");
+      for (const [id, title, n] of [["g/long", "Many", 60], ["g/short", "Some", 6]] as const) {
+        const c = world.make(id, { title, owner: "mallory" });
+        for (const uid of ["mallory", "ann"]) world.join(c, uid);
+        for (let i = 1; i <= n; i++) world.say(c, "mallory", { text: `number ${i}.` });
+      }
+    });
+    await talk(page, "Many");
+    await bubble(page, "number 60.").waitFor();
+    await page.getByRole("button", { name: "60 new messages" }).click();
+    await bubble(page, "number 1.").waitFor();
+    await page.getByRole("button", { name: "60 new messages" }).waitFor({ state: "detached" });
+    await talk(page, "Some");
+    await bubble(page, "number 6.").waitFor();
+    await page.getByRole("button", { name: "6 new messages" }).waitFor({ state: "detached" });
+  });
+});
+
 describe("the list", () => {
   it("pins, mutes, marks as read, clears and hides", async () => {
     const page = await open();

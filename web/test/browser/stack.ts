@@ -32,6 +32,8 @@ export async function startHalley(): Promise<Halley> {
       env: {
         ...process.env,
         HALLEY_DATA_DIR: join(dir, "data"),
+        // Who comes and goes is told sooner than people need it.
+        HALLEY_ROUTER_SETTLE_DELAY: "1s",
         HALLEY_LOGIC_HTTP_ADDR: `127.0.0.1:${http}`,
         HALLEY_COMET_WS_ADDR: `127.0.0.1:${ws}`,
         HALLEY_COMET_TCP_ADDR: `127.0.0.1:${tcp}`,
@@ -180,4 +182,10 @@ export async function picture(page: Page, name: string): Promise<void> {
   if (!dir) return;
   mkdirSync(dir, { recursive: true });
   await page.screenshot({ animations: "disabled", path: join(dir, `${name}.png`) });
+}
+
+/** Makes a picture that stands in the docs anew, if HALLEY_DOCS_IMAGES is set. */
+export async function docsPicture(page: Page, name: string): Promise<void> {
+  if (!process.env.HALLEY_DOCS_IMAGES) return picture(page, name);
+  await page.screenshot({ animations: "disabled", path: new URL(`../../../docs/images/${name}.png`, import.meta.url).pathname });
 }

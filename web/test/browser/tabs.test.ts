@@ -5,13 +5,14 @@ import type { AddressInfo } from "node:net";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { build } from "vite";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from "vitest";
-import type { Chat, Entry } from "../../sdk/src/index.ts";
+import type { Chat, Entry, IndexedDBStorage } from "../../sdk/src/index.ts";
 import { D, Tiny } from "../tiny.ts";
 import { startBrowser, until } from "./stack.ts";
 
 /** What the pages put into their window. */
 interface PageWindow {
   chat: Chat;
+  Storage: typeof IndexedDBStorage;
   bodies: unknown[];
   /** Entries that came out of their turn. */
   jumps: string[];
@@ -45,9 +46,9 @@ beforeEach(async () => {
       script
         ? sdk
         : `<!doctype html><link rel="icon" href="data:,"><script type="module">
-            import { Chat } from "/sdk.js";
+            import { Chat, IndexedDBStorage } from "/sdk.js";
             const chat = new Chat({ url: location.origin.replace("http", "ws") + "/sub", token: "ann", account: "ann", backoff: { base: 50, max: 100 } });
-            window.bodies = []; window.stages = []; window.jumps = []; let last = 0; window.chat = chat;
+            window.bodies = []; window.stages = []; window.jumps = []; let last = 0; window.chat = chat; window.Storage = IndexedDBStorage;
             chat.on("entries", ({ entries, reset }) => {
               window.bodies.push(...entries.map((e) => e.body));
               if (reset) last = 0;
@@ -142,6 +143,64 @@ it("what was sent without a connection goes out after a new start, in order, onc
   await until(() => page.evaluate(() => (window as unknown as PageWindow).chat.outgoing.length === 0));
   const kept = await page.evaluate(() => (window as unknown as PageWindow).chat.conversations.map((c) => [c.id, c.lastSeq]));
   expect(kept).toEqual([[D, 3]]);
+});
+
+it("what was handed over is there after a new start, before there is a connection", async () => {
+  let page = await open();
+  for (const body of ["1", "2", "3"]) await say(page, body);
+  await until(async () => (await bodies(page)).length === 3);
+  await page.close();
+  page = await context.newPage();
+  // Nobody answers any more.
+  await page.routeWebSocket(/sub/, () => {});
+  await page.goto(url);
+  const kept = (id: string) => page.evaluate(async (id) => (await (window as unknown as PageWindow).chat.kept(id)).map((e) => [e.seq, e.body]), id);
+  expect(await kept(D)).toEqual([[1, "1"], [2, "2"], [3, "3"]]);
+  expect(await kept("d/ann/cy")).toEqual([]);
+});
+
+it("entries are kept as they are now, without a gap, until they aren't needed", async () => {
+  const page = await open();
+  const seen = await page.evaluate(async (D) => {
+    const storage = new (window as unknown as PageWindow).Storage("kept");
+    const message = (seq: number, more: object = {}) =>
+      ({ seq, kind: "message", from: "bob", body: `${seq}`, changedSeq: seq, target: 0, mentions: [], reactions: [], ...more }) as unknown as Entry;
+    const change = (seq: number, target: number, kind: string, body: string | null = null) => message(seq, { kind, target, body });
+    const save = (from: number, ...entries: Entry[]) => storage.save({ entries: [{ conversation: D, entries, from }] });
+    const kept = async (before = Infinity, limit = 50) => (await storage.entries(D, before, limit)).map((e) => `${e.seq} ${e.body}`).join(", ");
+    const seen: Record<string, string> = {};
+    await save(0, message(5), message(6), change(7, 6, "edit", "six"));
+    seen.inOneSave = await kept();
+    await save(0, change(8, 5, "recall"), message(9));
+    seen.afterwards = await kept();
+    await save(0, message(5), message(6, { body: "an older state", changedSeq: 6 }));
+    seen.older = await kept();
+    await save(0, message(1), message(2));
+    seen.gap = await kept();
+    await save(0, message(3), message(4, { body: "now", changedSeq: 9 }));
+    seen.closed = await kept();
+    seen.page = await kept(5, 2);
+    await save(4, message(10));
+    seen.dropped = await kept();
+    await storage.save({ gone: [D] });
+    seen.gone = await kept();
+    await save(0, message(11));
+    await storage.clear();
+    seen.cleared = await kept();
+    storage.close();
+    return seen;
+  }, D);
+  expect(seen).toEqual({
+    inOneSave: "5 5, 6 six, 7 null",
+    afterwards: "5 null, 6 six, 7 null, 8 null, 9 9",
+    older: "5 null, 6 six, 7 null, 8 null, 9 9",
+    gap: "5 null, 6 six, 7 null, 8 null, 9 9",
+    closed: "1 1, 2 2, 3 3, 4 now, 5 null, 6 six, 7 null, 8 null, 9 9",
+    page: "3 3, 4 now",
+    dropped: "4 now, 5 null, 6 six, 7 null, 8 null, 9 9, 10 10",
+    gone: "",
+    cleared: "",
+  });
 });
 
 it("tabs that come and go, and lines that break, lose and double nothing", { timeout: 90_000 }, async () => {

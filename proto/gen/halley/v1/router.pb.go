@@ -1958,6 +1958,192 @@ func (x *GetPresenceResponse) GetStates() []*Presence {
 	return nil
 }
 
+type ListOnlineRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// next of the page before; empty: the first.
+	Cursor string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// 1 to 1,000.
+	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOnlineRequest) Reset() {
+	*x = ListOnlineRequest{}
+	mi := &file_halley_v1_router_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOnlineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOnlineRequest) ProtoMessage() {}
+
+func (x *ListOnlineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_router_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOnlineRequest.ProtoReflect.Descriptor instead.
+func (*ListOnlineRequest) Descriptor() ([]byte, []int) {
+	return file_halley_v1_router_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ListOnlineRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *ListOnlineRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *ListOnlineRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// ListOnlineResponse is a page in no order that means anything; one that isn't the last may be short, even empty. Who comes or goes while pages are read may be missing or be in two.
+type ListOnlineResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Users []*Online              `protobuf:"bytes,1,rep,name=users,proto3" json:"users,omitempty"`
+	// Empty: this is the last page.
+	Next          string `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOnlineResponse) Reset() {
+	*x = ListOnlineResponse{}
+	mi := &file_halley_v1_router_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOnlineResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOnlineResponse) ProtoMessage() {}
+
+func (x *ListOnlineResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_router_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOnlineResponse.ProtoReflect.Descriptor instead.
+func (*ListOnlineResponse) Descriptor() ([]byte, []int) {
+	return file_halley_v1_router_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ListOnlineResponse) GetUsers() []*Online {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+func (x *ListOnlineResponse) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+type Online struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Uid   string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Each once, sorted.
+	Platforms []string `protobuf:"bytes,2,rep,name=platforms,proto3" json:"platforms,omitempty"`
+	Sessions  uint32   `protobuf:"varint,3,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	// When the oldest of its sessions began.
+	SinceMs       int64 `protobuf:"varint,4,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Online) Reset() {
+	*x = Online{}
+	mi := &file_halley_v1_router_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Online) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Online) ProtoMessage() {}
+
+func (x *Online) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_router_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Online.ProtoReflect.Descriptor instead.
+func (*Online) Descriptor() ([]byte, []int) {
+	return file_halley_v1_router_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *Online) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *Online) GetPlatforms() []string {
+	if x != nil {
+		return x.Platforms
+	}
+	return nil
+}
+
+func (x *Online) GetSessions() uint32 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
+func (x *Online) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
+}
+
 type ListSessionsRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
@@ -1972,7 +2158,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_halley_v1_router_proto_msgTypes[29]
+	mi := &file_halley_v1_router_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1984,7 +2170,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_router_proto_msgTypes[29]
+	mi := &file_halley_v1_router_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1997,7 +2183,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_halley_v1_router_proto_rawDescGZIP(), []int{29}
+	return file_halley_v1_router_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListSessionsRequest) GetTenant() string {
@@ -2057,7 +2243,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_halley_v1_router_proto_msgTypes[30]
+	mi := &file_halley_v1_router_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2069,7 +2255,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_router_proto_msgTypes[30]
+	mi := &file_halley_v1_router_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2082,7 +2268,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_halley_v1_router_proto_rawDescGZIP(), []int{30}
+	return file_halley_v1_router_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*Session {
@@ -2101,7 +2287,7 @@ type CountRoomsRequest struct {
 
 func (x *CountRoomsRequest) Reset() {
 	*x = CountRoomsRequest{}
-	mi := &file_halley_v1_router_proto_msgTypes[31]
+	mi := &file_halley_v1_router_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2113,7 +2299,7 @@ func (x *CountRoomsRequest) String() string {
 func (*CountRoomsRequest) ProtoMessage() {}
 
 func (x *CountRoomsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_router_proto_msgTypes[31]
+	mi := &file_halley_v1_router_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2126,7 +2312,7 @@ func (x *CountRoomsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountRoomsRequest.ProtoReflect.Descriptor instead.
 func (*CountRoomsRequest) Descriptor() ([]byte, []int) {
-	return file_halley_v1_router_proto_rawDescGZIP(), []int{31}
+	return file_halley_v1_router_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CountRoomsRequest) GetRooms() []*Name {
@@ -2145,7 +2331,7 @@ type CountRoomsResponse struct {
 
 func (x *CountRoomsResponse) Reset() {
 	*x = CountRoomsResponse{}
-	mi := &file_halley_v1_router_proto_msgTypes[32]
+	mi := &file_halley_v1_router_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2157,7 +2343,7 @@ func (x *CountRoomsResponse) String() string {
 func (*CountRoomsResponse) ProtoMessage() {}
 
 func (x *CountRoomsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_router_proto_msgTypes[32]
+	mi := &file_halley_v1_router_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2170,7 +2356,7 @@ func (x *CountRoomsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountRoomsResponse.ProtoReflect.Descriptor instead.
 func (*CountRoomsResponse) Descriptor() ([]byte, []int) {
-	return file_halley_v1_router_proto_rawDescGZIP(), []int{32}
+	return file_halley_v1_router_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CountRoomsResponse) GetCounts() []uint32 {
@@ -2192,7 +2378,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_halley_v1_router_proto_msgTypes[33]
+	mi := &file_halley_v1_router_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2204,7 +2390,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_router_proto_msgTypes[33]
+	mi := &file_halley_v1_router_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2217,7 +2403,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_halley_v1_router_proto_rawDescGZIP(), []int{33}
+	return file_halley_v1_router_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListMembersRequest) GetTenant() string {
@@ -2260,7 +2446,7 @@ type ListMembersResponse struct {
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_halley_v1_router_proto_msgTypes[34]
+	mi := &file_halley_v1_router_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2272,7 +2458,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_router_proto_msgTypes[34]
+	mi := &file_halley_v1_router_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2285,7 +2471,7 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_halley_v1_router_proto_rawDescGZIP(), []int{34}
+	return file_halley_v1_router_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListMembersResponse) GetUids() []string {
@@ -2328,7 +2514,7 @@ type TopRoomsRequest struct {
 
 func (x *TopRoomsRequest) Reset() {
 	*x = TopRoomsRequest{}
-	mi := &file_halley_v1_router_proto_msgTypes[35]
+	mi := &file_halley_v1_router_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +2526,7 @@ func (x *TopRoomsRequest) String() string {
 func (*TopRoomsRequest) ProtoMessage() {}
 
 func (x *TopRoomsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_router_proto_msgTypes[35]
+	mi := &file_halley_v1_router_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2353,7 +2539,7 @@ func (x *TopRoomsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopRoomsRequest.ProtoReflect.Descriptor instead.
 func (*TopRoomsRequest) Descriptor() ([]byte, []int) {
-	return file_halley_v1_router_proto_rawDescGZIP(), []int{35}
+	return file_halley_v1_router_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *TopRoomsRequest) GetTenant() string {
@@ -2386,7 +2572,7 @@ type TopRoomsResponse struct {
 
 func (x *TopRoomsResponse) Reset() {
 	*x = TopRoomsResponse{}
-	mi := &file_halley_v1_router_proto_msgTypes[36]
+	mi := &file_halley_v1_router_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2398,7 +2584,7 @@ func (x *TopRoomsResponse) String() string {
 func (*TopRoomsResponse) ProtoMessage() {}
 
 func (x *TopRoomsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_router_proto_msgTypes[36]
+	mi := &file_halley_v1_router_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2411,7 +2597,7 @@ func (x *TopRoomsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopRoomsResponse.ProtoReflect.Descriptor instead.
 func (*TopRoomsResponse) Descriptor() ([]byte, []int) {
-	return file_halley_v1_router_proto_rawDescGZIP(), []int{36}
+	return file_halley_v1_router_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *TopRoomsResponse) GetRooms() []*RoomCount {
@@ -2431,7 +2617,7 @@ type RoomCount struct {
 
 func (x *RoomCount) Reset() {
 	*x = RoomCount{}
-	mi := &file_halley_v1_router_proto_msgTypes[37]
+	mi := &file_halley_v1_router_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2443,7 +2629,7 @@ func (x *RoomCount) String() string {
 func (*RoomCount) ProtoMessage() {}
 
 func (x *RoomCount) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_router_proto_msgTypes[37]
+	mi := &file_halley_v1_router_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2456,7 +2642,7 @@ func (x *RoomCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomCount.ProtoReflect.Descriptor instead.
 func (*RoomCount) Descriptor() ([]byte, []int) {
-	return file_halley_v1_router_proto_rawDescGZIP(), []int{37}
+	return file_halley_v1_router_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RoomCount) GetRoom() string {
@@ -2481,7 +2667,7 @@ type ListCometsRequest struct {
 
 func (x *ListCometsRequest) Reset() {
 	*x = ListCometsRequest{}
-	mi := &file_halley_v1_router_proto_msgTypes[38]
+	mi := &file_halley_v1_router_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2493,7 +2679,7 @@ func (x *ListCometsRequest) String() string {
 func (*ListCometsRequest) ProtoMessage() {}
 
 func (x *ListCometsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_router_proto_msgTypes[38]
+	mi := &file_halley_v1_router_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2506,7 +2692,7 @@ func (x *ListCometsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCometsRequest.ProtoReflect.Descriptor instead.
 func (*ListCometsRequest) Descriptor() ([]byte, []int) {
-	return file_halley_v1_router_proto_rawDescGZIP(), []int{38}
+	return file_halley_v1_router_proto_rawDescGZIP(), []int{41}
 }
 
 type ListCometsResponse struct {
@@ -2518,7 +2704,7 @@ type ListCometsResponse struct {
 
 func (x *ListCometsResponse) Reset() {
 	*x = ListCometsResponse{}
-	mi := &file_halley_v1_router_proto_msgTypes[39]
+	mi := &file_halley_v1_router_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2530,7 +2716,7 @@ func (x *ListCometsResponse) String() string {
 func (*ListCometsResponse) ProtoMessage() {}
 
 func (x *ListCometsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_halley_v1_router_proto_msgTypes[39]
+	mi := &file_halley_v1_router_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2543,7 +2729,7 @@ func (x *ListCometsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCometsResponse.ProtoReflect.Descriptor instead.
 func (*ListCometsResponse) Descriptor() ([]byte, []int) {
-	return file_halley_v1_router_proto_rawDescGZIP(), []int{39}
+	return file_halley_v1_router_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListCometsResponse) GetComets() []*CometInfo {
@@ -2681,7 +2867,19 @@ const file_halley_v1_router_proto_rawDesc = "" +
 	"\x04uids\x18\x02 \x03(\tR\x04uids\x12\x14\n" +
 	"\x05watch\x18\x03 \x01(\bR\x05watch\"B\n" +
 	"\x13GetPresenceResponse\x12+\n" +
-	"\x06states\x18\x01 \x03(\v2\x13.halley.v1.PresenceR\x06states\"[\n" +
+	"\x06states\x18\x01 \x03(\v2\x13.halley.v1.PresenceR\x06states\"Y\n" +
+	"\x11ListOnlineRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"Q\n" +
+	"\x12ListOnlineResponse\x12'\n" +
+	"\x05users\x18\x01 \x03(\v2\x11.halley.v1.OnlineR\x05users\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\"o\n" +
+	"\x06Online\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x1c\n" +
+	"\tplatforms\x18\x02 \x03(\tR\tplatforms\x12\x1a\n" +
+	"\bsessions\x18\x03 \x01(\rR\bsessions\x12\x19\n" +
+	"\bsince_ms\x18\x04 \x01(\x03R\asinceMs\"[\n" +
 	"\x13ListSessionsRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x03uid\x18\x02 \x01(\tH\x00R\x03uid\x12\x12\n" +
@@ -2718,7 +2916,7 @@ const file_halley_v1_router_proto_rawDesc = "" +
 	"\vEpochStatus\x12\x1c\n" +
 	"\x18EPOCH_STATUS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fEPOCH_STATUS_OK\x10\x01\x12\x15\n" +
-	"\x11EPOCH_STATUS_DEAD\x10\x022\xab\b\n" +
+	"\x11EPOCH_STATUS_DEAD\x10\x022\xf6\b\n" +
 	"\x06Router\x12=\n" +
 	"\x06Enroll\x12\x18.halley.v1.EnrollRequest\x1a\x19.halley.v1.EnrollResponse\x12:\n" +
 	"\x05Renew\x12\x17.halley.v1.RenewRequest\x1a\x18.halley.v1.RenewResponse\x12=\n" +
@@ -2730,7 +2928,9 @@ const file_halley_v1_router_proto_rawDesc = "" +
 	"\aRewrite\x12\x19.halley.v1.RewriteRequest\x1a\x1a.halley.v1.RewriteResponse\x12L\n" +
 	"\vUpdateRooms\x12\x1d.halley.v1.UpdateRoomsRequest\x1a\x1e.halley.v1.UpdateRoomsResponse\x12=\n" +
 	"\x06Locate\x12\x18.halley.v1.LocateRequest\x1a\x19.halley.v1.LocateResponse\x12L\n" +
-	"\vGetPresence\x12\x1d.halley.v1.GetPresenceRequest\x1a\x1e.halley.v1.GetPresenceResponse\x12O\n" +
+	"\vGetPresence\x12\x1d.halley.v1.GetPresenceRequest\x1a\x1e.halley.v1.GetPresenceResponse\x12I\n" +
+	"\n" +
+	"ListOnline\x12\x1c.halley.v1.ListOnlineRequest\x1a\x1d.halley.v1.ListOnlineResponse\x12O\n" +
 	"\fListSessions\x12\x1e.halley.v1.ListSessionsRequest\x1a\x1f.halley.v1.ListSessionsResponse\x12I\n" +
 	"\n" +
 	"CountRooms\x12\x1c.halley.v1.CountRoomsRequest\x1a\x1d.halley.v1.CountRoomsResponse\x12L\n" +
@@ -2752,7 +2952,7 @@ func file_halley_v1_router_proto_rawDescGZIP() []byte {
 }
 
 var file_halley_v1_router_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_halley_v1_router_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_halley_v1_router_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_halley_v1_router_proto_goTypes = []any{
 	(EpochStatus)(0),             // 0: halley.v1.EpochStatus
 	(RegisterResult_Status)(0),   // 1: halley.v1.RegisterResult.Status
@@ -2785,20 +2985,23 @@ var file_halley_v1_router_proto_goTypes = []any{
 	(*Place)(nil),                // 28: halley.v1.Place
 	(*GetPresenceRequest)(nil),   // 29: halley.v1.GetPresenceRequest
 	(*GetPresenceResponse)(nil),  // 30: halley.v1.GetPresenceResponse
-	(*ListSessionsRequest)(nil),  // 31: halley.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil), // 32: halley.v1.ListSessionsResponse
-	(*CountRoomsRequest)(nil),    // 33: halley.v1.CountRoomsRequest
-	(*CountRoomsResponse)(nil),   // 34: halley.v1.CountRoomsResponse
-	(*ListMembersRequest)(nil),   // 35: halley.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),  // 36: halley.v1.ListMembersResponse
-	(*TopRoomsRequest)(nil),      // 37: halley.v1.TopRoomsRequest
-	(*TopRoomsResponse)(nil),     // 38: halley.v1.TopRoomsResponse
-	(*RoomCount)(nil),            // 39: halley.v1.RoomCount
-	(*ListCometsRequest)(nil),    // 40: halley.v1.ListCometsRequest
-	(*ListCometsResponse)(nil),   // 41: halley.v1.ListCometsResponse
-	(*Session)(nil),              // 42: halley.v1.Session
-	(*Conn)(nil),                 // 43: halley.v1.Conn
-	(*Presence)(nil),             // 44: halley.v1.Presence
+	(*ListOnlineRequest)(nil),    // 31: halley.v1.ListOnlineRequest
+	(*ListOnlineResponse)(nil),   // 32: halley.v1.ListOnlineResponse
+	(*Online)(nil),               // 33: halley.v1.Online
+	(*ListSessionsRequest)(nil),  // 34: halley.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil), // 35: halley.v1.ListSessionsResponse
+	(*CountRoomsRequest)(nil),    // 36: halley.v1.CountRoomsRequest
+	(*CountRoomsResponse)(nil),   // 37: halley.v1.CountRoomsResponse
+	(*ListMembersRequest)(nil),   // 38: halley.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),  // 39: halley.v1.ListMembersResponse
+	(*TopRoomsRequest)(nil),      // 40: halley.v1.TopRoomsRequest
+	(*TopRoomsResponse)(nil),     // 41: halley.v1.TopRoomsResponse
+	(*RoomCount)(nil),            // 42: halley.v1.RoomCount
+	(*ListCometsRequest)(nil),    // 43: halley.v1.ListCometsRequest
+	(*ListCometsResponse)(nil),   // 44: halley.v1.ListCometsResponse
+	(*Session)(nil),              // 45: halley.v1.Session
+	(*Conn)(nil),                 // 46: halley.v1.Conn
+	(*Presence)(nil),             // 47: halley.v1.Presence
 }
 var file_halley_v1_router_proto_depIdxs = []int32{
 	3,  // 0: halley.v1.CometInfo.load:type_name -> halley.v1.CometLoad
@@ -2807,18 +3010,18 @@ var file_halley_v1_router_proto_depIdxs = []int32{
 	0,  // 3: halley.v1.EnrollResponse.status:type_name -> halley.v1.EpochStatus
 	2,  // 4: halley.v1.RenewRequest.info:type_name -> halley.v1.CometInfo
 	0,  // 5: halley.v1.RenewResponse.status:type_name -> halley.v1.EpochStatus
-	42, // 6: halley.v1.RegisterRequest.sessions:type_name -> halley.v1.Session
+	45, // 6: halley.v1.RegisterRequest.sessions:type_name -> halley.v1.Session
 	14, // 7: halley.v1.RegisterRequest.limits:type_name -> halley.v1.Limits
-	43, // 8: halley.v1.RegisterRequest.replaces:type_name -> halley.v1.Conn
+	46, // 8: halley.v1.RegisterRequest.replaces:type_name -> halley.v1.Conn
 	0,  // 9: halley.v1.RegisterResponse.status:type_name -> halley.v1.EpochStatus
 	16, // 10: halley.v1.RegisterResponse.results:type_name -> halley.v1.RegisterResult
 	1,  // 11: halley.v1.RegisterResult.status:type_name -> halley.v1.RegisterResult.Status
-	42, // 12: halley.v1.RegisterResult.displaced:type_name -> halley.v1.Session
-	42, // 13: halley.v1.RegisterResult.replaced:type_name -> halley.v1.Session
-	42, // 14: halley.v1.DeregisterRequest.sessions:type_name -> halley.v1.Session
+	45, // 12: halley.v1.RegisterResult.displaced:type_name -> halley.v1.Session
+	45, // 13: halley.v1.RegisterResult.replaced:type_name -> halley.v1.Session
+	45, // 14: halley.v1.DeregisterRequest.sessions:type_name -> halley.v1.Session
 	0,  // 15: halley.v1.DeregisterResponse.status:type_name -> halley.v1.EpochStatus
 	21, // 16: halley.v1.RewriteRequest.rooms:type_name -> halley.v1.RoomChange
-	42, // 17: halley.v1.RewriteRequest.sessions:type_name -> halley.v1.Session
+	45, // 17: halley.v1.RewriteRequest.sessions:type_name -> halley.v1.Session
 	0,  // 18: halley.v1.RewriteResponse.status:type_name -> halley.v1.EpochStatus
 	21, // 19: halley.v1.UpdateRoomsRequest.changes:type_name -> halley.v1.RoomChange
 	0,  // 20: halley.v1.UpdateRoomsResponse.status:type_name -> halley.v1.EpochStatus
@@ -2826,46 +3029,49 @@ var file_halley_v1_router_proto_depIdxs = []int32{
 	2,  // 22: halley.v1.LocateResponse.comets:type_name -> halley.v1.CometInfo
 	27, // 23: halley.v1.LocateResponse.located:type_name -> halley.v1.Located
 	28, // 24: halley.v1.Located.places:type_name -> halley.v1.Place
-	44, // 25: halley.v1.GetPresenceResponse.states:type_name -> halley.v1.Presence
-	42, // 26: halley.v1.ListSessionsResponse.sessions:type_name -> halley.v1.Session
-	24, // 27: halley.v1.CountRoomsRequest.rooms:type_name -> halley.v1.Name
-	39, // 28: halley.v1.TopRoomsResponse.rooms:type_name -> halley.v1.RoomCount
-	2,  // 29: halley.v1.ListCometsResponse.comets:type_name -> halley.v1.CometInfo
-	5,  // 30: halley.v1.Router.Enroll:input_type -> halley.v1.EnrollRequest
-	7,  // 31: halley.v1.Router.Renew:input_type -> halley.v1.RenewRequest
-	9,  // 32: halley.v1.Router.Retire:input_type -> halley.v1.RetireRequest
-	11, // 33: halley.v1.Router.Condemn:input_type -> halley.v1.CondemnRequest
-	13, // 34: halley.v1.Router.Register:input_type -> halley.v1.RegisterRequest
-	17, // 35: halley.v1.Router.Deregister:input_type -> halley.v1.DeregisterRequest
-	19, // 36: halley.v1.Router.Rewrite:input_type -> halley.v1.RewriteRequest
-	22, // 37: halley.v1.Router.UpdateRooms:input_type -> halley.v1.UpdateRoomsRequest
-	25, // 38: halley.v1.Router.Locate:input_type -> halley.v1.LocateRequest
-	29, // 39: halley.v1.Router.GetPresence:input_type -> halley.v1.GetPresenceRequest
-	31, // 40: halley.v1.Router.ListSessions:input_type -> halley.v1.ListSessionsRequest
-	33, // 41: halley.v1.Router.CountRooms:input_type -> halley.v1.CountRoomsRequest
-	35, // 42: halley.v1.Router.ListMembers:input_type -> halley.v1.ListMembersRequest
-	37, // 43: halley.v1.Router.TopRooms:input_type -> halley.v1.TopRoomsRequest
-	40, // 44: halley.v1.Router.ListComets:input_type -> halley.v1.ListCometsRequest
-	6,  // 45: halley.v1.Router.Enroll:output_type -> halley.v1.EnrollResponse
-	8,  // 46: halley.v1.Router.Renew:output_type -> halley.v1.RenewResponse
-	10, // 47: halley.v1.Router.Retire:output_type -> halley.v1.RetireResponse
-	12, // 48: halley.v1.Router.Condemn:output_type -> halley.v1.CondemnResponse
-	15, // 49: halley.v1.Router.Register:output_type -> halley.v1.RegisterResponse
-	18, // 50: halley.v1.Router.Deregister:output_type -> halley.v1.DeregisterResponse
-	20, // 51: halley.v1.Router.Rewrite:output_type -> halley.v1.RewriteResponse
-	23, // 52: halley.v1.Router.UpdateRooms:output_type -> halley.v1.UpdateRoomsResponse
-	26, // 53: halley.v1.Router.Locate:output_type -> halley.v1.LocateResponse
-	30, // 54: halley.v1.Router.GetPresence:output_type -> halley.v1.GetPresenceResponse
-	32, // 55: halley.v1.Router.ListSessions:output_type -> halley.v1.ListSessionsResponse
-	34, // 56: halley.v1.Router.CountRooms:output_type -> halley.v1.CountRoomsResponse
-	36, // 57: halley.v1.Router.ListMembers:output_type -> halley.v1.ListMembersResponse
-	38, // 58: halley.v1.Router.TopRooms:output_type -> halley.v1.TopRoomsResponse
-	41, // 59: halley.v1.Router.ListComets:output_type -> halley.v1.ListCometsResponse
-	45, // [45:60] is the sub-list for method output_type
-	30, // [30:45] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	47, // 25: halley.v1.GetPresenceResponse.states:type_name -> halley.v1.Presence
+	33, // 26: halley.v1.ListOnlineResponse.users:type_name -> halley.v1.Online
+	45, // 27: halley.v1.ListSessionsResponse.sessions:type_name -> halley.v1.Session
+	24, // 28: halley.v1.CountRoomsRequest.rooms:type_name -> halley.v1.Name
+	42, // 29: halley.v1.TopRoomsResponse.rooms:type_name -> halley.v1.RoomCount
+	2,  // 30: halley.v1.ListCometsResponse.comets:type_name -> halley.v1.CometInfo
+	5,  // 31: halley.v1.Router.Enroll:input_type -> halley.v1.EnrollRequest
+	7,  // 32: halley.v1.Router.Renew:input_type -> halley.v1.RenewRequest
+	9,  // 33: halley.v1.Router.Retire:input_type -> halley.v1.RetireRequest
+	11, // 34: halley.v1.Router.Condemn:input_type -> halley.v1.CondemnRequest
+	13, // 35: halley.v1.Router.Register:input_type -> halley.v1.RegisterRequest
+	17, // 36: halley.v1.Router.Deregister:input_type -> halley.v1.DeregisterRequest
+	19, // 37: halley.v1.Router.Rewrite:input_type -> halley.v1.RewriteRequest
+	22, // 38: halley.v1.Router.UpdateRooms:input_type -> halley.v1.UpdateRoomsRequest
+	25, // 39: halley.v1.Router.Locate:input_type -> halley.v1.LocateRequest
+	29, // 40: halley.v1.Router.GetPresence:input_type -> halley.v1.GetPresenceRequest
+	31, // 41: halley.v1.Router.ListOnline:input_type -> halley.v1.ListOnlineRequest
+	34, // 42: halley.v1.Router.ListSessions:input_type -> halley.v1.ListSessionsRequest
+	36, // 43: halley.v1.Router.CountRooms:input_type -> halley.v1.CountRoomsRequest
+	38, // 44: halley.v1.Router.ListMembers:input_type -> halley.v1.ListMembersRequest
+	40, // 45: halley.v1.Router.TopRooms:input_type -> halley.v1.TopRoomsRequest
+	43, // 46: halley.v1.Router.ListComets:input_type -> halley.v1.ListCometsRequest
+	6,  // 47: halley.v1.Router.Enroll:output_type -> halley.v1.EnrollResponse
+	8,  // 48: halley.v1.Router.Renew:output_type -> halley.v1.RenewResponse
+	10, // 49: halley.v1.Router.Retire:output_type -> halley.v1.RetireResponse
+	12, // 50: halley.v1.Router.Condemn:output_type -> halley.v1.CondemnResponse
+	15, // 51: halley.v1.Router.Register:output_type -> halley.v1.RegisterResponse
+	18, // 52: halley.v1.Router.Deregister:output_type -> halley.v1.DeregisterResponse
+	20, // 53: halley.v1.Router.Rewrite:output_type -> halley.v1.RewriteResponse
+	23, // 54: halley.v1.Router.UpdateRooms:output_type -> halley.v1.UpdateRoomsResponse
+	26, // 55: halley.v1.Router.Locate:output_type -> halley.v1.LocateResponse
+	30, // 56: halley.v1.Router.GetPresence:output_type -> halley.v1.GetPresenceResponse
+	32, // 57: halley.v1.Router.ListOnline:output_type -> halley.v1.ListOnlineResponse
+	35, // 58: halley.v1.Router.ListSessions:output_type -> halley.v1.ListSessionsResponse
+	37, // 59: halley.v1.Router.CountRooms:output_type -> halley.v1.CountRoomsResponse
+	39, // 60: halley.v1.Router.ListMembers:output_type -> halley.v1.ListMembersResponse
+	41, // 61: halley.v1.Router.TopRooms:output_type -> halley.v1.TopRoomsResponse
+	44, // 62: halley.v1.Router.ListComets:output_type -> halley.v1.ListCometsResponse
+	47, // [47:63] is the sub-list for method output_type
+	31, // [31:47] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_halley_v1_router_proto_init() }
@@ -2881,7 +3087,7 @@ func file_halley_v1_router_proto_init() {
 		(*Name_Room)(nil),
 		(*Name_All)(nil),
 	}
-	file_halley_v1_router_proto_msgTypes[29].OneofWrappers = []any{
+	file_halley_v1_router_proto_msgTypes[32].OneofWrappers = []any{
 		(*ListSessionsRequest_Uid)(nil),
 		(*ListSessionsRequest_Key)(nil),
 	}
@@ -2891,7 +3097,7 @@ func file_halley_v1_router_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_halley_v1_router_proto_rawDesc), len(file_halley_v1_router_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   40,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

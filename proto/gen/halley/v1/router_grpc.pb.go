@@ -31,6 +31,7 @@ const (
 	Router_UpdateRooms_FullMethodName  = "/halley.v1.Router/UpdateRooms"
 	Router_Locate_FullMethodName       = "/halley.v1.Router/Locate"
 	Router_GetPresence_FullMethodName  = "/halley.v1.Router/GetPresence"
+	Router_ListOnline_FullMethodName   = "/halley.v1.Router/ListOnline"
 	Router_ListSessions_FullMethodName = "/halley.v1.Router/ListSessions"
 	Router_CountRooms_FullMethodName   = "/halley.v1.Router/CountRooms"
 	Router_ListMembers_FullMethodName  = "/halley.v1.Router/ListMembers"
@@ -66,6 +67,8 @@ type RouterClient interface {
 	Locate(ctx context.Context, in *LocateRequest, opts ...grpc.CallOption) (*LocateResponse, error)
 	// GetPresence answers the state of up to 10,000 users.
 	GetPresence(ctx context.Context, in *GetPresenceRequest, opts ...grpc.CallOption) (*GetPresenceResponse, error)
+	// ListOnline lists the users who have a session, in pages.
+	ListOnline(ctx context.Context, in *ListOnlineRequest, opts ...grpc.CallOption) (*ListOnlineResponse, error)
 	// ListSessions lists the sessions of one uid or with one key.
 	ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsResponse, error)
 	// CountRooms answers the sessions in rooms, over all live comets.
@@ -186,6 +189,16 @@ func (c *routerClient) GetPresence(ctx context.Context, in *GetPresenceRequest, 
 	return out, nil
 }
 
+func (c *routerClient) ListOnline(ctx context.Context, in *ListOnlineRequest, opts ...grpc.CallOption) (*ListOnlineResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListOnlineResponse)
+	err := c.cc.Invoke(ctx, Router_ListOnline_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *routerClient) ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListSessionsResponse)
@@ -264,6 +277,8 @@ type RouterServer interface {
 	Locate(context.Context, *LocateRequest) (*LocateResponse, error)
 	// GetPresence answers the state of up to 10,000 users.
 	GetPresence(context.Context, *GetPresenceRequest) (*GetPresenceResponse, error)
+	// ListOnline lists the users who have a session, in pages.
+	ListOnline(context.Context, *ListOnlineRequest) (*ListOnlineResponse, error)
 	// ListSessions lists the sessions of one uid or with one key.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
 	// CountRooms answers the sessions in rooms, over all live comets.
@@ -313,6 +328,9 @@ func (UnimplementedRouterServer) Locate(context.Context, *LocateRequest) (*Locat
 }
 func (UnimplementedRouterServer) GetPresence(context.Context, *GetPresenceRequest) (*GetPresenceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetPresence not implemented")
+}
+func (UnimplementedRouterServer) ListOnline(context.Context, *ListOnlineRequest) (*ListOnlineResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListOnline not implemented")
 }
 func (UnimplementedRouterServer) ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListSessions not implemented")
@@ -530,6 +548,24 @@ func _Router_GetPresence_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Router_ListOnline_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListOnlineRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RouterServer).ListOnline(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Router_ListOnline_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RouterServer).ListOnline(ctx, req.(*ListOnlineRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Router_ListSessions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListSessionsRequest)
 	if err := dec(in); err != nil {
@@ -666,6 +702,10 @@ var Router_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetPresence",
 			Handler:    _Router_GetPresence_Handler,
+		},
+		{
+			MethodName: "ListOnline",
+			Handler:    _Router_ListOnline_Handler,
 		},
 		{
 			MethodName: "ListSessions",

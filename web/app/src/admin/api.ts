@@ -7,6 +7,9 @@ export interface Found {
   online: boolean;
   platforms: string[];
   lastSeen: number;
+  /** How many sessions there are, and since when; 0: not known. */
+  sessions: number;
+  since: number;
 }
 
 export interface Session {
@@ -51,6 +54,13 @@ export interface Cluster {
   comets: Comet[];
 }
 
+interface OnlinePage {
+  users: { uid: string; platforms: string[]; sessions: number; since: number }[];
+  next?: string;
+}
+
+const onlinePage = 50;
+
 export class AdminApi {
   readonly #key: string;
 
@@ -60,6 +70,18 @@ export class AdminApi {
 
   cluster(): Promise<Cluster> {
     return this.#call("GET", "v1/cluster");
+  }
+
+  /** A page of all who are online. */
+  async online(cursor: string): Promise<{ users: Found[]; next: string }> {
+    const users: Found[] = [];
+    // A page may be short, even empty, and have a next one.
+    for (let next = cursor; ; ) {
+      const page = await this.#call<OnlinePage>("GET", `v1/presence?limit=${onlinePage - users.length}&cursor=${encodeURIComponent(next)}`);
+      users.push(...page.users.map(({ uid, platforms, sessions, since }) => ({ uid, name: "", online: true, platforms, lastSeen: 0, sessions, since })));
+      next = page.next ?? "";
+      if (next === "" || users.length === onlinePage) return { users, next };
+    }
   }
 
   /** Those whose name or id begins so, and the one whose id is just that, with whether they are there. */
@@ -79,7 +101,7 @@ export class AdminApi {
     const { states } = await this.#call<{ states: { uid: string; online: boolean; platforms: string[]; last_seen: number }[] }>("POST", "v1/presence", { uids });
     return states
       .filter((s) => names.has(s.uid) || s.online || s.last_seen > 0)
-      .map((s) => ({ uid: s.uid, name: names.get(s.uid) ?? "", online: s.online, platforms: s.platforms, lastSeen: s.last_seen }))
+      .map((s) => ({ uid: s.uid, name: names.get(s.uid) ?? "", online: s.online, platforms: s.platforms, lastSeen: s.last_seen, sessions: 0, since: 0 }))
       .sort((x, y) => Number(y.online) - Number(x.online) || (x.uid < y.uid ? -1 : 1));
   }
 

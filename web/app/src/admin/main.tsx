@@ -2,38 +2,20 @@ import { signal, useSignal } from "@preact/signals";
 import { type ComponentChildren, render } from "preact";
 import { useEffect } from "preact/hooks";
 import { t, why } from "../i18n/index.ts";
-import { when } from "../i18n/time.ts";
-import { Avatar } from "../parts/avatar.tsx";
 import { Horn, Leave, Moon, People, Person, Pulse, Sun } from "../parts/icons.tsx";
 import { theme, toggleTheme } from "../theme.ts";
-import { AdminApi, type Cluster, type Found, type Group, type Member, type Session } from "./api.ts";
+import { AdminApi, type Cluster } from "./api.ts";
+import { GroupView } from "./groups.tsx";
+import { PeopleView } from "./people.tsx";
+import { ask, group, note, question, run, type Tab, tab } from "./state.ts";
 import { a } from "./texts.ts";
-
-type Tab = "people" | "groups" | "broadcast" | "cluster";
 
 // The key stays in this tab, and is gone with it.
 const kept = "halley.admin";
 const api = signal<AdminApi | undefined>(undefined);
-const tab = signal<Tab>("people");
-const group = signal("");
 const cluster = signal<Cluster | undefined>(undefined);
-const note = signal<{ text: string; bad: boolean } | undefined>(undefined);
-const question = signal<{ text: string; action: () => Promise<unknown>; done: string } | undefined>(undefined);
 
 const lookEvery = 5000;
-
-async function run(what: Promise<unknown>, done: string): Promise<void> {
-  try {
-    await what;
-    note.value = { text: done, bad: false };
-  } catch (error) {
-    note.value = { text: t("error", { why: why(error) }), bad: true };
-  }
-}
-
-function ask(text: string, action: () => Promise<unknown>, done = a("done")): void {
-  question.value = { text, action, done };
-}
 
 function Door() {
   const key = useSignal("");
@@ -178,279 +160,6 @@ function Question() {
   );
 }
 
-function PeopleView({ api }: { api: AdminApi }) {
-  const query = useSignal("");
-  const found = useSignal<Found[] | undefined>(undefined);
-  const onlyOnline = useSignal(false);
-  const chosen = useSignal("");
-  useEffect(() => {
-    const q = query.value.trim();
-    if (q === "") {
-      found.value = undefined;
-      return;
-    }
-    let late = false;
-    const timer = setTimeout(() => {
-      api.people(q).then(
-        (all) => {
-          if (!late) found.value = all;
-        },
-        (error: unknown) => (note.value = { text: t("error", { why: why(error) }), bad: true }),
-      );
-    }, 250);
-    return () => {
-      late = true;
-      clearTimeout(timer);
-    };
-  }, [query.value]);
-  const shown = found.value?.filter((p) => p.online || !onlyOnline.value);
-  return (
-    <>
-      <div class="search-row">
-        <input type="search" placeholder={a("search")} aria-label={a("search")} autocomplete="off" autocapitalize="none" spellcheck={false} value={query} onInput={(e) => (query.value = e.currentTarget.value)} />
-        <label class="check">
-          <input type="checkbox" checked={onlyOnline.value} onChange={(e) => (onlyOnline.value = e.currentTarget.checked)} />
-          {a("onlyOnline")}
-        </label>
-      </div>
-      {shown === undefined ? (
-        <p class="muted hint">{a("searchHint")}</p>
-      ) : shown.length === 0 ? (
-        <p class="muted hint">{a("nobody")}</p>
-      ) : (
-        <ul class="rows" aria-live="polite">
-          {shown.map((p) => (
-            <li key={p.uid} class="item">
-              <button type="button" class="item-head" aria-expanded={chosen.value === p.uid} onClick={() => (chosen.value = chosen.value === p.uid ? "" : p.uid)}>
-                <Avatar name={p.name || p.uid} of={p.uid} small />
-                <span class="grow">
-                  <strong>{p.name || p.uid}</strong> {p.name && <span class="muted mono">{p.uid}</span>}
-                </span>
-                <span class={p.online ? "state on" : "state"}>
-                  {p.online ? [a("online"), ...p.platforms].join(" · ") : p.lastSeen > 0 ? a("lastSeen", { t: when(p.lastSeen) }) : a("offline")}
-                </span>
-              </button>
-              {chosen.value === p.uid && <PersonView api={api} uid={p.uid} />}
-            </li>
-          ))}
-        </ul>
-      )}
-    </>
-  );
-}
-
-function PersonView({ api, uid }: { api: AdminApi; uid: string }) {
-  const sessions = useSignal<Session[] | undefined>(undefined);
-  const groups = useSignal<Group[]>([]);
-  async function look() {
-    sessions.value = await api.sessions(uid).catch(() => []);
-    groups.value = await api.conversationsOf(uid).catch(() => []);
-  }
-  useEffect(() => void look(), [uid]);
-  const kick = (target: Parameters<AdminApi["kick"]>[0]) =>
-    ask(
-      a("kickAsk", { uid }),
-      () =>
-        api.kick(target).then(() => {
-          setTimeout(() => void look(), 800);
-        }),
-      a("kicked"),
-    );
-  return (
-    <div class="inside">
-      <h3>{a("sessions")}</h3>
-      {sessions.value?.length === 0 && <p class="muted">{a("noSessions")}</p>}
-      {(sessions.value?.length ?? 0) > 0 && (
-        <div class="table-box">
-          <table>
-            <thead>
-              <tr>
-                <th>{a("device")}</th>
-                <th>{a("address")}</th>
-                <th>{a("since")}</th>
-                <th>{a("comet")}</th>
-                <th>
-                  <span class="aside">{a("kick")}</span>
-                </th>
-              </tr>
-            </thead>
-            <tbody>
-              {sessions.value?.map((s) => (
-                <tr key={s.key}>
-                  <td>
-                    {[s.platform, s.device].filter(Boolean).join(" · ") || "—"}
-                    <br />
-                    <span class="muted mono">{s.key}</span>
-                  </td>
-                  <td class="mono">{s.remote_addr ?? "—"}</td>
-                  <td>{when(s.connected_at)}</td>
-                  <td class="mono">{s.comet}</td>
-                  <td>
-                    <button type="button" class="secondary" onClick={() => kick({ key: s.key })}>
-                      {a("kick")}
-                    </button>
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </div>
-      )}
-      <div class="buttons">
-        <button type="button" class="secondary" onClick={() => kick({ uid })}>
-          {a("kickAll")}
-        </button>
-        <button type="button" class="secondary bad" onClick={() => kick({ uid, revoke: true })}>
-          {a("kickRevoke")}
-        </button>
-      </div>
-      <h3>{a("talks")}</h3>
-      {groups.value.length === 0 && <p class="muted">{a("noGroups")}</p>}
-      <ul class="chips">
-        {groups.value
-          .filter((g) => g.type === "group")
-          .map((g) => (
-            <li key={g.id}>
-              <button
-                type="button"
-                class="secondary"
-                onClick={() => {
-                  group.value = g.id;
-                  tab.value = "groups";
-                }}
-              >
-                {g.title || g.id} <span class="muted">{g.members}</span>
-              </button>
-            </li>
-          ))}
-      </ul>
-    </div>
-  );
-}
-
-function GroupView({ api }: { api: AdminApi }) {
-  const id = useSignal(group.value);
-  const found = useSignal<Group | undefined>(undefined);
-  const members = useSignal<Member[]>([]);
-  const next = useSignal("");
-  const error = useSignal("");
-  const all = useSignal<Group[]>([]);
-  const nextGroups = useSignal("");
-  async function list(cursor = "") {
-    try {
-      const page = await api.groups(cursor);
-      all.value = [...(cursor === "" ? [] : all.value), ...(page.conversations ?? [])];
-      nextGroups.value = page.next ?? "";
-    } catch (reason) {
-      error.value = t("error", { why: why(reason) });
-    }
-  }
-  async function look(cursor = "") {
-    error.value = "";
-    try {
-      if (cursor === "") found.value = await api.group(group.value);
-      const page = await api.members(group.value, cursor);
-      members.value = cursor === "" ? page.members : [...members.value, ...page.members];
-      next.value = page.next ?? "";
-    } catch (reason) {
-      error.value = t("error", { why: why(reason) });
-    }
-  }
-  useEffect(() => {
-    if (group.value) void look();
-    else void list();
-  }, []);
-  const g = found.value;
-  return (
-    <>
-      <form
-        class="search-row"
-        onSubmit={(e) => {
-          e.preventDefault();
-          if (group.value === id.value.trim()) void look();
-          group.value = id.value.trim();
-        }}
-      >
-        <input class="mono" placeholder={a("groupId")} aria-label={a("groupId")} autocapitalize="none" spellcheck={false} value={id} onInput={(e) => (id.value = e.currentTarget.value)} />
-        <button type="submit" class="primary">
-          {a("open")}
-        </button>
-      </form>
-      {error.value && (
-        <p class="form-error" role="alert">
-          {error}
-        </p>
-      )}
-      {!group.value && (
-        <ul class="rows">
-          {all.value.map((one) => (
-            <li key={one.id} class="item">
-              <button type="button" class="item-head" onClick={() => (group.value = one.id)}>
-                <Avatar name={one.title || one.id} of={one.id} small />
-                <span class="grow">
-                  <strong>{one.title || one.id}</strong> {one.dissolved && <span class="bad">{a("dissolved")}</span>}
-                </span>
-                <span class="muted">{a("members", { n: one.members })}</span>
-              </button>
-            </li>
-          ))}
-          {nextGroups.value && (
-            <button type="button" class="plain" onClick={() => void list(nextGroups.value)}>
-              {a("more")}
-            </button>
-          )}
-        </ul>
-      )}
-      {g && (
-        <section class="item padded">
-          <button type="button" class="plain back" onClick={() => (group.value = "")}>
-            ‹ {a("groups")}
-          </button>
-          <div class="group-head">
-            <Avatar name={g.title || g.id} of={g.id} />
-            <div class="grow">
-              <h2>{g.title || g.id}</h2>
-              <p class="muted">
-                {a("members", { n: g.members })} · <span class="mono">{g.id}</span> {g.dissolved && <strong class="bad">· {a("dissolved")}</strong>}
-              </p>
-            </div>
-            {!g.dissolved && (
-              <button type="button" class="secondary bad" onClick={() => ask(a("dissolveAsk", { title: g.title || g.id }), () => api.dissolve(g.id).then(() => look()))}>
-                {a("dissolve")}
-              </button>
-            )}
-          </div>
-          {g.announcement && (
-            <p>
-              <strong>{a("announcement")}:</strong> {g.announcement}
-            </p>
-          )}
-          <ul class="rows">
-            {members.value.map((member) => (
-              <li key={member.uid} class="member">
-                <Avatar name={member.uid} small />
-                <span class="grow mono">{member.uid}</span>
-                {(member.muted_until ?? 0) > Date.now() && <span class="muted">{a("mutedUntil", { t: when(member.muted_until ?? 0) })}</span>}
-                <span class={member.role === "member" ? "muted" : "tag"}>{a(member.role === "owner" ? "owner" : member.role === "admin" ? "admin" : "member")}</span>
-                {member.role !== "owner" && !g.dissolved && (
-                  <button type="button" class="secondary" onClick={() => ask(a("removeAsk", { uid: member.uid }), () => api.removeMember(g.id, member.uid).then(() => look()))}>
-                    {a("remove")}
-                  </button>
-                )}
-              </li>
-            ))}
-          </ul>
-          {next.value && (
-            <button type="button" class="plain" onClick={() => void look(next.value)}>
-              {a("more")}
-            </button>
-          )}
-        </section>
-      )}
-    </>
-  );
-}
-
 function Broadcast({ api }: { api: AdminApi }) {
   const all = useSignal(true);
   const uids = useSignal("");
@@ -463,7 +172,7 @@ function Broadcast({ api }: { api: AdminApi }) {
       text.value = "";
       note.value = { text: a("sent", { id }), bad: false };
     };
-    if (all.value) ask(a("sendAsk"), send);
+    if (all.value) ask(a("sendAsk"), send, "");
     else void send().catch((error: unknown) => (note.value = { text: t("error", { why: why(error) }), bad: true }));
   }
   return (

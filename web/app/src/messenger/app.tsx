@@ -3,13 +3,14 @@ import { useEffect } from "preact/hooks";
 import { t } from "../i18n/index.ts";
 import type { Messenger } from "../model/messenger.ts";
 import { Avatar } from "../parts/avatar.tsx";
-import { Chat, Gear, Moon, People, Sun } from "../parts/icons.tsx";
+import { Chat, Close, Gear, Horn, Moon, People, Sun } from "../parts/icons.tsx";
 import { theme, toggleTheme } from "../theme.ts";
 import { Chats } from "./chats.tsx";
 import { ContactPane, Contacts } from "./contacts.tsx";
 import { ConversationPane } from "./conversation.tsx";
 import { SettingsDialog } from "./dialogs/settings.tsx";
 import { tellNews } from "./notify.ts";
+import { followAddress } from "./route.ts";
 import { Dialogs } from "./parts/dialog.tsx";
 import { MenuHost } from "./parts/menu.tsx";
 import { details, MessengerProvider, openDialog, pane, shown, toasts } from "./ui.ts";
@@ -17,17 +18,27 @@ import { details, MessengerProvider, openDialog, pane, shown, toasts } from "./u
 /** The whole messenger of one person. */
 export function App({ messenger: m, onLeave }: { messenger: Messenger; onLeave(): void }) {
   useEffect(() => tellNews(m), [m]);
+  useEffect(() => followAddress(m), [m]);
   // On a phone one side is in view: the right one as soon as it shows something.
   const right = pane.value === "chats" ? m.open.value !== undefined : shown.value !== undefined;
   return (
     <MessengerProvider value={m}>
       <div class={`app${right ? " right" : ""}${details.value && pane.value === "chats" && m.open.value ? " with-details" : ""}`}>
-        <a class="skip" href="#main">
+        <a
+          class="skip"
+          href="#main"
+          onClick={(e) => {
+            // The address is the conversation's.
+            e.preventDefault();
+            document.getElementById("main")?.focus();
+          }}
+        >
           {t("skip")}
         </a>
         <Rail messenger={m} onLeave={onLeave} />
         <div class="left">
           <Banner messenger={m} />
+          <Notice messenger={m} />
           {pane.value === "chats" ? <Chats /> : <Contacts />}
         </div>
         {pane.value === "chats" ? <ConversationPane /> : <ContactPane />}
@@ -102,6 +113,24 @@ function Banner({ messenger: m }: { messenger: Messenger }) {
               {t("tryNow")}
             </button>
           )}
+        </>
+      )}
+    </div>
+  );
+}
+
+/** What the operators tell everybody. */
+function Notice({ messenger: m }: { messenger: Messenger }) {
+  const text = m.notice.value;
+  return (
+    <div role="alert" class={text ? "banner notice" : "banner-none"}>
+      {text && (
+        <>
+          <Horn />
+          <span class="grow pre">{text}</span>
+          <button type="button" class="icon-button small" aria-label={t("close")} onClick={() => (m.notice.value = "")}>
+            <Close />
+          </button>
         </>
       )}
     </div>

@@ -10,7 +10,7 @@ import { recalled } from "./messages.tsx";
 import { confirm } from "./parts/dialog.tsx";
 import { closeMenu, type Item, openMenu } from "./parts/menu.tsx";
 import { isBig, Text } from "./parts/text.tsx";
-import { composing, names, openChat, openDialog, openPerson, run, useMessenger } from "./ui.ts";
+import { composing, copy, names, openChat, openDialog, openPerson, run, useMessenger } from "./ui.ts";
 
 /** A stored message with what belongs to it. */
 export function Bubble({ entry, conversation: c, name, named }: { entry: Entry; conversation: Conversation; name: string; named: boolean }) {
@@ -174,7 +174,7 @@ function actions(m: Messenger, c: Conversation, entry: Entry, writable: boolean)
   if (writable) items.push({ label: t("reply"), icon: <Reply />, run: () => (composing.value = { kind: "reply", conversation: c.id, entry }) });
   items.push({ label: t("forward"), icon: <Forward />, run: () => openDialog(() => <ForwardMessage entry={entry} />) });
   if (!content.strange) {
-    items.push({ label: t("copy"), icon: <Copy />, run: () => void run(navigator.clipboard?.writeText(content.text) ?? Promise.reject(new Error("clipboard")), t("copied")) });
+    items.push({ label: t("copy"), icon: <Copy />, run: () => copy(content.text) });
   }
   if (mine && writable && !content.strange) items.push({ label: t("edit"), icon: <Pen />, run: () => (composing.value = { kind: "edit", conversation: c.id, entry }) });
   if (writable && (c.type === "direct" || manages)) {

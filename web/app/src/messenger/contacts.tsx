@@ -1,5 +1,5 @@
 import { useSignal } from "@preact/signals";
-import { useRef } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { List, type VListHandle } from "./parts/list.tsx";
 import { t } from "../i18n/index.ts";
 import { when } from "../i18n/time.ts";
@@ -180,6 +180,8 @@ function Requests() {
 /** Who somebody is, and what one can do with him. */
 function Person({ uid }: { uid: string }) {
   const m = useMessenger();
+  // As it is now.
+  useEffect(() => m.people.want([uid], 0), [uid]);
   const name = m.people.name(uid);
   const user = m.people.users.value.get(uid);
   const contact = m.people.contacts.value.get(uid);

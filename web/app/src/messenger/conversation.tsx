@@ -96,7 +96,7 @@ function Head({ conversation: c }: { conversation: Conversation }) {
               {title}
             </button>
           ) : (
-            title
+            <span class="title-text">{title}</span>
           )}
           {m.settingsOf(c.id).mute && (
             <span class="title-mark" title={t("muted")}>

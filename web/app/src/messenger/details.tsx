@@ -11,7 +11,7 @@ import { PersonRow } from "./dialogs/people.tsx";
 import { AddMembers, EditText, NewGroup } from "./dialogs/group.tsx";
 import { confirm } from "./parts/dialog.tsx";
 import { type Item, openMenu } from "./parts/menu.tsx";
-import { details, openChat, openDialog, openPerson, run, toast, useMessenger } from "./ui.ts";
+import { copy, details, openChat, openDialog, openPerson, run, toast, useMessenger } from "./ui.ts";
 
 /** What belongs to a conversation beside its messages. */
 export function Details({ conversation: c }: { conversation: Conversation }) {
@@ -126,7 +126,7 @@ function Group({ conversation: c }: { conversation: Conversation }) {
           {c.announcement ? <span class="pre">{c.announcement}</span> : <span class="muted">{t("noAnnouncement")}</span>}
         </Fact>
         <Fact label={t("groupId")}>
-          <button type="button" class="plain mono flush" title={t("copy")} onClick={() => void run(navigator.clipboard.writeText(c.id), t("copied"))}>
+          <button type="button" class="plain mono flush" title={t("copy")} onClick={() => copy(c.id)}>
             {c.id}
           </button>
         </Fact>

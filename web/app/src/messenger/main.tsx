@@ -49,3 +49,10 @@ if (import.meta.env.MODE !== "production" && new URLSearchParams(location.search
   void import("../model/fake/page.ts").then(({ fakeMessenger }) => start(fakeMessenger()));
 } else if (before) begin(before, []);
 render(<Root />, document.body);
+
+// With the page itself kept, a reload without a connection shows what this device has. Only where browsers allow it: over HTTPS, and on this machine.
+if (import.meta.env.MODE === "production" && "serviceWorker" in navigator) {
+  navigator.serviceWorker.register(new URL("./sw.js", document.baseURI)).catch(() => {
+    // A browser that forbids it; the page works all the same.
+  });
+}

@@ -36,6 +36,7 @@ export function Messages({ open, conversation: c }: { open: Open; conversation: 
   const firstMention = useRef(c.firstMention);
   const mentionAbove = useSignal(c.firstMention > 0);
   const begun = useRef(false);
+  const scrolled = useRef(false);
   const lastKey = useRef("");
   const loading = window.loading.value;
   const empty = useComputed(() => open.rows.value.length === 0 && open.window.loading.value === "" && !open.window.error.value);
@@ -100,11 +101,20 @@ export function Messages({ open, conversation: c }: { open: Open; conversation: 
     }
     if (box.scrollTop < near) void window.older();
     if (below < near) void window.newer();
-    const top = rows[l.findItemIndex(l.scrollOffset)];
-    if (top && "entry" in top) {
-      if (top.entry.seq <= open.readSeq + 1) unreadAbove.value = 0;
+    // The first entry in view, or none above the end.
+    const at = l.findItemIndex(box.scrollTop);
+    const top = rows.slice(at, at + 4).find((row) => "entry" in row);
+    // Before the list stands at its end for the first time, its beginning is in view and nobody has seen it.
+    const settled = scrolled.current || (l.viewportSize > 0 && l.scrollSize <= l.viewportSize);
+    if (settled && top && "entry" in top) {
+      if (top.entry.seq <= open.readSeq + 1 || (at === 0 && !window.hasOlder.peek())) unreadAbove.value = 0;
       if (top.entry.seq <= firstMention.current) mentionAbove.value = false;
     }
+  }
+
+  function onScroll() {
+    scrolled.current = true;
+    look();
   }
 
   // Read is what stands at the end of the list before somebody's eyes.
@@ -162,7 +172,7 @@ export function Messages({ open, conversation: c }: { open: Open; conversation: 
 
   return (
     <div class="messages-box">
-      <div ref={scroller} class="messages" role="log" aria-live="off" aria-label={t("messages")} tabIndex={0} onScroll={look} onKeyDown={onKeyDown}>
+      <div ref={scroller} class="messages" role="log" aria-live="off" aria-label={t("messages")} tabIndex={0} onScroll={onScroll} onKeyDown={onKeyDown}>
         <div class="messages-space">
           {window.error.value !== undefined ? (
             <p class="load-note">
@@ -283,7 +293,7 @@ function Change({ entry, conversation: c, flash }: { entry: Entry; conversation:
   return (
     <div class={flash ? "divider change flash" : "divider change"} data-message tabIndex={-1}>
       <span>
-        {changeText(m, entry)}
+        {changeText(m, entry, m.open.value?.window.recallers.get(entry.seq))}
         {entry.kind === "pin" && (
           <button type="button" class="plain" onClick={() => openChat(m, c.id, entry.target)}>
             {t("show")}

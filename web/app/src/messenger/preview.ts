@@ -14,12 +14,16 @@ export function preview(m: Messenger, c: Conversation | undefined, entry: Entry 
   return c?.type === "group" && entry.from !== "" ? `${entry.from === m.me ? t("you") : m.people.name(entry.from)}: ${text}` : text;
 }
 
-/** What a change says in the conversation. */
-export function changeText(m: Messenger, e: Entry): string {
+/** What a change says in the conversation. by: who recalled a message. */
+export function changeText(m: Messenger, e: Entry, by = e.from): string {
   const a = e.from === m.me ? t("you") : e.from === "" ? "Halley" : m.people.name(e.from);
   const b = names(m, e.members);
   switch (e.kind) {
     case "message":
+      if (by !== e.from) {
+        const who = by ? m.people.name(by) : "Halley";
+        return by === m.me ? t("eRecalledYouOf", { b: a }) : e.from === m.me ? t("eRecalledYours", { a: who }) : t("eRecalledOf", { a: who, b: a });
+      }
       return e.from === m.me ? t("eRecalledYou") : t("eRecalled", { a });
     case "created":
       return t("eCreated", { a, title: e.info?.title ?? "" });

@@ -64,6 +64,11 @@ export async function run(what: Promise<unknown>, done = ""): Promise<boolean> {
   }
 }
 
+/** Puts a text where it can be pasted from. Browsers have that only where the page came over HTTPS, or from this machine. */
+export function copy(text: string): void {
+  void run(navigator.clipboard?.writeText(text) ?? Promise.reject(new Error(t("noClipboard"))), t("copied"));
+}
+
 /** Opens a conversation, from wherever. */
 export function openChat(m: Messenger, id: string, seq = 0): void {
   pane.value = "chats";
@@ -91,9 +96,9 @@ export function clearUi(): void {
   wanted.value = undefined;
 }
 
-/** Names in a row: a, b and 3 more. */
+/** Names in a row, within a sentence: a, b and 3 more. */
 export function names(m: Messenger, uids: readonly string[], most = 3): string {
-  const all = uids.slice(0, most).map((uid) => (uid === m.me ? t("you") : m.people.name(uid)));
+  const all = uids.slice(0, most).map((uid) => (uid === m.me ? t("youToo") : m.people.name(uid)));
   const list = new Intl.ListFormat(document.documentElement.lang, { type: uids.length > most ? "unit" : "conjunction" }).format(all);
   return uids.length > most ? t("andMore", { names: list, n: uids.length - most }) : list;
 }

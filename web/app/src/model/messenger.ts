@@ -44,6 +44,8 @@ export type News = { conversation: Conversation; entry: Entry; settings: Setting
 const typingFor = 6000;
 const tellTypingEvery = 3000;
 const keepDraftAfter = 1200;
+/** A profile that is looked at is asked for again after so long. */
+const profileFor = 5 * 60_000;
 /** Presences that are watched at once. */
 const mostWatched = 50;
 
@@ -64,6 +66,8 @@ export class Messenger {
   readonly open = signal<Open | undefined>(undefined);
   /** Texts that are being written, as they are now. */
   readonly drafts = signal<ReadonlyMap<string, string>>(new Map());
+  /** What the operators told everybody, until it is put away. */
+  readonly notice = signal("");
   /** Whether anything was heard of the list yet. */
   readonly ready = signal(false);
 
@@ -100,6 +104,11 @@ export class Messenger {
       connection: (state) => {
         this.connection.value = state;
         if (state.name === "online") this.#watch();
+        // Who is there now nobody knows then.
+        else if (state.name === "waiting") {
+          this.people.presences.value = new Map();
+          this.#watched = "";
+        }
       },
       conversation: (c) => this.#conversation(c),
       entry: (id, entry) => this.#entry(id, entry),
@@ -135,10 +144,16 @@ export class Messenger {
         const old = this.markers.peek().get(uid) ?? 0;
         if (seq > old) this.markers.value = new Map(this.markers.peek()).set(uid, seq);
       },
-      user: (user) => this.people.put([user]),
+      user: (user, kept) => (kept ? this.people.putKept(user) : this.people.put([user])),
       reset: (id) => {
         const open = this.open.peek();
         if (open?.id === id) void open.window.end();
+      },
+      notice: (text) => (this.notice.value = text),
+      synced: () => {
+        const open = this.open.peek();
+        if (open) void open.window.reach(this.conversations.peek().get(open.id)?.lastSeq ?? 0);
+        if (open?.pinned.peek().length === 0) this.#readPinned(open);
       },
     });
   }
@@ -180,7 +195,6 @@ export class Messenger {
       if (seq > 0) void before.window.around(seq);
       return before;
     }
-    this.leaveOpen();
     const c = this.conversations.peek().get(id);
     const window = new Window(this.port, id, c?.visibleFrom ?? 1);
     const readSeq = c && c.unread > 0 ? c.readSeq : 0;
@@ -202,11 +216,14 @@ export class Messenger {
       });
     });
     const open: Open = { id, window, rows, readSeq, unread: c?.unread ?? 0, pinned };
+    // One after the other at once: in between there is nothing that anybody should see.
     batch(() => {
+      this.leaveOpen();
       this.open.value = open;
       this.markers.value = new Map();
     });
     this.port.opened(id);
+    this.people.want([peerOf(id, this.me)], profileFor);
     this.#watch();
     void (seq > 0 ? window.around(seq) : window.end());
     this.#readPinned(open);
@@ -244,7 +261,10 @@ export class Messenger {
 
   /** Takes in how far members are who were asked for. */
   noteMembers(id: string, members: readonly Member[]): void {
-    this.people.want(members.map((member) => member.uid));
+    this.people.want(
+      members.map((member) => member.uid),
+      profileFor,
+    );
     if (this.open.peek()?.id !== id) return;
     const all = new Map(this.markers.peek());
     for (const { uid, readSeq } of members) all.set(uid, Math.max(readSeq, all.get(uid) ?? 0));

@@ -19,8 +19,8 @@ export class People {
   readonly requested = computed(() => [...this.contacts.value.values()].filter((c) => c.state === "requested").sort((a, b) => b.changedAt - a.changedAt));
 
   readonly #port: Port;
-  /** Whose profile was asked for, answered or not. */
-  readonly #known = new Set<string>();
+  /** Whose profile was asked for, answered or not, and when. */
+  readonly #known = new Map<string, number>();
   #wanted: string[] = [];
   #timer: ReturnType<typeof setTimeout> | undefined;
 
@@ -33,20 +33,21 @@ export class People {
   name(uid: string): string {
     const remark = this.contacts.value.get(uid)?.remark;
     if (remark) return remark;
-    const user = this.users.value.get(uid);
-    if (!user) this.want([uid]);
-    return user?.name || uid;
+    this.want([uid]);
+    return this.users.value.get(uid)?.name || uid;
   }
 
   avatar(uid: string): string {
     return this.users.value.get(uid)?.avatar ?? "";
   }
 
-  /** Asks for profiles that aren't there yet; many calls make one question. */
-  want(uids: string[]): void {
+  /** Asks for profiles that aren't there yet, or are older than so long: nobody tells when one changes. Many calls make one question. */
+  want(uids: string[], oldest = Infinity): void {
+    const now = Date.now();
     for (const uid of uids) {
-      if (uid === "" || this.#known.has(uid)) continue;
-      this.#known.add(uid);
+      const asked = this.#known.get(uid);
+      if (uid === "" || (asked !== undefined && now - asked <= oldest)) continue;
+      this.#known.set(uid, now);
       this.#wanted.push(uid);
     }
     if (this.#wanted.length > 0) this.#timer ??= setTimeout(() => void this.#ask(), gather);
@@ -55,11 +56,16 @@ export class People {
   put(users: User[]): void {
     const all = new Map(this.users.peek());
     for (const user of users) {
-      this.#known.add(user.uid);
+      this.#known.set(user.uid, Date.now());
       const old = all.get(user.uid);
       all.set(user.uid, old ? { ...old, ...user } : user);
     }
     this.users.value = all;
+  }
+
+  /** Takes what may be out of date: it is asked for all the same. */
+  putKept(user: User): void {
+    if (!this.users.peek().has(user.uid)) this.users.value = new Map(this.users.peek()).set(user.uid, user);
   }
 
   putContact(contact: Contact): void {

@@ -1,13 +1,13 @@
 // The port on the SDK: what the messenger wants, said in the SDK's words.
-import { Chat, type ChangeMethod, HalleyError, IndexedDBStorage, type Outgoing as SdkOutgoing, type State, type UserChange } from "@halley-im/sdk";
+import { Chat, type ChangeMethod, entryOf, HalleyError, IndexedDBStorage, type Outgoing as SdkOutgoing, type Params, type State, type UserChange, type wire } from "@halley-im/sdk";
 import * as api from "../api.ts";
+import { Profiles } from "./profiles.ts";
 import {
   type Connection,
   type Contact,
   type Conversation,
   type Draft,
   type Entry,
-  type GroupInfo,
   type InfoChange,
   type Json,
   type Member,
@@ -33,6 +33,8 @@ export interface Credentials {
 
 /** A change that takes longer is on its way all the same: whoever waits for it need not. */
 const longest = 8000;
+/** Pushes of this op are text for people: what /admin sends to everybody, unless it is told another one. */
+const noticeOp = 1000;
 /** What concerns the user alone. */
 const ownKinds = ["mute", "pin", "hide", "draft", "clear", "delete", "contact", "block", "group_request"];
 
@@ -51,12 +53,14 @@ export class SdkPort implements Port {
   /** Whether what concerns the user alone was taken over. */
   #own = false;
   #watched: string[] = [];
+  readonly #profiles: Profiles;
 
   /** keep is told of each new token. */
   constructor(credentials: Credentials, first: api.Endpoint[], keep: (token: string) => void) {
     this.uid = credentials.uid;
     this.#credentials = credentials;
     this.#account = credentials.uid;
+    this.#profiles = new Profiles(credentials.uid);
     this.#chat = new Chat({
       account: this.#account,
       url: (attempt) => api.cometUrl(attempt, first),
@@ -73,11 +77,14 @@ export class SdkPort implements Port {
     const chat = this.#chat;
     chat.on("state", (state) => events.connection(connectionOf(state)));
     chat.on("session", () => this.watch(this.#watched));
-    chat.on("synced", () => this.#readOwn());
+    chat.on("synced", () => {
+      this.#readOwn();
+      events.synced();
+    });
     chat.on("marker", ({ conversation, uid, readSeq }) => events.marker(conversation, uid, readSeq));
     chat.on("typing", ({ conversation, uid, off }) => events.typing(conversation, uid, !off));
     chat.on("conversations", (all) => {
-      for (const c of all) this.#put(c as unknown as Conversation);
+      for (const c of all) this.#put(c);
       // What was kept of an earlier visit is there as soon as the list is.
       if (!this.#own) this.#readOwn();
     });
@@ -87,19 +94,23 @@ export class SdkPort implements Port {
       if (c) this.#put({ ...c, role: "none", unread: 0, mentions: 0 });
     });
     chat.on("entries", ({ conversation, entries, reset }) => {
-      for (const entry of entries) events.entry(conversation, entry as Entry);
+      for (const entry of entries) events.entry(conversation, entry);
       if (reset) events.reset(conversation);
     });
     chat.on("outgoing", (o) => this.#outgoing(o));
     chat.on("discarded", (id) => events.outgoing({ ...nothing, id }, true));
     chat.on("change", (change) => this.#change(change));
-    chat.on("event", (event) => this.#event(event as unknown as Fields));
+    chat.on("presence", (presence) => events.presence(presence));
+    chat.on("push", ({ op, body }) => op === noticeOp && events.notice(new TextDecoder().decode(body)));
+    for (const user of this.#profiles.all) events.user(user, true);
     chat.start();
   }
 
   async close(forget: boolean): Promise<void> {
     await this.#chat.close();
-    if (!forget || !("indexedDB" in globalThis)) return;
+    if (!forget) return;
+    this.#profiles.forget();
+    if (!("indexedDB" in globalThis)) return;
     const storage = new IndexedDBStorage(this.#account);
     await storage.clear().catch(() => {
       // Private windows may have none.
@@ -173,16 +184,7 @@ export class SdkPort implements Port {
     this.#events?.settings(id, next);
   }
 
-  #event(event: Fields): void {
-    if (event.presence) this.#events?.presence(presenceOf(fields(event.presence)));
-  }
-
   // ---- asking ----
-
-  /** A request by its name. The SDK has the types of those that it makes itself. */
-  async #ask(method: string, params: object): Promise<Fields> {
-    return (await this.#chat.request(method as "sync", params)) as unknown as Fields;
-  }
 
   /** Waits for what becomes of something sent. */
   #outcome(o: SdkOutgoing): Promise<SdkOutgoing> {
@@ -194,8 +196,8 @@ export class SdkPort implements Port {
     });
   }
 
-  async #do(method: ChangeMethod, params: object): Promise<void> {
-    await this.#outcome(this.#chat.change(method, params as never));
+  async #do<M extends ChangeMethod>(method: M, params: Omit<Params<M>, "client_msg_id">): Promise<void> {
+    await this.#outcome(this.#chat.change(method, params));
   }
 
   async #token(reason: string, keep: (token: string) => void): Promise<string> {
@@ -208,8 +210,12 @@ export class SdkPort implements Port {
   }
 
   async history(conversation: string, range: Range): Promise<Entry[]> {
+    if (this.#chat.state.name !== "online" && range.from === undefined) {
+      const kept = await this.#chat.kept(conversation, range).catch(() => []);
+      if (kept.length > 0) return kept;
+    }
     try {
-      return (await this.#chat.history(conversation, range)) as Entry[];
+      return await this.#chat.history(conversation, range);
     } catch (error) {
       // Nothing was said to him yet.
       if (error instanceof HalleyError && error.code === "not_found" && conversation.startsWith("d/")) return [];
@@ -218,28 +224,18 @@ export class SdkPort implements Port {
   }
 
   async pinned(conversation: string): Promise<Entry[]> {
-    const { entries } = await this.#ask("conversation.pinned", { conversation });
-    return list(entries).map(entryOf);
+    const { entries } = await this.#chat.request("conversation.pinned", { conversation });
+    return (entries ?? []).map(entryOf);
   }
 
   async members(conversation: string, { cursor, limit, readSeq }: { cursor: string; limit: number; readSeq?: number }): Promise<Page<Member>> {
-    const page = await this.#ask("conversation.members", { conversation, cursor, limit, ...(readSeq !== undefined && { read_seq: readSeq }) });
-    return {
-      items: list(page.members).map((m) => ({
-        uid: text(m.uid),
-        role: text(m.role),
-        readSeq: figure(m.read_seq),
-        deliveredSeq: figure(m.delivered_seq),
-        mutedUntil: figure(m.muted_until),
-        joinedAt: figure(m.joined_at),
-      })),
-      next: text(page.next),
-    };
+    const page = await this.#chat.request("conversation.members", { conversation, cursor, limit, ...(readSeq !== undefined && { read_seq: readSeq }) });
+    return { items: (page.members ?? []).map(memberOf), next: page.next ?? "" };
   }
 
   async reactors(conversation: string, seq: number, reaction: string): Promise<string[]> {
-    const { uids } = await this.#ask("message.reactors", { conversation, seq, reaction, limit: 200 });
-    return texts(uids);
+    const { uids } = await this.#chat.request("message.reactors", { conversation, seq, reaction, limit: 200 });
+    return uids ?? [];
   }
 
   // ---- messages ----
@@ -273,7 +269,7 @@ export class SdkPort implements Port {
   }
 
   async delete(conversation: string, seq: number): Promise<void> {
-    await this.#ask("message.delete", { conversation, seq });
+    await this.#chat.request("message.delete", { conversation, seq });
     this.#events?.deleted(conversation, seq);
   }
 
@@ -295,7 +291,7 @@ export class SdkPort implements Port {
   }
 
   async set(conversation: string, change: Partial<Settings>): Promise<void> {
-    await this.#ask("conversation.set", { conversation, ...change });
+    await this.#chat.request("conversation.set", { conversation, ...change });
     this.#setting(conversation, change);
   }
 
@@ -337,58 +333,62 @@ export class SdkPort implements Port {
   }
 
   async askToJoin(conversation: string, note: string): Promise<void> {
-    await this.#ask("group.ask", { conversation, note });
+    await this.#chat.request("group.ask", { conversation, note });
   }
 
   async answerJoin(conversation: string, uid: string, accept: boolean): Promise<void> {
-    await this.#ask("group.answer", { conversation, uid, accept, client_msg_id: crypto.randomUUID?.() ?? `${Date.now()}-${uid}` });
+    await this.#chat.request("group.answer", { conversation, uid, accept, client_msg_id: crypto.randomUUID?.() ?? `${Date.now()}-${uid}` });
   }
 
   // ---- people ----
 
   async users(uids: string[]): Promise<User[]> {
-    const { users } = await this.#ask("user.get", { uids });
-    return list(users).map(userOf);
+    const { users } = await this.#chat.request("user.get", { uids });
+    const all = (users ?? []).map(userOf);
+    this.#profiles.keep(all);
+    return all;
   }
 
   async searchUsers(query: string): Promise<User[]> {
-    const { users } = await this.#ask("user.search", { query });
-    return list(users).map(userOf);
+    const { users } = await this.#chat.request("user.search", { query });
+    return (users ?? []).map(userOf);
   }
 
   async updateMe(change: { name?: string; avatar?: string; visibility?: Visibility }): Promise<User> {
-    return userOf(await this.#ask("user.update", change));
+    const me = userOf(await this.#chat.request("user.update", change));
+    this.#profiles.keep([me]);
+    return me;
   }
 
   async askContact(uid: string, note: string, remark: string): Promise<void> {
-    await this.#ask("contact.ask", { uid, note, remark });
+    await this.#chat.request("contact.ask", { uid, note, remark });
   }
 
   async answerContact(uid: string, accept: boolean, remark: string): Promise<void> {
-    await this.#ask("contact.answer", { uid, accept, remark });
+    await this.#chat.request("contact.answer", { uid, accept, remark });
   }
 
   async setRemark(uid: string, remark: string): Promise<void> {
-    await this.#ask("contact.remark", { uid, remark });
+    await this.#chat.request("contact.remark", { uid, remark });
   }
 
   async removeContact(uid: string): Promise<void> {
-    await this.#ask("contact.remove", { uid });
+    await this.#chat.request("contact.remove", { uid });
   }
 
   async block(uid: string, on: boolean): Promise<void> {
-    await this.#ask("block.set", { uid, off: !on });
+    await this.#chat.request("block.set", { uid, off: !on });
     this.#events?.blocked(uid, on);
   }
 
   watch(uids: string[]): void {
     const gone = this.#watched.filter((uid) => !uids.includes(uid));
     this.#watched = uids;
-    if (gone.length > 0) void this.#ask("presence.unwatch", { uids: gone }).catch(() => {});
+    if (gone.length > 0) void this.#chat.request("presence.unwatch", { uids: gone }).catch(() => {});
     if (uids.length === 0) return;
-    this.#ask("presence.watch", { uids }).then(
+    this.#chat.request("presence.watch", { uids }).then(
       ({ states }) => {
-        for (const state of list(states)) this.#events?.presence(presenceOf(state));
+        for (const state of states ?? []) this.#events?.presence(presenceOf(state));
       },
       () => {
         // The next session asks again.
@@ -437,45 +437,22 @@ function contactOf(f: Fields): Contact {
   };
 }
 
-function entryOf(f: Fields): Entry {
-  return {
-    seq: figure(f.seq),
-    kind: text(f.kind),
-    from: text(f.from),
-    clientMsgId: text(f.client_msg_id),
-    serverTime: figure(f.server_time),
-    msgNo: figure(f.msg_no),
-    changedSeq: figure(f.changed_seq) || figure(f.seq),
-    target: figure(f.target),
-    body: f.body ?? null,
-    mentions: texts(f.mentions),
-    mentionAll: f.mention_all === true,
-    members: texts(f.members),
-    role: text(f.role),
-    mutedUntil: figure(f.muted_until),
-    reaction: text(f.reaction),
-    off: f.off === true,
-    info: f.info === undefined ? undefined : (fields(f.info) as GroupInfo),
-    edited: f.edited === true,
-    recalled: f.recalled === true,
-    pinned: f.pinned === true,
-    reactions: list(f.reactions).map((r) => ({ reaction: text(r.reaction), count: figure(r.count), uids: texts(r.uids) })),
-  };
+function memberOf(m: wire.ConversationMember): Member {
+  const { uid = "", role = "", read_seq: readSeq = 0, delivered_seq: deliveredSeq = 0, muted_until: mutedUntil = 0, joined_at: joinedAt = 0 } = m;
+  return { uid, role, readSeq, deliveredSeq, mutedUntil, joinedAt };
 }
 
-function userOf(f: Fields): User {
-  const user: User = { uid: text(f.uid), name: text(f.name), avatar: text(f.avatar) };
-  if (f.visibility === "contacts" || f.visibility === "all" || f.visibility === "nobody") user.visibility = f.visibility;
+function userOf({ uid = "", name = "", avatar = "", visibility }: wire.User): User {
+  const user: User = { uid, name, avatar };
+  if (visibility === "contacts" || visibility === "all" || visibility === "nobody") user.visibility = visibility;
   return user;
 }
 
-function presenceOf(f: Fields): Presence {
-  return { uid: text(f.uid), online: f.online === true, platforms: texts(f.platforms), lastSeen: figure(f.last_seen) };
+function presenceOf({ uid = "", online = false, platforms = [], last_seen: lastSeen = 0 }: wire.Presence): Presence {
+  return { uid, online, platforms, lastSeen };
 }
 
-// JSON from the wire: what isn't as it should be is as if it weren't there.
+// Values of user changes: what isn't as it should be is as if it weren't there.
 const text = (value: Json | undefined): string => (typeof value === "string" ? value : "");
 const figure = (value: Json | undefined): number => (typeof value === "number" ? value : 0);
-const texts = (value: Json | undefined): string[] => (Array.isArray(value) ? value.map(text) : []);
 const fields = (value: Json | undefined): Fields => (typeof value === "object" && value !== null && !Array.isArray(value) ? value : {});
-const list = (value: Json | undefined): Fields[] => (Array.isArray(value) ? value.map(fields) : []);

@@ -1,86 +1,14 @@
-// What the messenger knows of the world, and the narrow port through which it learns and changes it. The shapes of
-// Entry, Conversation and Outgoing are the SDK's.
+// What the messenger knows of the world, and the narrow port through which it learns and changes it. What the SDK has a shape for has
+// that shape here.
+import type { Entry, JsonValue, Conversation as SdkConversation, Stage } from "@halley-im/sdk";
 
-export type Json = null | boolean | number | string | Json[] | { [name: string]: Json };
-
-export interface Reaction {
-  reaction: string;
-  count: number;
-  /** Some of who reacted so. */
-  uids: string[];
-}
+export { applyChange, directId, type Entry, type GroupInfo, isChange, peerOf, type Reaction, type Stage } from "@halley-im/sdk";
+export type Json = JsonValue;
 
 export type JoinPolicy = "by_admins" | "by_members" | "open";
 
-/** What an entry sets of a group; what isn't there stays as it is. */
-export interface GroupInfo {
-  title?: string;
-  avatar?: string;
-  announcement?: string;
-  join_policy?: string;
-  mute_all?: boolean;
-  history_open?: boolean;
-}
-
-/** A stored entry: a message as it was when it was read, or a change. */
-export interface Entry {
-  seq: number;
-  /** message, edit, recall, reaction, pin, created, joined, left, removed, role, muted, info or dissolved. */
-  kind: string;
-  /** Empty: the system. */
-  from: string;
-  clientMsgId: string;
-  /** Milliseconds since 1970 by the server's clock. */
-  serverTime: number;
-  msgNo: number;
-  /** The last entry that changed this one: changes up to it are in here already. */
-  changedSeq: number;
-  /** Of a change: the seq of the message that it changes. */
-  target: number;
-  body: Json;
-  mentions: string[];
-  mentionAll: boolean;
-  members: string[];
-  role: string;
-  mutedUntil: number;
-  reaction: string;
-  off: boolean;
-  info: GroupInfo | undefined;
-  edited: boolean;
-  recalled: boolean;
-  pinned: boolean;
-  reactions: Reaction[];
-}
-
-export interface Conversation {
-  id: string;
-  /** direct, group or inbox. */
-  type: string;
-  title: string;
-  avatar: string;
-  announcement: string;
-  owner: string;
-  dissolved: boolean;
-  muteAll: boolean;
-  members: number;
-  lastSeq: number;
-  lastAt: number;
-  /** The last message. */
-  last: Entry | undefined;
-  unread: number;
-  mentions: number;
-  /** Seq of the first message that mentions the user and that he hasn't read; 0: there is none. */
-  firstMention: number;
-  readSeq: number;
-  /** The user's role: none, member, admin or owner. */
-  role: string;
-  visibleFrom: number;
-  joinPolicy: string;
-  historyOpen: boolean;
-  /** How far the other side has read and got it; of direct conversations only. */
-  peerReadSeq: number;
-  peerDeliveredSeq: number;
-}
+/** A conversation, without what the SDK alone reckons with. */
+export type Conversation = Omit<SdkConversation, "deliveredSeq" | "lastNo" | "readNo" | "wantRead">;
 
 /** What concerns the user alone in a conversation. */
 export interface Settings {
@@ -94,8 +22,6 @@ export interface Settings {
 }
 
 export const noSettings: Settings = { mute: false, pin: false, hide: false, draft: "", clear: 0 };
-
-export type Stage = "sending" | "accepted" | "stored" | "delivered" | "read" | "failed";
 
 /** A message that has no place in its conversation yet. */
 export interface Outgoing {
@@ -210,9 +136,14 @@ export interface PortEvents {
   typing(conversation: string, uid: string, on: boolean): void;
   /** A member of a group that is open has read up to there. */
   marker(conversation: string, uid: string, readSeq: number): void;
-  user(user: User): void;
+  /** Who somebody is; kept: as it was known at an earlier visit. */
+  user(user: User, kept: boolean): void;
   /** Something is missing between what was told of a conversation and what comes: its window asks again. */
   reset(conversation: string): void;
+  /** The operators tell everybody something. */
+  notice(text: string): void;
+  /** All that was new when it was asked for was told. */
+  synced(): void;
 }
 
 /**
@@ -228,7 +159,10 @@ export interface Port {
   close(forget: boolean): Promise<void>;
   retryNow(): void;
 
-  /** Entries in the order of seq; those that changed since are as they are now. */
+  /**
+   * Entries in the order of seq; those that changed since are as they are now. Without a connection those that this device has: what they lack
+   * is told when there is one.
+   */
   history(conversation: string, range: Range): Promise<Entry[]>;
   pinned(conversation: string): Promise<Entry[]>;
   members(conversation: string, page: { cursor: string; limit: number; readSeq?: number }): Promise<Page<Member>>;
@@ -272,20 +206,4 @@ export interface Port {
   block(uid: string, on: boolean): Promise<void>;
   /** Wants to hear of their presence. */
   watch(uids: string[]): void;
-}
-
-/** The id of the direct conversation of two users. */
-export function directId(a: string, b: string): string {
-  return a < b ? `d/${a}/${b}` : `d/${b}/${a}`;
-}
-
-/** The other side of a direct conversation; empty for others. */
-export function peerOf(id: string, me: string): string {
-  const [type, a, b] = id.split("/");
-  if (type !== "d") return "";
-  return (a === me ? b : a) ?? "";
-}
-
-export function isChange(kind: string): boolean {
-  return kind === "edit" || kind === "recall" || kind === "reaction" || kind === "pin";
 }

@@ -1,6 +1,5 @@
 import { batch, signal } from "@preact/signals";
-import { applyChange } from "./entries.ts";
-import { type Entry, isChange, type Port } from "./types.ts";
+import { applyChange, type Entry, isChange, type Port } from "./types.ts";
 
 const page = 100;
 /** With more than that loaded, what is far from where one looks is let go: each page costs the same, however far one scrolls. */
@@ -21,6 +20,9 @@ export class Window {
   readonly error = signal<unknown>(undefined);
   /** Rises with everything that was put in front or taken from there: the list keeps its place by its end then. */
   readonly shifts = signal(0);
+
+  /** Who has recalled a message, where that is known: one who looks after a group recalls what others said. */
+  readonly recallers = new Map<number, string>();
 
   readonly #port: Port;
   readonly #id: string;
@@ -91,7 +93,7 @@ export class Window {
       return () => {
         this.#from = entries[0]?.seq ?? this.#visibleFrom;
         this.shifts.value++;
-        this.entries.value = [...entries.filter(shown), ...this.entries.value];
+        this.entries.value = [...this.#shown(entries), ...this.entries.value];
       };
     });
   }
@@ -129,6 +131,16 @@ export class Window {
     this.#follow([entry]);
   }
 
+  /** There are entries up to seq: those that aren't here and won't come by themselves are asked for, and what failed is tried again. */
+  async reach(seq: number): Promise<void> {
+    if (this.loading.peek() !== "") return;
+    if (this.error.peek() !== undefined && this.entries.peek().length === 0) return this.end();
+    this.error.value = undefined;
+    if (this.hasNewer.peek() || seq <= this.#to) return;
+    this.hasNewer.value = true;
+    await this.newer();
+  }
+
   /** Lets go what is far above; for when the list stands at its end. */
   trim(): void {
     if (this.loading.peek() === "" && this.entries.peek().length > most) this.#cutFront(page);
@@ -144,7 +156,13 @@ export class Window {
     });
   }
 
+  #shown(entries: Entry[]): Entry[] {
+    for (const e of entries) if (e.kind === "recall") this.recallers.set(e.target, e.from);
+    return entries.filter(shown);
+  }
+
   #change(change: Entry): void {
+    if (change.kind === "recall") this.recallers.set(change.target, change.from);
     const all = this.entries.peek();
     const i = indexOf(all, change.target);
     const old = all[i];
@@ -155,11 +173,11 @@ export class Window {
 
   #put(entries: Entry[]): void {
     this.shifts.value = 0;
-    this.entries.value = entries.filter(shown);
+    this.entries.value = this.#shown(entries);
   }
 
   #follow(entries: Entry[]): void {
-    const more = entries.filter(shown);
+    const more = this.#shown(entries);
     if (more.length > 0) this.entries.value = [...this.entries.value, ...more];
   }
 

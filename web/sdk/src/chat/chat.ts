@@ -225,6 +225,14 @@ export class Chat extends Emitter<SpeakerEvents> {
     return this.#ask("history", { conversation, ...range }) as Promise<Entry[]>;
   }
 
+  /**
+   * The newest entries that are kept on this device, some hundred of each conversation, without asking anybody: what to show before there is a
+   * connection, or where there is none. Messages are as they were when this device last heard.
+   */
+  async kept(conversation: string, range: { before?: number; limit?: number } = {}): Promise<Entry[]> {
+    return (await this.#storage.entries?.(conversation, range.before ?? Infinity, range.limit ?? 50)) ?? [];
+  }
+
   /** Asks how far the other side of a direct conversation has read; what changes is told by `conversations` from then on. */
   markers(conversation: string): Promise<void> {
     return this.#ask("markers", conversation) as Promise<void>;
@@ -276,7 +284,7 @@ export class Chat extends Emitter<SpeakerEvents> {
   #speak(): void {
     if (this.#closed || this.#speaker) return;
     const speaker = (this.#speaker = new Speaker(this.#storage, this.#options));
-    const names: EventName[] = ["state", "session", "entries", "conversations", "gone", "outgoing", "discarded", "change", "marker", "typing", "synced", "event", "storageError"];
+    const names: EventName[] = ["state", "session", "entries", "conversations", "gone", "outgoing", "discarded", "change", "marker", "typing", "synced", "presence", "push", "event", "storageError"];
     for (const name of names) speaker.on(name, (event) => this.#tell(name, event as never));
     this.#started = speaker.start(Object.fromEntries(this.#handed)).then(() => {
       for (const [id, have] of Object.entries(speaker.have)) if (!this.#handed.has(id)) this.#handed.set(id, have);

@@ -1,4 +1,5 @@
-import type { ConnectionOptions, Session, State } from "../connection.ts";
+import type { Presence } from "../client.ts";
+import type { ConnectionOptions, Push, Session, State } from "../connection.ts";
 import type * as wire from "../gen/halley/v1/client.ts";
 import type { Conversation } from "./conversation.ts";
 import type { Entry } from "./entry.ts";
@@ -11,6 +12,8 @@ export interface SpeakerOptions extends ConnectionOptions {
   askEvery?: number;
   /** Milliseconds for which what is to be sent waits for what is new, after a connection was made [2,000]. */
   syncFirst?: number;
+  /** Conversations that a question for what is new names at most; who has more asks in parts [3,000, for which a request has room]. */
+  syncNamed?: number;
 }
 
 /** Entries of one conversation, in order. */
@@ -63,7 +66,11 @@ export interface SpeakerEvents {
   typing: Typing;
   /** All that was new when it was asked for has been handed over. */
   synced: void;
-  /** An event that isn't about conversations, as it came. */
+  /** Of whom is watched (presence.watch). */
+  presence: Presence;
+  /** A push of a backend. */
+  push: Push;
+  /** An event of none of these kinds, as it came. */
   event: wire.Event;
   /** What should survive a reload could not be kept. */
   storageError: unknown;

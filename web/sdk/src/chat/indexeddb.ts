@@ -1,9 +1,10 @@
+import { applyChange, type Entry, isChange } from "./entry.ts";
 import type { UserChange } from "./events.ts";
 import type { Outgoing } from "./outgoing.ts";
-import type { Changes, ChatStorage, Saved, SavedConversation } from "./storage.ts";
+import type { Changes, ChatStorage, KeptEntries, Saved, SavedConversation } from "./storage.ts";
 
-const version = 1;
-const stores = ["meta", "conversations", "changes", "outgoing"];
+const version = 2;
+const stores = ["meta", "conversations", "changes", "outgoing", "entries"];
 
 /** Keeps everything in the browser's IndexedDB, below a name; tabs of one origin that give the same name share it. */
 export class IndexedDBStorage implements ChatStorage {
@@ -43,6 +44,12 @@ export class IndexedDBStorage implements ChatStorage {
     for (const c of changes.conversations ?? []) conversations.put(c);
     for (const id of changes.gone ?? []) conversations.delete(id);
     for (const c of changes.changes ?? []) tx.objectStore("changes").put(c);
+    const entries = tx.objectStore("entries");
+    for (const id of changes.gone ?? []) entries.delete(range(id, 0, Infinity));
+    for (const kept of changes.entries ?? []) {
+      put(entries, kept);
+      if (kept.from > 0) entries.delete(range(kept.conversation, 0, kept.from));
+    }
     const outgoing = tx.objectStore("outgoing");
     const at = (id: string, then: (key: IDBValidKey) => void) => {
       const request = outgoing.index("id").getKey(id);
@@ -51,6 +58,14 @@ export class IndexedDBStorage implements ChatStorage {
     for (const o of changes.outgoing ?? []) at(o.id, (key) => outgoing.put(o, key));
     for (const id of changes.done ?? []) at(id, (key) => outgoing.delete(key));
     await done(tx);
+  }
+
+  async entries(conversation: string, before: number, limit: number): Promise<Entry[]> {
+    const tx = (await this.#open()).transaction("entries");
+    const all = await got<Entry[]>(tx.objectStore("entries").getAll(range(conversation, 0, before)));
+    let first = all.length;
+    while (first > 0 && all.length - first < limit && (first === all.length || all[first - 1]!.seq === all[first]!.seq - 1)) first--;
+    return all.slice(first);
   }
 
   async clear(): Promise<void> {
@@ -67,11 +82,16 @@ export class IndexedDBStorage implements ChatStorage {
   #open(): Promise<IDBDatabase> {
     this.#db ??= new Promise<IDBDatabase>((resolve, reject) => {
       const request = indexedDB.open(this.#name, version);
-      request.onupgradeneeded = () => {
-        request.result.createObjectStore("meta");
-        request.result.createObjectStore("conversations", { keyPath: "conversation.id" });
-        request.result.createObjectStore("changes", { keyPath: ["kind", "object"] });
-        request.result.createObjectStore("outgoing", { autoIncrement: true }).createIndex("id", "id", { unique: true });
+      request.onupgradeneeded = ({ oldVersion }) => {
+        const db = request.result;
+        if (oldVersion < 1) {
+          db.createObjectStore("meta");
+          db.createObjectStore("conversations", { keyPath: "conversation.id" });
+          db.createObjectStore("changes", { keyPath: ["kind", "object"] });
+          db.createObjectStore("outgoing", { autoIncrement: true }).createIndex("id", "id", { unique: true });
+        }
+        // By conversation and seq.
+        db.createObjectStore("entries");
       };
       request.onsuccess = () => {
         const db = request.result;
@@ -84,6 +104,36 @@ export class IndexedDBStorage implements ChatStorage {
     // What failed now may work later.
     this.#db.catch(() => (this.#db = undefined));
     return this.#db;
+  }
+}
+
+/** From seq to the one before end. */
+function range(conversation: string, seq: number, end: number): IDBKeyRange {
+  return IDBKeyRange.bound([conversation, seq], [conversation, end], false, true);
+}
+
+/** Keeps entries, unless what is kept is newer; what changes a message goes into it. */
+function put(store: IDBObjectStore, { conversation, entries, from }: KeptEntries): void {
+  // A request sees nothing of what another one's answer leads to: all that concerns one row goes together.
+  const rows = new Map<number, Entry[]>();
+  for (const e of entries) {
+    const change = isChange(e.kind);
+    // What was said before an edit or a recall stays nowhere.
+    if (change) store.put({ ...e, body: null }, [conversation, e.seq]);
+    const seq = change ? e.target : e.seq;
+    if (seq >= from) rows.set(seq, [...(rows.get(seq) ?? []), e]);
+  }
+  for (const [seq, happened] of rows) {
+    const request = store.get([conversation, seq]);
+    request.onsuccess = () => {
+      const old = request.result as Entry | undefined;
+      let now = old;
+      for (const e of happened) {
+        if (isChange(e.kind)) now &&= applyChange(now, e);
+        else if (!now || e.changedSeq > now.changedSeq) now = e;
+      }
+      if (now && now !== old) store.put(now, [conversation, seq]);
+    };
   }
 }
 

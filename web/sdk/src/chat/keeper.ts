@@ -1,6 +1,7 @@
+import type { Entry } from "./entry.ts";
 import type { UserChange } from "./events.ts";
 import type { Outgoing } from "./outgoing.ts";
-import type { Changes, ChatStorage, SavedConversation } from "./storage.ts";
+import type { Changes, ChatStorage, KeptEntries, SavedConversation } from "./storage.ts";
 
 /** Gathers what changed and keeps it, one save at a time: what comes while one is under way goes with the next. */
 export class Keeper {
@@ -10,6 +11,7 @@ export class Keeper {
   #userChange: number | undefined;
   readonly #conversations = new Map<string, () => SavedConversation>();
   readonly #gone = new Set<string>();
+  readonly #entries = new Map<string, KeptEntries>();
   readonly #changes = new Map<string, UserChange>();
   readonly #outgoing = new Map<string, Outgoing>();
   readonly #done = new Set<string>();
@@ -37,8 +39,17 @@ export class Keeper {
     this.#save();
   }
 
+  /** entries go to those that are kept of a conversation; those before from are forgotten. */
+  entries(conversation: string, entries: Entry[], from: number): void {
+    if (!this.#storage.entries) return;
+    const old = this.#entries.get(conversation);
+    this.#entries.set(conversation, { conversation, entries: [...(old?.entries ?? []), ...entries], from: Math.max(from, old?.from ?? 0) });
+    this.#save();
+  }
+
   gone(id: string): void {
     this.#conversations.delete(id);
+    this.#entries.delete(id);
     this.#gone.add(id);
     this.#save();
   }
@@ -61,7 +72,7 @@ export class Keeper {
 
   /** Forgets all, what waits to be kept included. */
   async clear(): Promise<void> {
-    for (const waiting of [this.#conversations, this.#gone, this.#changes, this.#outgoing, this.#done]) waiting.clear();
+    for (const waiting of [this.#conversations, this.#gone, this.#entries, this.#changes, this.#outgoing, this.#done]) waiting.clear();
     this.#uid = this.#userChange = undefined;
     await this.#saving;
     await this.#storage.clear();
@@ -83,6 +94,7 @@ export class Keeper {
       const changes: Changes = {
         conversations: [...this.#conversations.values()].map((now) => now()),
         gone: [...this.#gone],
+        entries: [...this.#entries.values()],
         changes: [...this.#changes.values()],
         outgoing: [...this.#outgoing.values()],
         done: [...this.#done],
@@ -95,7 +107,7 @@ export class Keeper {
         this.#saving = undefined;
         return;
       }
-      for (const waiting of [this.#conversations, this.#gone, this.#changes, this.#outgoing, this.#done]) waiting.clear();
+      for (const waiting of [this.#conversations, this.#gone, this.#entries, this.#changes, this.#outgoing, this.#done]) waiting.clear();
       this.#uid = this.#userChange = undefined;
       try {
         await this.#storage.save(changes);

@@ -5,7 +5,7 @@ import { Emitter } from "../emitter.ts";
 import { HalleyError } from "../error.ts";
 import { Op } from "../frame.ts";
 import type * as wire from "../gen/halley/v1/client.ts";
-import { type Conversation, conversationOf, follow, merge, peerOf, read } from "./conversation.ts";
+import { type Conversation, follow, peerOf, read } from "./conversation.ts";
 import { type Entry, entryOf } from "./entry.ts";
 import type { SpeakerEvents, SpeakerOptions, UserChange } from "./events.ts";
 import { Gate, Sleepers } from "./gate.ts";
@@ -15,11 +15,12 @@ import { type Held, Marks } from "./marks.ts";
 import { Outbox } from "./outbox.ts";
 import { errorOf, type Outgoing } from "./outgoing.ts";
 import type { ChatStorage } from "./storage.ts";
+import { Sync, type SyncHost } from "./sync.ts";
 
-/** Conversations that a sync names at most: what a request may hold. */
-const maxNamed = 3000;
 /** Sent ones whose being read is waited for. */
 const maxSent = 1000;
+/** Entries of a conversation that are kept, the newest: some screens full. */
+const keepEntries = 300;
 
 /**
  * Speaker is the one who speaks with the server for all tabs of a user: it sends what is to be sent until it has
@@ -34,13 +35,11 @@ export class Speaker extends Emitter<SpeakerEvents> {
   readonly #held = new Map<string, Held>();
   readonly #outbox: Outbox;
   readonly #marks: Marks;
-  readonly #pulls = new Gate(4);
+  readonly #sync: Sync;
   /** A server lets 32 requests of a session wait. */
   readonly #sends = new Gate(16);
   /** Stored ones of direct conversations that weren't read yet. */
   readonly #sent = new Map<string, Outgoing>();
-  /** Conversations that were heard of and that no sync has told yet. */
-  readonly #strangers = new Set<string>();
   readonly #changed = new Set<string>();
   /** What is the user's alone: the newest of each kind and object. */
   readonly #settings = new Map<string, UserChange>();
@@ -48,8 +47,6 @@ export class Speaker extends Emitter<SpeakerEvents> {
   #open = "";
   #uid = "";
   #userChange = 0;
-  #syncing: Promise<boolean> | undefined;
-  #syncAgain = false;
   #round = 0;
   #closed = false;
   #askTimer: ReturnType<typeof setTimeout> | undefined;
@@ -75,6 +72,7 @@ export class Speaker extends Emitter<SpeakerEvents> {
       update: (held, conversation) => this.#update(held, conversation),
       wait: (retryAfter) => this.#wait(3, retryAfter),
     });
+    this.#sync = new Sync(this.#syncHost());
     this.client.on("state", (state) => {
       if (state.name !== "online") this.#outbox.pause();
       this.emit("state", state);
@@ -82,6 +80,8 @@ export class Speaker extends Emitter<SpeakerEvents> {
     this.client.on("session", ({ session }) => void this.#session(session));
     this.client.on("resync", () => void this.#catchUp());
     this.client.on("event", (event) => this.#event(event));
+    this.client.on("presence", (presence) => this.emit("presence", presence));
+    this.client.on("push", (push) => this.emit("push", push));
   }
 
   get uid(): string {
@@ -181,7 +181,10 @@ export class Speaker extends Emitter<SpeakerEvents> {
 
   async history(params: wire.ConversationHistory): Promise<Entry[]> {
     const { entries } = await this.#read("conversation.history", params);
-    return (entries ?? []).map(entryOf);
+    const all = (entries ?? []).map(entryOf);
+    const held = this.#held.get(params.conversation ?? "");
+    if (held) this.#keep(held, all);
+    return all;
   }
 
   request<M extends Method>(method: M, params: Params<M>): Promise<Result<M>> {
@@ -249,7 +252,7 @@ export class Speaker extends Emitter<SpeakerEvents> {
         this.emit("discarded", o.id);
       }
       this.#sent.clear();
-      this.#strangers.clear();
+      this.#sync.forget();
       this.#settings.clear();
       this.#open = "";
       this.#userChange = 0;
@@ -266,95 +269,38 @@ export class Speaker extends Emitter<SpeakerEvents> {
     if (this.#open) this.client.request("conversation.open", { conversation: this.#open }).catch(() => {});
     await this.#catchUp();
     const waiting = new Set([...this.#sent.values()].map((o) => o.conversation));
-    for (const id of waiting) this.#pulls.run(() => this.markers(id)).catch(() => {});
+    for (const id of waiting) this.#sync.inTurn(() => this.markers(id)).catch(() => {});
   }
 
   /** Asks for what is new; then sends again whatever has no outcome. */
   async #catchUp(): Promise<void> {
     const round = ++this.#round;
-    await Promise.race([this.sync(), this.#sleepers.sleep(this.#options.syncFirst ?? 2000)]);
+    await Promise.race([this.#sync.run(), this.#sleepers.sleep(this.#options.syncFirst ?? 2000)]);
     if (round !== this.#round || !this.#online) return;
     this.#outbox.run(true);
     for (const held of this.#held.values()) this.#marks.mark(held);
   }
 
-  /** Asks for all that is new. Resolves when it has been handed over, with false if that was not to be had. */
-  sync(): Promise<boolean> {
-    this.#syncAgain = true;
-    return (this.#syncing ??= this.#syncAll().finally(() => (this.#syncing = undefined)));
-  }
-
-  async #syncAll(): Promise<boolean> {
-    for (let attempt = 0; ; ) {
-      if (!this.#online) return false;
-      this.#syncAgain = false;
-      try {
-        const page = await this.#read("sync", { conversations: this.#named(), user_change: this.#userChange });
-        const progress = this.#page(page);
-        if ((page.more && progress) || this.#syncAgain) {
-          attempt = 0;
-          continue;
-        }
-        if (this.#strangers.size === 0 || attempt >= 5) break;
-        attempt++;
-      } catch (error) {
-        if (!(error instanceof HalleyError)) throw error;
-        // A server without conversations, or a session that is over.
-        if (!error.retry) return false;
-        await this.#sleepers.sleep(this.#wait(attempt++, error.retryAfter));
-        continue;
-      }
-      // It was told of before it can be read.
-      await this.#sleepers.sleep(this.#wait(attempt));
-    }
-    this.#strangers.clear();
-    for (const held of this.#held.values()) this.#pull(held);
-    this.emit("synced", undefined);
-    return true;
-  }
-
-  /** What this device has. */
-  #named(): Record<string, number> {
-    let all = [...this.#held.values()];
-    if (all.length > maxNamed) all = all.sort((a, b) => b.conversation.lastAt - a.conversation.lastAt).slice(0, maxNamed);
-    return Object.fromEntries(all.map((h) => [h.conversation.id, h.log.have]));
-  }
-
-  /** Takes a page in, and returns whether there was anything in it. */
-  #page(page: wire.SyncPage): boolean {
-    let progress = false;
-    for (const u of page.user_changes ?? []) progress = this.#apply(u) || progress;
-    for (const c of page.conversations ?? []) progress = this.#fresh(c) || progress;
-    return progress;
-  }
-
-  #fresh({ conversation, entries: list, reset }: wire.SyncConversation): boolean {
-    const fresh = conversationOf(conversation ?? {});
-    const entries = (list ?? []).map(entryOf);
-    const first = entries[0]?.seq ?? fresh.lastSeq + 1;
-    let held = this.#held.get(fresh.id);
-    let lost = false;
-    const out: Entry[] = [];
-    this.#strangers.delete(fresh.id);
-    if (!held) {
-      held = this.#hold(fresh, first - 1);
-      lost = reset ?? false;
-    } else {
-      held.conversation = merge(held.conversation, fresh);
-      const before = held.log.have;
-      if (reset && first > before + 1) {
-        lost = true;
-        out.push(...held.log.skip(first - 1));
-      } else if (fresh.visibleFrom > before + 1) out.push(...held.log.skip(fresh.visibleFrom - 1));
-    }
-    for (const e of entries) {
-      this.#outcome(fresh.id, e);
-      out.push(...held.log.take(e));
-    }
-    held.log.hear(fresh.lastSeq);
-    this.#handOver(held, out, lost);
-    this.#update(held, held.conversation);
-    return out.length > 0;
+  #syncHost(): SyncHost {
+    const online = () => this.#online;
+    return {
+      get online() {
+        return online();
+      },
+      held: this.#held,
+      sleepers: this.#sleepers,
+      most: this.#options.syncNamed ?? 3000,
+      userChange: () => this.#userChange,
+      read: (method, params) => this.#read(method, params),
+      history: (params) => this.history(params),
+      hold: (conversation, have) => this.#hold(conversation, have),
+      update: (held, conversation) => this.#update(held, conversation),
+      outcome: (conversation, entry) => this.#outcome(conversation, entry),
+      handOver: (held, entries, reset) => this.#handOver(held, entries, reset),
+      apply: (change) => this.#apply(change),
+      synced: () => this.emit("synced", undefined),
+      wait: (attempt, retryAfter) => this.#wait(attempt, retryAfter),
+    };
   }
 
   // ---- what comes ----
@@ -369,7 +315,7 @@ export class Speaker extends Emitter<SpeakerEvents> {
     } else if (change) {
       const number = change.number ?? 0;
       // In between there is one that was missed, or one that the newest of its object has taken the place of.
-      if (number > this.#userChange + 1) void this.sync();
+      if (number > this.#userChange + 1) void this.#sync.run();
       else this.#apply(change);
     } else if (event.marker) this.#marker(event.marker);
     else if (event.typing) {
@@ -382,65 +328,12 @@ export class Speaker extends Emitter<SpeakerEvents> {
     this.#outcome(id, e);
     const held = this.#held.get(id);
     if (!held) {
-      this.#meet(id);
+      this.#sync.meet(id);
       return;
     }
     this.#handOver(held, held.log.take(e), false);
     // A sync that is under way brings it, and looks afterwards.
-    if (!this.#syncing) this.#pull(held);
-  }
-
-  /** Asks what a conversation is; a sync goes on until it has told. */
-  #meet(id: string): void {
-    if (this.#strangers.has(id) && this.#syncing) return;
-    this.#strangers.add(id);
-    void this.sync();
-  }
-
-  /** Reads what is missing between what was handed over and what was heard of. */
-  #pull(held: Held): void {
-    if (held.pulling || !held.log.missing()) return;
-    held.pulling = true;
-    void this.#pulls
-      .run(() => this.#pullAll(held))
-      .finally(() => {
-        held.pulling = false;
-        if (this.#online && !this.#syncing) this.#pull(held);
-      });
-  }
-
-  async #pullAll(held: Held): Promise<void> {
-    const { id } = held.conversation;
-    for (let attempt = 0; ; ) {
-      const gap = held.log.missing();
-      if (!gap || !this.#online || this.#held.get(id) !== held) return;
-      try {
-        const before = held.log.have;
-        const entries = await this.history({ conversation: id, from: gap.from, to: gap.to, limit: 200 });
-        const out: Entry[] = [];
-        for (const e of entries) {
-          this.#outcome(id, e);
-          out.push(...held.log.take(e));
-        }
-        this.#handOver(held, out, false);
-        if (held.log.have > before) {
-          attempt = 0;
-          continue;
-        }
-      } catch (error) {
-        if (!(error instanceof HalleyError)) throw error;
-        if (!error.retry) {
-          // Not a member any more: what he may see he has.
-          held.log = new Log(held.log.have);
-          return;
-        }
-        await this.#sleepers.sleep(this.#wait(attempt++, error.retryAfter));
-        continue;
-      }
-      // Told of, and not to be read: either it is not for this user, which a summary tells, or it is not there yet. It is never skipped.
-      await this.sync();
-      if (held.log.have + 1 === gap.from) await this.#sleepers.sleep(this.#wait(attempt++));
-    }
+    if (!this.#sync.running) this.#sync.pull(held);
   }
 
   #handOver(held: Held, entries: Entry[], reset: boolean): void {
@@ -451,6 +344,7 @@ export class Speaker extends Emitter<SpeakerEvents> {
       held.conversation = follow(held.conversation, e, this.#uid);
       others ||= e.kind === "message" && e.from !== this.#uid;
     }
+    this.#keep(held, entries);
     this.emit("entries", { conversation: id, entries, reset });
     this.#update(held, held.conversation);
     const after = this.#options.deliveredAfter ?? 1000;
@@ -471,13 +365,14 @@ export class Speaker extends Emitter<SpeakerEvents> {
     const v = (value !== null && typeof value === "object" && !Array.isArray(value) ? value : {}) as Record<string, wire.JsonValue>;
     if (kind === "conversation") {
       if (v.role === "none") this.#forget(object);
-      else if (!this.#held.has(object)) this.#meet(object);
+      else if (!this.#held.has(object)) this.#sync.meet(object);
     } else if (kind === "read") {
       if (typeof v.read_seq === "number") this.#ownRead(object, v.read_seq, typeof v.read_msg_no === "number" ? v.read_msg_no : undefined);
     } else {
       const change = { number, kind, object, value };
       this.#settings.set(JSON.stringify([kind, object]), change);
       this.#keeper.change(change);
+      if (kind === "clear" && typeof v.seq === "number") this.#keeper.entries(object, [], v.seq + 1);
     }
     this.emit("change", { number, kind, object, value });
     return true;
@@ -485,7 +380,7 @@ export class Speaker extends Emitter<SpeakerEvents> {
 
   #forget(id: string): void {
     const held = this.#held.get(id);
-    this.#strangers.delete(id);
+    this.#sync.forget(id);
     for (const o of this.#outbox.outgoing) if (o.conversation === id && o.method === "group.leave") this.#left(o);
     if (!held) return;
     clearTimeout(held.markTimer);
@@ -499,6 +394,13 @@ export class Speaker extends Emitter<SpeakerEvents> {
     this.#outbox.stored(o.id);
     this.#keeper.done(o.id);
     this.emit("outgoing", { ...o, stage: "stored", error: undefined });
+  }
+
+  /** Keeps the newest entries, so that they can be shown before there is a connection. */
+  #keep({ conversation: c }: Held, entries: Entry[]): void {
+    const from = c.lastSeq - keepEntries + 1;
+    const newest = entries.filter((e) => e.seq >= from);
+    if (newest.length > 0) this.#keeper.entries(c.id, newest, from);
   }
 
   // ---- markers ----

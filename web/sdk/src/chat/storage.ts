@@ -1,4 +1,5 @@
 import type { Conversation } from "./conversation.ts";
+import type { Entry } from "./entry.ts";
 import type { UserChange } from "./events.ts";
 import type { Outgoing } from "./outgoing.ts";
 
@@ -20,12 +21,25 @@ export interface Saved {
   outgoing: Outgoing[];
 }
 
+export interface KeptEntries {
+  conversation: string;
+  /**
+   * In the order in which they came; messages are as they were when they were read. A change belongs to its message, too, if that
+   * is kept (applyChange).
+   */
+  entries: Entry[];
+  /** Those before this seq aren't needed any more. */
+  from: number;
+}
+
 export interface Changes {
   uid?: string;
   userChange?: number;
   conversations?: SavedConversation[];
-  /** Ids of conversations that are to be forgotten. */
+  /** Ids of conversations that are to be forgotten, with their entries. */
   gone?: string[];
+  /** Only where there is entries(). */
+  entries?: KeptEntries[];
   /** User changes, in the place of older ones of their kind and object. */
   changes?: UserChange[];
   /** Outgoing ones of which something changed; those that aren't kept any more are left out. */
@@ -41,6 +55,11 @@ export interface ChatStorage {
   add(outgoing: Outgoing): Promise<void>;
   /** Keeps all of the changes or none. */
   save(changes: Changes): Promise<void>;
+  /**
+   * The newest entries that are kept of a conversation before a seq, limit at most, in order and without a gap. Left out: none are kept, and
+   * a conversation shows nothing before there is a connection.
+   */
+  entries?(conversation: string, before: number, limit: number): Promise<Entry[]>;
   /** Forgets everything. */
   clear(): Promise<void>;
   close(): void;

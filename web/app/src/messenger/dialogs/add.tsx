@@ -1,39 +1,15 @@
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
 import { t } from "../../i18n/index.ts";
-import type { User } from "../../model/types.ts";
+import { useFoundUsers } from "../found.ts";
 import { Dialog } from "../parts/dialog.tsx";
 import { closeDialog, openChat, openDialog, run, toast, useMessenger } from "../ui.ts";
 import { PersonRow } from "./people.tsx";
-
-const askAfter = 250;
 
 /** Finds people by name or id. */
 export function AddContact() {
   const m = useMessenger();
   const query = useSignal("");
-  const found = useSignal<User[] | undefined>(undefined);
-
-  useEffect(() => {
-    const q = query.value.trim();
-    found.value = undefined;
-    if (q === "") return;
-    let late = false;
-    const timer = setTimeout(() => {
-      m.port.searchUsers(q).then(
-        (users) => {
-          if (late) return;
-          m.people.put(users);
-          found.value = users.filter((u) => u.uid !== m.me);
-        },
-        () => (found.value = []),
-      );
-    }, askAfter);
-    return () => {
-      late = true;
-      clearTimeout(timer);
-    };
-  }, [query.value]);
+  const found = useFoundUsers(query.value);
 
   return (
     <Dialog title={t("findPeople")}>
@@ -52,12 +28,12 @@ export function AddContact() {
       <div class="results" aria-live="polite">
         {query.value.trim() === "" ? (
           <p class="nothing">{t("findText")}</p>
-        ) : found.value === undefined ? (
+        ) : found === undefined ? (
           <p class="nothing">{t("loading")}</p>
-        ) : found.value.length === 0 ? (
+        ) : found.length === 0 ? (
           <p class="nothing">{t("nothingFound", { q: query.value })}</p>
         ) : (
-          found.value.map(({ uid }) => {
+          found.map((uid) => {
             const contact = m.people.contacts.value.get(uid);
             return (
               <PersonRow key={uid} uid={uid} note={uid}>

@@ -1,8 +1,9 @@
 import { useSignal } from "@preact/signals";
 import { t } from "../../i18n/index.ts";
-import type { Conversation } from "../../model/types.ts";
+import type { Messenger } from "../../model/messenger.ts";
+import { type Conversation, peerOf } from "../../model/types.ts";
 import { Dialog } from "../parts/dialog.tsx";
-import { closeDialog, names, openChat, run, useMessenger } from "../ui.ts";
+import { closeDialog, openChat, run, useMessenger } from "../ui.ts";
 import { PeoplePicker } from "./people.tsx";
 
 /** Makes a group of some people. */
@@ -16,7 +17,7 @@ export function NewGroup({ with: first = [] }: { with?: string[] }) {
     busy.value = true;
     const uids = [...chosen.value];
     await run(
-      m.port.createGroup(title.value.trim() || names(m, [m.me, ...uids].slice(0, 4), 4), uids).then((id) => {
+      m.port.createGroup(title.value.trim() || [m.me, ...uids].slice(0, 4).map((uid) => m.people.name(uid)).join(", "), uids).then((id) => {
         closeDialog();
         openChat(m, id);
       }),
@@ -43,9 +44,15 @@ export function NewGroup({ with: first = [] }: { with?: string[] }) {
         <span>{t("groupName")}</span>
         <input maxLength={80} placeholder={t("groupNameHint")} value={title} onInput={(e) => (title.value = e.currentTarget.value)} />
       </label>
-      <PeoplePicker uids={[...new Set([...first, ...m.people.friends.value.map((c) => c.uid)])]} chosen={chosen.value} onChange={(next) => (chosen.value = next)} />
+      <PeoplePicker uids={[...new Set([...first, ...acquaintances(m)])]} chosen={chosen.value} onChange={(next) => (chosen.value = next)} />
     </Dialog>
   );
+}
+
+/** Contacts, and whom the user talks to. */
+function acquaintances(m: Messenger): string[] {
+  const peers = [...m.conversations.value.keys()].map((id) => peerOf(id, m.me)).filter((uid) => uid !== "");
+  return [...new Set([...m.people.friends.value.map((c) => c.uid), ...peers])];
 }
 
 export function AddMembers({ conversation, members }: { conversation: string; members: ReadonlySet<string> }) {
@@ -70,7 +77,8 @@ export function AddMembers({ conversation, members }: { conversation: string; me
       }
     >
       <PeoplePicker
-        uids={m.people.friends.value.map((c) => c.uid).filter((uid) => !members.has(uid))}
+        uids={acquaintances(m).filter((uid) => !members.has(uid))}
+        without={members}
         chosen={chosen.value}
         onChange={(next) => (chosen.value = next)}
       />

@@ -46,30 +46,33 @@ export function ForwardMessage({ entry }: { entry: Entry }) {
       <blockquote class="quote">{contentOf(entry.body).text || t("strangePreview")}</blockquote>
       <input type="search" class="search-input" data-first placeholder={t("search")} aria-label={t("search")} value={query} onInput={(e) => (query.value = e.currentTarget.value)} />
       <div class="picker-list">
-        <List class="vlist" data={found} itemSize={52}>
-          {(target) =>
-            (
-              <label key={target.id} class="pick">
-                <input
-                  type="checkbox"
-                  checked={chosen.value.has(target.id)}
-                  onChange={() => {
-                    const next = new Set(chosen.value);
-                    if (!next.delete(target.id)) next.add(target.id);
-                    chosen.value = next;
-                  }}
-                />
-                <div class="person">
-                  <Avatar name={target.title} of={target.of} small />
-                  <span class="person-text">
-                    <span class="person-name">{target.title}</span>
-                  </span>
-                </div>
-              </label>
-            )
-          }
-        </List>
-        {found.length === 0 && <p class="nothing">{t("nothingFound", { q: query.value })}</p>}
+        {found.length > 0 ? (
+          <List class="vlist" data={found} itemSize={52}>
+            {(target) =>
+              (
+                <label key={target.id} class="pick">
+                  <input
+                    type="checkbox"
+                    checked={chosen.value.has(target.id)}
+                    onChange={() => {
+                      const next = new Set(chosen.value);
+                      if (!next.delete(target.id)) next.add(target.id);
+                      chosen.value = next;
+                    }}
+                  />
+                  <div class="person">
+                    <Avatar name={target.title} of={target.of} small />
+                    <span class="person-text">
+                      <span class="person-name">{target.title}</span>
+                    </span>
+                  </div>
+                </label>
+              )
+            }
+          </List>
+        ) : (
+          <p class="nothing">{t("nothingFound", { q: query.value })}</p>
+        )}
       </div>
     </Dialog>
   );

@@ -1,5 +1,6 @@
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
+import { useFoundUsers } from "../found.ts";
 import { List } from "../parts/list.tsx";
 import { t } from "../../i18n/index.ts";
 import { Avatar } from "../../parts/avatar.tsx";
@@ -25,12 +26,14 @@ export function PersonRow({ uid, note, children }: { uid: string; note?: Compone
 interface Props {
   /** Whom to choose from. */
   uids: readonly string[];
+  /** Who can't be chosen even if a search finds them. */
+  without?: ReadonlySet<string>;
   chosen: ReadonlySet<string>;
   onChange(chosen: Set<string>): void;
 }
 
-/** Chooses some of many people, with a search; a uid that isn't among them can be typed whole. */
-export function PeoplePicker({ uids, chosen, onChange }: Props) {
+/** Chooses some of many people, with a search, which finds others, too; a uid that nobody knows of yet can be typed whole. */
+export function PeoplePicker({ uids, without, chosen, onChange }: Props) {
   const m = useMessenger();
   const query = useSignal("");
   const q = query.value.trim().toLowerCase();
@@ -38,7 +41,9 @@ export function PeoplePicker({ uids, chosen, onChange }: Props) {
     .filter((uid) => q === "" || uid.toLowerCase().includes(q) || m.people.name(uid).toLowerCase().includes(q))
     .sort((a, b) => m.people.name(a).localeCompare(m.people.name(b), document.documentElement.lang));
   const exact = query.value.trim();
-  const stranger = /^[A-Za-z0-9._@:-]{1,64}$/.test(exact) && !found.includes(exact) && exact !== m.me ? [exact] : [];
+  const others = (useFoundUsers(query.value) ?? []).filter((uid) => !found.includes(uid) && !without?.has(uid));
+  const stranger = /^[A-Za-z0-9._@:-]{1,64}$/.test(exact) && ![...found, ...others, m.me].includes(exact) && !without?.has(exact) ? [exact] : [];
+  const all = [...found, ...others, ...stranger];
 
   function toggle(uid: string) {
     const next = new Set(chosen);
@@ -72,25 +77,29 @@ export function PeoplePicker({ uids, chosen, onChange }: Props) {
         value={query}
         onInput={(e) => (query.value = e.currentTarget.value)}
         onKeyDown={(e) => {
-          const only = [...found, ...stranger];
-          if (e.key !== "Enter" || q === "" || !only[0]) return;
+          // Who has typed a whole uid means that one, if there is one.
+          const first = [...found, ...others].find((uid) => uid === exact) ?? all[0];
+          if (e.key !== "Enter" || q === "" || !first) return;
           e.preventDefault();
-          toggle(only[0]);
+          toggle(first);
           query.value = "";
         }}
       />
       <div class="picker-list">
-        <List class="vlist" data={[...found, ...stranger]} itemSize={52}>
-          {(uid) =>
-            (
-              <label key={uid} class="pick">
-                <input type="checkbox" checked={chosen.has(uid)} onChange={() => toggle(uid)} />
-                <PersonRow uid={uid} note={m.people.name(uid) === uid ? "" : uid} />
-              </label>
-            )
-          }
-        </List>
-        {found.length + stranger.length === 0 && <p class="nothing">{q === "" ? t("noContactsTitle") : t("nothingFound", { q: exact })}</p>}
+        {all.length > 0 ? (
+          <List class="vlist" data={all} itemSize={52}>
+            {(uid) =>
+              (
+                <label key={uid} class="pick">
+                  <input type="checkbox" checked={chosen.has(uid)} onChange={() => toggle(uid)} />
+                  <PersonRow uid={uid} note={m.people.name(uid) === uid ? "" : uid} />
+                </label>
+              )
+            }
+          </List>
+        ) : (
+          <p class="nothing">{q === "" ? t("findText") : t("nothingFound", { q: exact })}</p>
+        )}
       </div>
     </div>
   );

@@ -363,7 +363,7 @@ export class FakePort implements Port {
     return this.#answer(() => {
       const user = { ...this.#world.user(this.uid), ...change };
       this.#world.users.set(this.uid, user);
-      this.#world.tell(this.uid, (events) => events.user(user));
+      this.#world.tell(this.uid, (events) => events.user(user, false));
       return user;
     });
   }

@@ -1,8 +1,7 @@
 // A server in memory, for tests and for looking at the messenger without one. It keeps the rules that the messenger can
 // see: who may do what, one order for all, changes that name their message.
-import { applyChange } from "../entries.ts";
 import type { Contact, Conversation, Entry, GroupRequest, Json, Member, PortEvents, Presence, Settings, User } from "../types.ts";
-import { directId, isChange, noSettings } from "../types.ts";
+import { applyChange, directId, isChange, noSettings } from "../types.ts";
 
 /** A refusal, as the server would give it. */
 export class Refusal extends Error {
