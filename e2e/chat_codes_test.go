@@ -20,7 +20,7 @@ const nowhere = "g/00000000-0000-7000-8000-000000000000"
 // refused makes a request that must fail and returns how.
 func (p *Talker) refused(t testing.TB, method string, params any) *client.Error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), waitTime)
+	ctx, cancel := context.WithTimeout(t.Context(), talkTime)
 	defer cancel()
 	err := p.Request(ctx, method, params, nil)
 	var e *client.Error
@@ -54,7 +54,7 @@ func testChatCodes(t *testing.T, c *Cluster) {
 	over := ann.Does(t, "group.create", map[string]any{"title": "over", "members": []string{"c-eve"}}).Conversation
 	api.Must(t, 200, "POST", conversationPath(over)+"/dissolve", map[string]any{}, nil)
 	api.Must(t, 200, "PUT", "/v1/users/c-bob/blocks/c-eve", nil, nil)
-	within(t, waitTime, "the block is stored", func() (bool, string) {
+	within(t, talkTime, "the block is stored", func() (bool, string) {
 		got := api.Must(t, 200, "GET", "/v1/users/c-bob/blocks", nil, nil)
 		return strings.Contains(string(got.Body), "c-eve"), string(got.Body)
 	})
@@ -87,7 +87,7 @@ func testChatCodes(t *testing.T, c *Cluster) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if o := eve.settled(t, id, waitTime); o.Stage != client.Failed || o.Err.Code != x.code || o.Err.Retry {
+				if o := eve.settled(t, id, talkTime); o.Stage != client.Failed || o.Err.Code != x.code || o.Err.Retry {
 					t.Errorf("client: got %s, %v; want %s", o.Stage, o.Err, x.code)
 				}
 			} else if e := eve.refused(t, "message.send", params); e.Code != x.code || e.Retry {
@@ -123,7 +123,7 @@ func testChatCodes(t *testing.T, c *Cluster) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		first := ann.settled(t, id, waitTime)
+		first := ann.settled(t, id, talkTime)
 		for body, want := range map[string]int{"first": 200, "second": 409} {
 			got, err := api.Do(t.Context(), "POST", conversationPath(direct)+"/messages", nil, map[string]any{"from": "c-ann", "client_msg_id": id, "body": body})
 			if err != nil || got.Status != want || want == 409 && got.Problem().Code != "conflict" {
@@ -133,12 +133,12 @@ func testChatCodes(t *testing.T, c *Cluster) {
 		// A client's own, twice with different words.
 		p := NewTalker(t, "c-ann", c.Token("c-ann", nil), 0, "ws://"+c.Comets[1].WS+"/sub")
 		p.online(t)
-		ctx, cancel := context.WithTimeout(t.Context(), waitTime)
+		ctx, cancel := context.WithTimeout(t.Context(), talkTime)
 		defer cancel()
 		if err := p.Request(ctx, "message.send", map[string]any{"conversation": direct, "client_msg_id": id, "body": "third"}, nil); err != nil {
 			t.Fatal(err)
 		}
-		within(t, waitTime, "the client is told of the conflict", func() (bool, string) {
+		within(t, talkTime, "the client is told of the conflict", func() (bool, string) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			return p.rejected[id] == "conflict", fmt.Sprint(p.rejected)
@@ -202,7 +202,7 @@ func testChatTenants(t *testing.T, c *Cluster) {
 	}
 	for i, s := range both {
 		other := both[1-i]
-		within(t, waitTime, s.name+" has its own", func() (bool, string) {
+		within(t, talkTime, s.name+" has its own", func() (bool, string) {
 			return s.bob.upTo(direct) == 1 && s.ann.upTo(s.group) == 2, s.bob.about(direct) + "; " + s.ann.about(s.group)
 		})
 		for _, p := range []*Talker{s.ann, s.bob} {
@@ -243,7 +243,7 @@ func testInbox(t *testing.T, c *Cluster) {
 	later := c.Talker(t, "i-later", 1, nil)
 	for _, p := range []*Talker{here, later} {
 		inbox := "i/" + p.UID
-		within(t, waitTime, p.UID+" has it", func() (bool, string) { return p.upTo(inbox) == 1, p.about(inbox) })
+		within(t, talkTime, p.UID+" has it", func() (bool, string) { return p.upTo(inbox) == 1, p.about(inbox) })
 		got := p.Handed(inbox)
 		if len(got) != 1 || !strings.Contains(string(got[0].Body), `"order":7`) || got[0].From != "" {
 			t.Errorf("%s was handed %+v", p.UID, got)
@@ -278,7 +278,7 @@ func testWebhooks(t *testing.T, c *Cluster, hooks *hookReceiver) {
 	zoe.online(t)
 	hooks.await(t, "user.online", func(d hookData) bool { return d.UID == "w-zoe" })
 	seq := ann.Says(t, client.DirectID("w-ann", "w-zoe"), "ah!")
-	within(t, waitTime, "she has it", func() (bool, string) { return zoe.upTo("d/w-ann/w-zoe") == seq, zoe.about("d/w-ann/w-zoe") })
+	within(t, talkTime, "she has it", func() (bool, string) { return zoe.upTo("d/w-ann/w-zoe") == seq, zoe.about("d/w-ann/w-zoe") })
 	zoe.end()
 	gone := hooks.await(t, "user.offline", func(d hookData) bool { return d.UID == "w-zoe" })
 	if ago := time.Since(time.UnixMilli(gone.LastSeen)); ago < -2*time.Second || ago > time.Minute {

@@ -47,7 +47,7 @@ func testDatabaseAway(t *testing.T, c *Cluster) {
 			sent[to] = append(sent[to], id)
 		}
 	}
-	within(t, waitTime, "all are accepted", func() (bool, string) {
+	within(t, talkTime, "all are accepted", func() (bool, string) {
 		n := 0
 		for _, ids := range sent {
 			for _, id := range ids {
@@ -100,7 +100,7 @@ func testDatabaseAway(t *testing.T, c *Cluster) {
 		}
 		want := slices.Clone(ids)
 		if to == group {
-			within(t, waitTime, "the backend's is stored", func() (bool, string) { return len(api.Entries(t, to)) == before[to]+each+1, "" })
+			within(t, talkTime, "the backend's is stored", func() (bool, string) { return len(api.Entries(t, to)) == before[to]+each+1, "" })
 			want = append(want, "last")
 		}
 		var stored []string

@@ -11,9 +11,6 @@ import (
 	"github.com/halley-im/halley/client"
 )
 
-// border is job.chat_large in these tests: from half of it on a group is being put into its room.
-const border = 8
-
 // stay is a time in which somebody is a member, by seqs: the first entry he sees and the last one; 0: he still is.
 type stay struct{ from, to int64 }
 

@@ -117,7 +117,7 @@ func (h *hookReceiver) any(event string, want func(hookData) bool) bool {
 func (h *hookReceiver) await(t testing.TB, event string, want func(hookData) bool) hookData {
 	t.Helper()
 	var d hookData
-	within(t, waitTime, event, func() (ok bool, _ string) {
+	within(t, talkTime, event, func() (ok bool, _ string) {
 		d, ok = h.find(event, want)
 		h.mu.Lock()
 		defer h.mu.Unlock()

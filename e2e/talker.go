@@ -16,6 +16,9 @@ import (
 	"github.com/halley-im/halley/client"
 )
 
+// talkTime is how long anything that needs no recovery may take, on a machine that has much else to do, too.
+const talkTime = 20 * time.Second
+
 // Talker is one device of somebody who talks in conversations, by the Go client, with an account of all that it was handed.
 type Talker struct {
 	*client.Chat
@@ -163,7 +166,7 @@ func (p *Talker) about(conversation string) string {
 // online waits until it has had a session.
 func (p *Talker) online(t testing.TB) {
 	t.Helper()
-	within(t, waitTime, p.UID+" is online", func() (bool, string) {
+	within(t, talkTime, p.UID+" is online", func() (bool, string) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		return p.sessions > 0, fmt.Sprint(p.trouble)
