@@ -35,7 +35,7 @@ type verdict struct {
 	Late                                      int
 	Pushes                                    struct{ Sent, Came, Told, Unjudged int }
 	WireDuplicates                            int `json:"wire_duplicates"`
-	Cuts, Repeats, Resyncs                    int
+	Cuts, Repeats, Resyncs, Closed            int
 	Refused, Expected                         map[string]int
 	Unsettled                                 string
 	Examples                                  []string
@@ -190,8 +190,8 @@ func (f *verified) table(t *testing.T, v *verdict) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d sent in %.0f s, %d stored, %d handed over: store %+v, handed %+v, leaked %d, late %d; p50 %.1f ms, p99 %.0f ms\n",
 		v.Sent, v.Seconds, v.Stored, v.Shown, v.Store, v.Handed, v.Leaked, v.Late, v.P50, v.P99)
-	fmt.Fprintf(&b, "%d moves, %d marks, %d repeats, %d cuts, %d resyncs, %d twice on the wire, pushes %+v, rightly refused %v\n",
-		v.Moves, v.Marks, v.Repeats, v.Cuts, v.Resyncs, v.WireDuplicates, v.Pushes, v.Expected)
+	fmt.Fprintf(&b, "%d moves, %d marks, %d repeats, %d cuts, %d resyncs, %d closed for good, %d twice on the wire, pushes %+v, rightly refused %v\n",
+		v.Moves, v.Marks, v.Repeats, v.Cuts, v.Resyncs, v.Closed, v.WireDuplicates, v.Pushes, v.Expected)
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "fault\tfor s\tsent\tlate\tp50 ms\tp99 ms\tworst ms\tcaught up after s\tproof")
 	for _, p := range v.Phases {

@@ -120,7 +120,17 @@ func (d *device) start() {
 	d.wg.Go(func() {
 		defer close(done)
 		if err := chat.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
-			d.Progress("%s is closed for good: %v", d.name, err)
+			// Its user would start it anew, as he must; how often he had to is told.
+			d.Progress("%s is closed for good, and started anew: %v", d.name, err)
+			d.closed.Add(1)
+			d.hold()
+			d.wg.Go(func() {
+				select {
+				case <-d.life.Done():
+				case <-time.After(time.Second):
+					d.reload()
+				}
+			})
 		}
 	})
 }

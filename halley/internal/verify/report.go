@@ -48,6 +48,9 @@ func (r *Report) Print(w io.Writer) error {
 	if r.Skipped > 0 {
 		fmt.Fprintf(&b, "left out by a reset, with a word about it: %d\n", r.Skipped)
 	}
+	if r.Closed > 0 {
+		fmt.Fprintf(&b, "devices that a server closed for good, and that were started anew: %d\n", r.Closed)
+	}
 	if r.HeldBack > 0 {
 		fmt.Fprintf(&b, "not sent, since the device had too much without an outcome: %d\n", r.HeldBack)
 	}

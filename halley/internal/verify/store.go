@@ -206,7 +206,7 @@ func (r *run) noteState(s *state) {
 
 // fill puts the figures in.
 func (r *run) fill(out *Report) {
-	out.Marks, out.Floods = r.marks.Load(), r.floods.Load()
+	out.Marks, out.Floods, out.Closed = r.marks.Load(), r.floods.Load(), r.closed.Load()
 	out.WireDuplicates, out.Repeats, out.Cuts, out.Slowed = r.wireDuplicates.Load(), r.repeats.Load(), r.cuts.Load(), r.slowed.Load()
 	out.Reloads, out.Sessions, out.Resyncs, out.HeldBack = r.reloads.Load(), r.sessions.Load(), r.resyncs.Load(), r.heldBack.Load()
 }

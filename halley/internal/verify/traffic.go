@@ -10,7 +10,7 @@ import (
 
 // figures are what was done and what came of it, beside the journal.
 type figures struct {
-	wireDuplicates, repeats, marks, floods, cuts, slowed, reloads, sessions, resyncs, heldBack atomic.Int64
+	wireDuplicates, repeats, marks, floods, cuts, slowed, reloads, closed, sessions, resyncs, heldBack atomic.Int64
 }
 
 // mostOpen is how much a device may have without an outcome; more is not sent: a person waits, too.

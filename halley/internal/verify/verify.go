@@ -122,12 +122,14 @@ type Report struct {
 	// WireDuplicates are events of entries that a device's connections brought once more.
 	WireDuplicates int64 `json:"wire_duplicates"`
 	// What was done to the devices, and what came of it.
-	Repeats  int64 `json:"repeats"`
-	Marks    int64 `json:"marks"`
-	Floods   int64 `json:"floods"`
-	Cuts     int64 `json:"cuts"`
-	Slowed   int64 `json:"slowed"`
-	Reloads  int64 `json:"reloads"`
+	Repeats int64 `json:"repeats"`
+	Marks   int64 `json:"marks"`
+	Floods  int64 `json:"floods"`
+	Cuts    int64 `json:"cuts"`
+	Slowed  int64 `json:"slowed"`
+	Reloads int64 `json:"reloads"`
+	// Closed is how often a server ended a device's client for good: it had to be started anew.
+	Closed   int64 `json:"closed"`
 	Sessions int64 `json:"sessions"`
 	Resyncs  int64 `json:"resyncs"`
 	// HeldBack is what was not sent since its device had too much without an outcome.
