@@ -5,7 +5,7 @@
 #
 #   bench/run.sh                  everything, some minutes
 #   bench/run.sh --smoke          everything once, small: does it work at all?
-#   bench/run.sh SCENARIO...      only those: room lone large users api idle connect ramp chat chat-all
+#   bench/run.sh SCENARIO...      only those: room lone large users api idle connect ramp chat chat-kill chat-all
 #
 # Environment: HALLEY (the binary; bin/halley), HALLEY_BENCH_KAFKA and HALLEY_BENCH_REDIS (servers that run already;
 # else scripts/servers.sh starts them, and MariaDB always), DURATION (10s), OUT (the JSON file), KEEP (keep logs and data).
@@ -14,7 +14,7 @@ root="$(cd "$(dirname "$0")/.." && pwd)"
 halley="${HALLEY:-$root/bin/halley}"
 smoke=
 if [ "${1:-}" = --smoke ]; then smoke=1; shift; fi
-[ $# -gt 0 ] || set -- room lone large users api idle connect ramp chat chat-all
+[ $# -gt 0 ] || set -- room lone large users api idle connect ramp chat chat-kill chat-all
 
 [ -x "$halley" ] || { echo "bench: no $halley; run make build" >&2; exit 1; }
 dir="$(mktemp -d "${TMPDIR:-/tmp}/halley-bench.XXXXXX")"
@@ -97,6 +97,7 @@ roles=
 chat_settings=()
 database() {
   local address
+  [ ${#chat_settings[@]} = 0 ] || return 0 # there is one
   "$root/scripts/install.sh" mariadb
   "$root/scripts/servers.sh" start "$dir/servers" mariadb
   eval "$("$root/scripts/servers.sh" env "$dir/servers" mariadb)"
@@ -125,6 +126,12 @@ start_roles() { # settings for this start as NAME=VALUE
     roles="$roles${roles:+,}$role=$!"
     ready "$(private $role)" $!
   done
+}
+
+# respawn ROLE PID: starts the role once more when that process is gone.
+respawn() {
+  while kill -0 "$2" 2>/dev/null; do sleep 0.2; done
+  exec env "${chat_settings[@]}" "$halley" "$1" >>"$dir/$1.log" 2>&1
 }
 
 duration="${DURATION:-10s}" warm=3s
@@ -206,6 +213,16 @@ for scenario in "$@"; do
       timed chat --pairs "$(small 200 10)" --rate "$(small 100 20)" direct
       timed chat --members "$(small 200 20)" --rate 20 group
       run chat --conversations "$(small 100 10)" --rounds "$(small 20 2)" catch-up
+      ;;
+    chat-kill) # job, then logic, is killed while messages flow: what is in the store then
+      database
+      start_roles "${chat_settings[@]}"
+      for role in job logic; do
+        pid="${roles##*"$role"=}"
+        respawn "$role" "${pid%%,*}" &
+        pids+=($!)
+      done
+      run chat --pairs "$(small 200 10)" --rate "$(small 1000 100)" --duration "$(small 20s 4s)" --kill job,logic kill
       ;;
     chat-all) # the same flat out over one process and SQLite
       start_all

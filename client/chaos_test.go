@@ -82,6 +82,8 @@ func (c *chaos) answer(a *asked) {
 		} `json:"message.send"`
 		Sync *struct {
 			Conversations map[string]int64 `json:"conversations"`
+			Above         string           `json:"above"`
+			UpTo          string           `json:"up_to"`
 		} `json:"sync"`
 		History *client.Range   `json:"conversation.history"`
 		Cursor  json.RawMessage `json:"sync.cursor"`
@@ -110,7 +112,7 @@ func (c *chaos) answer(a *asked) {
 			reply(map[string]any{"message.send": map[string]any{"id": "x"}})
 		}
 	case q.Sync != nil:
-		reply(map[string]any{"sync": c.page(uid, q.Sync.Conversations)})
+		reply(map[string]any{"sync": c.page(uid, q.Sync.Conversations, q.Sync.Above, q.Sync.UpTo)})
 	case q.History != nil:
 		all := c.entries[q.History.Conversation]
 		list := all[min(len(all), int(q.History.From)-1):min(len(all), int(q.History.To))]
@@ -133,12 +135,12 @@ func (c *chaos) answer(a *asked) {
 	}
 }
 
-func (c *chaos) page(uid string, have map[string]int64) any {
+func (c *chaos) page(uid string, have map[string]int64, above, upTo string) any {
 	var list []any
 	more := false
 	for id, all := range c.entries {
 		from := int(have[id])
-		if !slices.Contains(c.members[id], uid) || from >= len(all) {
+		if !slices.Contains(c.members[id], uid) || from >= len(all) || id <= above || upTo != "" && id > upTo {
 			continue
 		}
 		if len(list) > 0 && c.chance(30) {
@@ -247,7 +249,8 @@ func talk(t *testing.T, seed uint64, transport string) {
 	var people []*person
 	// Two of ann's devices.
 	for i, uid := range []string{"ann", "ann", "bob", "cy"} {
-		p := newPerson(t, uid, c.url)
+		// One asks for all that is new in one go, the next one in parts.
+		p := newPerson(t, uid, c.url, i%3)
 		people = append(people, p)
 		wg.Go(func() {
 			if err := p.chat.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
@@ -292,7 +295,7 @@ func talk(t *testing.T, seed uint64, transport string) {
 	}
 }
 
-func newPerson(t *testing.T, uid, url string) *person {
+func newPerson(t *testing.T, uid, url string, named int) *person {
 	t.Helper()
 	p := &person{uid: uid, handed: map[string][]client.Entry{}, stages: map[string]client.Stage{}, sent: map[string][]string{}}
 	chat, err := client.NewChat(client.ChatOptions{
@@ -300,7 +303,7 @@ func newPerson(t *testing.T, uid, url string) *person {
 			URL: url, Token: func(context.Context, client.TokenReason) (string, error) { return uid, nil },
 			Backoff: client.Backoff{Base: 5 * time.Millisecond, Max: 20 * time.Millisecond}, RequestTimeout: 200 * time.Millisecond,
 		},
-		AskEvery: 300 * time.Millisecond, SyncFirst: 100 * time.Millisecond, DeliveredAfter: 20 * time.Millisecond,
+		AskEvery: 300 * time.Millisecond, SyncFirst: 100 * time.Millisecond, DeliveredAfter: 20 * time.Millisecond, SyncNamed: named,
 		OnEntries: func(id string, entries []client.Entry, reset bool) {
 			p.mu.Lock()
 			defer p.mu.Unlock()

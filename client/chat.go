@@ -27,6 +27,9 @@ type ChatOptions struct {
 	AskEvery time.Duration
 	// SyncFirst is for how long what is to be sent waits for what is new, after a connection was made [2 s].
 	SyncFirst time.Duration
+	// SyncNamed is how many conversations a question for what is new names at most; who has more asks in parts [3,000, for which a
+	// request has room].
+	SyncNamed int
 
 	// The handlers; nil: nobody wants to know.
 
@@ -117,6 +120,9 @@ func NewChat(o ChatOptions) (*Chat, error) {
 	orElse(&o.DeliveredAfter, time.Second)
 	orElse(&o.AskEvery, 5*time.Minute)
 	orElse(&o.SyncFirst, 2*time.Second)
+	if o.SyncNamed <= 0 {
+		o.SyncNamed = 3000
+	}
 	ch := &Chat{
 		o: o, view: map[string]Conversation{}, settings: map[settingKey]UserChange{}, talks: map[string]*talk{}, strangers: map[string]bool{}, dirtyIDs: map[string]bool{},
 		changed: map[string]Outgoing{},
@@ -145,15 +151,14 @@ func NewChat(o ChatOptions) (*Chat, error) {
 	ch.sleepers.l = c.loop
 	ch.outbox = outbox{c: c, changed: ch.changedOutgoing, lanes: map[string]*lane{}, items: map[string]*item{}}
 	c.loop.idle = ch.flush
+	// Before anything that may be asked of it: what is sent before Run comes after what was kept.
+	ch.loop.post(ch.load)
 	return ch, nil
 }
 
 // Run takes up what was kept, connects and stays connected until ctx is done or coming back makes no sense: then it returns why.
 // It is called once.
-func (ch *Chat) Run(ctx context.Context) error {
-	ch.loop.post(ch.load)
-	return ch.Client.Run(ctx)
-}
+func (ch *Chat) Run(ctx context.Context) error { return ch.Client.Run(ctx) }
 
 func (ch *Chat) load() {
 	saved, err := ch.o.Storage.Load()

@@ -198,6 +198,45 @@ func TestARequestIsUnknownWhenTheConnectionBreaks(t *testing.T) {
 	}
 }
 
+// What was kept was sent earlier than anything that is sent now, also by who doesn't wait for Run to take it up.
+func TestWhatIsSentBeforeRunComesAfterWhatWasKept(t *testing.T) {
+	s := &stand{scripted: newScripted(t, "ws")}
+	kept := &client.Memory{}
+	if err := kept.Add(client.Outgoing{
+		ID: "old", Conversation: "d/ann/bob", Method: "message.send", Params: json.RawMessage(`{"conversation":"d/ann/bob","body":1}`), Stage: client.Sending,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	chat, err := client.NewChat(client.ChatOptions{
+		Options: client.Options{URL: s.url, Token: func(context.Context, client.TokenReason) (string, error) { return "t", nil }}, Storage: kept,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh, err := chat.Send("d/ann/bob", 2, client.SendOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { _ = chat.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		<-chat.Done()
+	})
+	s.connected(t, 1, nil)
+	var sent []string
+	for len(sent) < 2 {
+		method, params, a := s.next(t)
+		if method == "message.send" {
+			sent = append(sent, fmt.Sprint(params["client_msg_id"]))
+		}
+		a.conn.answer(frame.OpReply, a.seq, map[string]any{method: map[string]any{}})
+	}
+	if want := []string{"old", fresh}; !slices.Equal(sent, want) {
+		t.Errorf("sent %q, want %q", sent, want)
+	}
+}
+
 func TestRunEndsWithWhatMakesComingBackSenseless(t *testing.T) {
 	s := newStand(t, client.Options{})
 	conn, _ := s.connected(t, 1, nil)

@@ -10,9 +10,6 @@ import (
 	"github.com/halley-im/halley/proto/frame"
 )
 
-// maxNamed is how many conversations a sync names at most: what a request may hold.
-const maxNamed = 3000
-
 // session is told that one has begun.
 func (ch *Chat) session(s Session) {
 	if ch.uid != "" && ch.uid != s.UID {
@@ -77,6 +74,8 @@ func (ch *Chat) catchUp(then func()) {
 type syncParams struct {
 	Conversations map[string]int64 `json:"conversations,omitempty"`
 	UserChange    int64            `json:"user_change,omitempty"`
+	Above         string           `json:"above,omitempty"`
+	UpTo          string           `json:"up_to,omitempty"`
 }
 
 type syncPage struct {
@@ -99,23 +98,40 @@ func (ch *Chat) sync(done func(bool)) {
 	}
 	if !ch.syncing {
 		ch.syncing = true
-		ch.syncStep(0)
+		ch.syncStep("", 0)
 	}
 }
 
-func (ch *Chat) syncStep(attempt int) {
+// named is what this device has of the conversations above one, as many as a question may name.
+func (ch *Chat) named(above string) syncParams {
+	p := syncParams{Conversations: map[string]int64{}, UserChange: ch.userChange, Above: above}
+	ids := make([]string, 0, len(ch.talks))
+	for id := range ch.talks {
+		if id > above {
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) > ch.o.SyncNamed {
+		slices.Sort(ids)
+		ids = ids[:ch.o.SyncNamed]
+		p.UpTo = ids[len(ids)-1]
+	}
+	for _, id := range ids {
+		p.Conversations[id] = ch.talks[id].log.have
+	}
+	return p
+}
+
+// syncStep asks for a page of the conversations above one.
+func (ch *Chat) syncStep(above string, attempt int) {
 	if !ch.online() {
 		ch.synced(false)
 		return
 	}
-	ch.syncAgain = false
-	p := syncParams{Conversations: map[string]int64{}, UserChange: ch.userChange}
-	for id, t := range ch.talks {
-		if len(p.Conversations) == maxNamed {
-			break
-		}
-		p.Conversations[id] = t.log.have
+	if above == "" {
+		ch.syncAgain = false
 	}
+	p := ch.named(above)
 	ch.ask("sync", p, frame.OpRequestUnordered, func(raw json.RawMessage, err error) {
 		var page syncPage
 		if err == nil && json.Unmarshal(raw, &page) != nil {
@@ -128,18 +144,22 @@ func (ch *Chat) syncStep(attempt int) {
 				ch.synced(false)
 				return
 			}
-			ch.sleepers.sleep(ch.wait(attempt, e), func() { ch.syncStep(attempt + 1) })
+			ch.sleepers.sleep(ch.wait(attempt, e), func() { ch.syncStep(above, attempt+1) })
 			return
 		}
 		progress := ch.page(&page)
 		switch {
-		case page.More && progress || ch.syncAgain:
-			ch.syncStep(0)
+		case page.More && progress:
+			ch.syncStep(above, 0)
+		case p.UpTo != "":
+			ch.syncStep(p.UpTo, attempt)
+		case ch.syncAgain:
+			ch.syncStep("", 0)
 		case len(ch.strangers) == 0 || attempt >= 5:
 			ch.synced(true)
 		default:
 			// It was told of before it can be read.
-			ch.sleepers.sleep(ch.wait(attempt+1, nil), func() { ch.syncStep(attempt + 1) })
+			ch.sleepers.sleep(ch.wait(attempt+1, nil), func() { ch.syncStep("", attempt+1) })
 		}
 	})
 }

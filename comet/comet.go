@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,7 @@ import (
 	"github.com/halley-im/halley/proto/errcode"
 	"github.com/halley-im/halley/proto/frame"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
+	"github.com/halley-im/halley/proto/name"
 )
 
 // Deps is what a comet works with. It closes the listeners, and nothing else.
@@ -136,6 +138,8 @@ func New(cfg Config, deps Deps) (*Comet, error) {
 	}, c.table, c.router, lease.Hooks{
 		Load:     c.load,
 		Replaced: func(s *session.Session) { s.Close(session.Cause{Code: errcode.Replaced}) },
+		NewEpoch: func() { c.service.EpochChanged() },
+		Stale:    c.leaveConversations,
 		Resync:   func() { c.resyncs.All() },
 	}, c.log)
 	c.rooms = rooms.New(rooms.Config{
@@ -380,5 +384,27 @@ func (c *Comet) endpoints() *halleyv1.Endpoints {
 	return &halleyv1.Endpoints{
 		Host: host, WsUrl: c.cfg.WSURL,
 		TcpPort: port(c.deps.TCP), WsPort: port(c.deps.WS), TlsPort: port(c.deps.TLSTCP), WssPort: port(c.deps.WSS),
+	}
+}
+
+// leaveConversations takes all sessions out of the rooms of conversations: somebody may have been taken out of one while nobody was
+// found here. A sync puts those in again who belong there, and all are told to resync. Rooms of open conversations stay: nothing
+// that is stored is told there.
+func (c *Comet) leaveConversations() {
+	var list []*session.Room
+	for i := range table.Shards {
+		list = c.table.RoomsOf(list[:0], i)
+		for _, r := range list {
+			room := r.Name()
+			if name.RoomType(room) != name.RoomTypeConversation || name.IsOpenRoom(room) {
+				continue
+			}
+			_, members := r.Lock()
+			members = slices.Clone(members)
+			r.Unlock()
+			for _, s := range members {
+				c.rooms.Leave(s, room)
+			}
+		}
 	}
 }

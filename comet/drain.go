@@ -33,7 +33,8 @@ type neighbours struct {
 
 // run looks as often as comets tell of themselves, until ctx ends.
 func (n *neighbours) run(ctx context.Context) {
-	tick := time.NewTicker(n.c.cfg.RenewInterval)
+	// The first time sooner: comets are often told to leave together, and then none of them has said so yet when they look first.
+	tick := time.NewTimer(n.c.cfg.RenewInterval / 3)
 	defer tick.Stop()
 	for {
 		select {
@@ -41,6 +42,7 @@ func (n *neighbours) run(ctx context.Context) {
 			return
 		case <-tick.C:
 			n.look(ctx)
+			tick.Reset(n.c.cfg.RenewInterval)
 		}
 	}
 }

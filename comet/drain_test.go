@@ -176,6 +176,23 @@ func TestDrainSpreadsOverCometsOfOneAge(t *testing.T) {
 	}
 }
 
+// TestDrainSoonSendsNobodyToACometThatIsToldToLeaveAtTheSameTime: that one hasn't said so yet when others are first looked at.
+func TestDrainSoonSendsNobodyToACometThatIsToldToLeaveAtTheSameTime(t *testing.T) {
+	twin, old := other("twin", time.Second, 1000, 1000), other("old", 48*time.Hour, 1000, 1000)
+	n := start(t, with(func(c *comet.Config) { c.RenewInterval, c.DrainRate = 3*time.Second, 10 }), func(_ *comet.Config, _ *comet.Deps, n *node) {
+		n.others(twin, old)
+	})
+	cs := n.wsClients(20)
+	n.stop()
+	cs[0].expectEvent("go_away")
+	twin = other("twin", time.Second, 1000, 1000)
+	twin.Draining = true
+	n.others(twin, old)
+	if to := sent(cs[1:]); to["old"] == 0 {
+		t.Errorf("sent %v within two seconds, want the later ones to go to the old one", to)
+	}
+}
+
 func TestDrainGivesNoCometMoreHandshakesThanItTakes(t *testing.T) {
 	n := start(t, func(_ *comet.Config, _ *comet.Deps, n *node) {
 		n.others(other("young", time.Minute, 1000, 20), other("old", 48*time.Hour, 1000, 20))

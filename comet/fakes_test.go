@@ -3,6 +3,7 @@ package comet_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -16,12 +17,15 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/halley-im/halley/comet"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
+	"github.com/halley-im/halley/proto/name"
 )
 
 // fakeLogic accepts goim's unsigned token, and {"token": "uid"} or {"token": "uid/key/device"} as a signed one.
@@ -119,6 +123,7 @@ type fakeRouter struct {
 	halleyv1.UnimplementedRouterServer
 	mu         sync.Mutex
 	epochs     []string
+	tried      []string
 	holding    []bool // what each Enroll said of holding sessions
 	dead       map[string]bool
 	retired    []string
@@ -133,6 +138,7 @@ type fakeRouter struct {
 	gone       []string                     // connection ids deregistered
 	rewrites   []*halleyv1.RewriteRequest
 	down       bool
+	hold       func() // what UpdateRooms waits for
 	refuse     int
 	spare      float64 // handshakes a second of the other comets
 	room       int64   // and connections
@@ -159,6 +165,7 @@ var errDown = fmt.Errorf("router is down")
 func (f *fakeRouter) Enroll(_ context.Context, r *halleyv1.EnrollRequest) (*halleyv1.EnrollResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.tried = append(f.tried, r.GetInfo().GetEpoch())
 	if f.refuse > 0 {
 		f.refuse--
 		return nil, errDown
@@ -210,6 +217,11 @@ func (f *fakeRouter) Deregister(_ context.Context, r *halleyv1.DeregisterRequest
 		return nil, errDown
 	}
 	for _, s := range r.GetSessions() {
+		if err := errors.Join(name.Tenant(s.GetTenant()), name.Key(s.GetKey())); err != nil {
+			return nil, status.Error(codes.InvalidArgument, err.Error())
+		}
+	}
+	for _, s := range r.GetSessions() {
 		f.gone = append(f.gone, s.GetConn().GetId())
 		delete(f.registered, s.GetConn().GetId())
 	}
@@ -221,7 +233,10 @@ func (f *fakeRouter) Rewrite(_ context.Context, r *halleyv1.RewriteRequest) (*ha
 	defer f.mu.Unlock()
 	f.rewrites = append(f.rewrites, r)
 	for _, c := range r.GetRooms() {
-		f.change(c)
+		// What is empty isn't there, and so needs no place.
+		if c.GetCount() > 0 {
+			f.change(c)
+		}
 	}
 	return &halleyv1.RewriteResponse{Status: f.status(r.GetEpoch())}, nil
 }
@@ -251,6 +266,12 @@ func (f *fakeRouter) change(c *halleyv1.RoomChange) {
 }
 
 func (f *fakeRouter) UpdateRooms(_ context.Context, r *halleyv1.UpdateRoomsRequest) (*halleyv1.UpdateRoomsResponse, error) {
+	f.mu.Lock()
+	hold := f.hold
+	f.mu.Unlock()
+	if hold != nil {
+		hold()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.down {

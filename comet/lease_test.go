@@ -1,6 +1,7 @@
 package comet_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -23,6 +24,15 @@ func TestNothingIsAcceptedBeforeTheEpochIsTaken(t *testing.T) {
 	n.login("tcp", `{}`).barrier()
 }
 
+func TestEnrolmentThatFailedIsTriedInTheSameEpoch(t *testing.T) {
+	n := start(t, func(_ *comet.Config, _ *comet.Deps, n *node) { n.router.refuse = 3 })
+	n.router.with(func() {
+		if tried := slices.Compact(slices.Clone(n.router.tried)); len(n.router.tried) != 4 || len(tried) != 1 {
+			t.Errorf("enrolled %d times in %v, want 4 times in one epoch", len(n.router.tried), tried)
+		}
+	})
+}
+
 func TestLeaseIsRenewedWithLoad(t *testing.T) {
 	n := start(t)
 	n.login("tcp", `{"token":"a","rooms":["live://1"]}`)
@@ -39,7 +49,7 @@ func TestDeadEpochMakesANewOne(t *testing.T) {
 	}
 	plain := n.login("ws", `{"mid":1,"room_id":"live://2"}`)
 	old := n.epoch()
-	j := n.job(halleyv1.Lane_LANE_PUSH)
+	j, idle := n.job(halleyv1.Lane_LANE_PUSH), n.job(halleyv1.Lane_LANE_CHAT)
 	n.router.with(func() {
 		n.router.dead[old] = true
 		clear(n.router.rooms)
@@ -82,7 +92,10 @@ func TestDeadEpochMakesANewOne(t *testing.T) {
 		})
 		return all
 	}, "every bucket rewritten in the new epoch")
-	// The stream of the old epoch is refused: job must look up again.
+	// The streams of the old epoch are refused: job must look up again.
+	if _, err := idle.stream.Recv(); err == nil || !strings.Contains(err.Error(), "FailedPrecondition") {
+		t.Errorf("got %v, want FAILED_PRECONDITION without being asked", err)
+	}
 	j.stream.Send(&halleyv1.DeliverRequest{Message: &halleyv1.DeliverRequest_Batch{Batch: &halleyv1.DeliverBatch{
 		Deliveries: []*halleyv1.Delivery{{Number: 1, Tenant: "default", Room: "live://1", Content: push(1000, "old")}},
 	}}})
@@ -92,6 +105,37 @@ func TestDeadEpochMakesANewOne(t *testing.T) {
 	n.job(halleyv1.Lane_LANE_PUSH).send(&halleyv1.Delivery{Room: "live://1", Content: push(1000, "new")})
 	cs[0].expect(1000, "new")
 	plain.barrier()
+}
+
+// Who was taken out of a conversation while its epoch was dead was not found here.
+func TestConversationsAreLeftWithADeadEpoch(t *testing.T) {
+	n := start(t)
+	a := n.dial("ws")
+	a.auth(`{"token":"a","rooms":["live://1"]}`)
+	j := n.job(halleyv1.Lane_LANE_URGENT)
+	for _, room := range []string{"conversation://7", "conversation://open/7"} {
+		j.send(&halleyv1.Delivery{Uids: []string{"a"}, Content: &halleyv1.Delivery_Control{Control: &halleyv1.Control{
+			Control: &halleyv1.Control_Rooms{Rooms: &halleyv1.RoomsChange{Join: []string{room}}},
+		}}})
+		a.expectEvent("resync")
+		eventually(t, func() bool { return n.router.count(room) == 1 }, room)
+	}
+	old := n.epoch()
+	n.router.with(func() {
+		n.router.dead[old] = true
+		clear(n.router.rooms)
+		clear(n.router.members)
+		clear(n.router.numbers)
+	})
+	eventually(t, func() bool { return n.epoch() != old }, "a new epoch")
+	a.expectEvent("resync")
+	eventually(t, func() bool { return n.router.count("live://1") == 1 && n.router.count("conversation://open/7") == 1 }, "the other rooms stored again")
+	j = n.job(halleyv1.Lane_LANE_PUSH)
+	j.send(&halleyv1.Delivery{Room: "conversation://7", Content: push(1000, "not for a")}, &halleyv1.Delivery{Room: "live://1", Content: push(1000, "for a")})
+	a.expect(1000, "for a")
+	if got := n.router.count("conversation://7"); got != 0 {
+		t.Errorf("%d sessions are in the conversation", got)
+	}
 }
 
 func TestAllIsRegisteredInANewEpochAtThePaceOfRewrites(t *testing.T) {
@@ -140,6 +184,99 @@ func TestAllIsRegisteredInANewEpochAtThePaceOfRewrites(t *testing.T) {
 	})
 	for _, c := range cs {
 		c.expectEvent("resync")
+	}
+}
+
+// TestSessionThatCameDuringALongRewriteIsNamedByIt: what a rewrite doesn't name, and isn't new any more, is removed.
+func TestSessionThatCameDuringALongRewriteIsNamedByIt(t *testing.T) {
+	n := start(t, with(func(c *comet.Config) { c.RewriteRate, c.RewriteInterval = 20, 256*100*time.Millisecond }))
+	keyIn := func(from, to uint32, i int) string {
+		for {
+			key := fmt.Sprintf("k%d", i)
+			if b := name.Bucket("default", key); b >= from && b < to {
+				return key
+			}
+			i += 100
+		}
+	}
+	for i := range 20 {
+		n.login("tcp", fmt.Sprintf(`{"key":%q}`, keyIn(0, 200, i)))
+	}
+	old := n.epoch()
+	n.router.with(func() { n.router.dead[old] = true })
+	begun := func() (k int) {
+		n.router.with(func() {
+			for _, r := range n.router.rewrites {
+				if r.GetEpoch() != old && len(r.GetSessions()) > 0 {
+					k++
+				}
+			}
+		})
+		return k
+	}
+	eventually(t, func() bool { return begun() >= 5 }, "a quarter of all written")
+	late := keyIn(250, 256, 0)
+	n.login("tcp", fmt.Sprintf(`{"key":%q}`, late))
+	named := func() (done, in bool) {
+		n.router.with(func() {
+			for _, r := range n.router.rewrites {
+				if r.GetEpoch() != old && r.GetBucket() == name.Bucket("default", late) && !done {
+					done = true
+					in = slices.ContainsFunc(r.GetSessions(), func(s *halleyv1.Session) bool { return s.GetKey() == late })
+				}
+			}
+		})
+		return done, in
+	}
+	eventually(t, func() bool { done, _ := named(); return done }, "its bucket written")
+	if _, in := named(); !in {
+		t.Error("its bucket was written without it")
+	}
+}
+
+// TestRoomThatEmptiesDuringARewriteIsToldToBeEmpty: a rewrite names what is there.
+func TestRoomThatEmptiesDuringARewriteIsToldToBeEmpty(t *testing.T) {
+	n := start(t, with(func(c *comet.Config) { c.RewriteInterval = time.Hour }))
+	a := n.login("tcp", `{"token":"a","rooms":["live://1"]}`)
+	// So many calls are under way that the next change waits.
+	let := make(chan struct{})
+	held := make(chan struct{}, 100)
+	n.router.with(func() {
+		n.router.hold = func() {
+			held <- struct{}{}
+			<-let
+		}
+	})
+	for i := range 4 {
+		c := n.dial("tcp")
+		c.send(frame.Frame{Op: frame.OpAuth, Seq: 1, Body: fmt.Appendf(nil, `{"token":"b%d","rooms":["other://%d"]}`, i, i)})
+		<-held
+	}
+	a.conn.Close()
+	eventually(t, func() bool { return n.metric("halley_comet_sessions") == 4 }, "the room's last member gone")
+	bucket := name.Bucket("default", "live://1")
+	n.router.with(func() { n.router.lost, n.router.rewrites = []uint32{bucket}, nil })
+	eventually(t, func() (ok bool) { n.router.with(func() { ok = len(n.router.rewrites) > 0 }); return ok }, "its bucket written")
+	n.router.with(func() { n.router.hold = nil })
+	close(let)
+	eventually(t, func() bool { return n.router.count("live://1") == 0 }, "router knows that nobody is there")
+	eventually(t, func() bool { return n.metric("halley_comet_rooms") == 4 }, "the room is forgotten")
+}
+
+func TestRoomThatASessionMayNotJoinIsNotKept(t *testing.T) {
+	n := start(t, with(func(c *comet.Config) { c.MaxRooms, c.RewriteInterval = 1, time.Hour }))
+	n.onRequest(func(_ context.Context, r *halleyv1.SessionRequest) (*halleyv1.SessionResponse, error) {
+		return &halleyv1.SessionResponse{Effects: &halleyv1.Effects{Join: []string{string(r.GetBody())}}}, nil
+	})
+	c := n.login("tcp", `{"token":"a","rooms":["live://1"]}`)
+	for i := range 5 {
+		c.send(frame.Frame{Op: frame.OpRequest, Seq: 7, Body: fmt.Appendf(nil, "live://x%d", i)})
+		if code := errorOf(t, c.next()); code != "too_many_rooms" {
+			t.Fatalf("got %s, want too_many_rooms", code)
+		}
+	}
+	if got := n.metric("halley_comet_rooms"); got != 1 {
+		t.Errorf("%v rooms are kept, want 1", got)
 	}
 }
 

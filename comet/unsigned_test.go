@@ -1,11 +1,13 @@
 package comet_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/halley-im/halley/comet"
 	"github.com/halley-im/halley/proto/frame"
+	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 )
 
 func TestBodiesWithoutATokenDontReachLogicUnlessTheyMay(t *testing.T) {
@@ -44,6 +46,27 @@ func TestUnsignedLogInThatIsAnsweredLateTakesNoSignedSessionsKey(t *testing.T) {
 		first.closed()
 		second.barrier()
 	})
+}
+
+// TestEventForAUserOfWhomOnlyUnsignedSessionsAreThereReachesNobody: who counts on it, as one who tells phones of messages, must hear.
+func TestEventForAUserOfWhomOnlyUnsignedSessionsAreThereReachesNobody(t *testing.T) {
+	n := start(t)
+	c := n.dial("tcp")
+	var id string
+	n.duringLogIn(func(conn string) { id = conn })
+	c.auth(`{"mid":7,"key":"k"}`)
+	event := func() *halleyv1.Delivery_Push { return push(int32(frame.OpEvent), `{}`) }
+	resp := n.job(halleyv1.Lane_LANE_CHAT).send(
+		&halleyv1.Delivery{ConnIds: []string{id}, Content: event()}, &halleyv1.Delivery{Uids: []string{"7"}, Content: event()},
+		&halleyv1.Delivery{ConnIds: []string{id}, Content: push(1000, "not accepted")},
+	)
+	if len(resp.GetNotHeld()) != 1 || resp.GetNotHeld()[0].GetNumber() != 1 || !slices.Equal(resp.GetNobody(), []uint64{2}) {
+		t.Errorf("got %v, want the first one not held, nobody for the second", resp)
+	}
+	if got := n.metric("halley_comet_dropped_total", "reason", "not_accepted"); got != 3 {
+		t.Errorf("%v counted, want 3", got)
+	}
+	c.barrier()
 }
 
 // TestPageWhoseNameLeadsToThisMachineIsKeptOut: with DNS rebinding a page's host and the host that it asks for are the same.

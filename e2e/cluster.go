@@ -27,6 +27,8 @@ const (
 // setup is how a cluster or node is started.
 type setup struct {
 	env map[string]string
+	// of are variables of single processes.
+	of map[string]map[string]string
 	// proxied are the processes that reach the routers through proxies.
 	proxied map[string]bool
 	// spareRouters is how many more routers everybody is told of; they are not started.
@@ -41,6 +43,16 @@ type Option func(*setup)
 
 // Setting sets a variable of every process.
 func Setting(name, value string) Option { return func(s *setup) { s.env[name] = value } }
+
+// SettingOf sets a variable of one process.
+func SettingOf(process, name, value string) Option {
+	return func(s *setup) {
+		if s.of[process] == nil {
+			s.of[process] = map[string]string{}
+		}
+		s.of[process][name] = value
+	}
+}
 
 // Open trusts goim's unsigned tokens and lets goim's API in without a key.
 func Open() Option { return Setting("HALLEY_GOIM_COMPAT", "open") }
@@ -123,7 +135,7 @@ func logDir(t testing.TB) string {
 }
 
 func newSetup(opts []Option) setup {
-	s := setup{env: map[string]string{}, proxied: map[string]bool{}}
+	s := setup{env: map[string]string{}, of: map[string]map[string]string{}, proxied: map[string]bool{}}
 	for _, o := range opts {
 		o(&s)
 	}
@@ -302,6 +314,7 @@ func (c *Cluster) configure(n *Node) {
 		env["HALLEY_STORE_DRIVER"], env["HALLEY_STORE_DSN"] = "mysql", c.setup.dsn
 	}
 	maps.Copy(env, c.setup.env)
+	maps.Copy(env, c.setup.of[n.Name])
 	n.Env = env
 }
 

@@ -3,10 +3,12 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -125,6 +127,82 @@ func (s *Servers) Down(t testing.TB, name string) {
 	if err := servers("kill", name); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Restart stops a server in order and starts it again.
+func (s *Servers) Restart(t testing.TB, name string) {
+	t.Helper()
+	if err := servers("stop", name); err != nil {
+		t.Fatal(err)
+	}
+	s.Up(t, name)
+}
+
+// Pause stops a server with SIGSTOP: it holds its connections and answers nothing. A test that ends meanwhile lets it go on.
+func (s *Servers) Pause(t testing.TB, name string) {
+	t.Helper()
+	if err := servers("pause", name); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Resume(t, name) })
+}
+
+// Resume lets a paused server go on. One that isn't paused doesn't mind.
+func (s *Servers) Resume(t testing.TB, name string) {
+	t.Helper()
+	if err := servers("resume", name); err != nil {
+		t.Error(err)
+	}
+}
+
+// Query asks MariaDB; it returns what it prints, columns between tabs.
+func (s *Servers) Query(t testing.TB, database, text string) string {
+	t.Helper()
+	out, err := s.client(database, "-e", text).Output()
+	if err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func (s *Servers) client(database string, args ...string) *exec.Cmd {
+	host, port, _ := strings.Cut(s.mariadb, ":")
+	return exec.Command("mariadb", append([]string{"--no-defaults", "-h", host, "-P", port, "-u", "root", "-N", "-B", "-n", database}, args...)...)
+}
+
+// Hold locks all conversations of a database in a transaction of its own until release: whoever writes waits in the middle of what it does.
+func (s *Servers) Hold(t testing.TB, database string) (release func()) {
+	t.Helper()
+	cmd := s.client(database)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	release = sync.OnceFunc(func() {
+		_, _ = io.WriteString(in, "COMMIT;\n") // its end does the same
+		_ = in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("hold: %v", err)
+		}
+	})
+	t.Cleanup(release)
+	if _, err := io.WriteString(in, "BEGIN;\nSELECT COUNT(conversation) FROM conversations FOR UPDATE;\n"); err != nil {
+		t.Fatal(err)
+	}
+	return release
+}
+
+// Waiting is how many transactions wait for a lock.
+func (s *Servers) Waiting(t testing.TB) int {
+	t.Helper()
+	n, err := strconv.Atoi(s.Query(t, "information_schema", "SELECT COUNT(*) FROM innodb_trx WHERE trx_state = 'LOCK WAIT'"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // Up starts a server again at its old address. Redis comes back empty, the others with what they had.

@@ -29,6 +29,7 @@ import (
 	"github.com/halley-im/halley/kit/redisconn"
 	"github.com/halley-im/halley/kit/token"
 	"github.com/halley-im/halley/logic"
+	"github.com/halley-im/halley/proto/errcode"
 	"github.com/halley-im/halley/router"
 	"github.com/halley-im/halley/store"
 	"github.com/halley-im/halley/web"
@@ -181,15 +182,13 @@ func (c *allCmd) Run(ctx context.Context, t *terminal, kctx *kong.Context) error
 		return err
 	}
 	p.later(redis.Close)
-	conversations, err := openStore(ctx, inFolder(c.Store, c.Data.DataDir), c.Common.StartTimeout, p.metrics, log)
+	conversations, err := openStore(ctx, p, inFolder(c.Store, c.Data.DataDir), c.Common.StartTimeout, log)
 	if err != nil {
 		return err
 	}
 	var jobStore job.Store
 	var hookStore job.HookStore
 	if conversations != nil {
-		p.later(conversations.Close)
-		p.health.Needs["database"] = needStore(conversations)
 		jobStore, hookStore = conversations, conversations
 	}
 	routers, err := grpcconn.Dial(c.Common.GRPC, routerL.Addr().String(), secret)
@@ -291,7 +290,10 @@ func tell(check func() error, log *slog.Logger) func() error {
 		case err == nil && was:
 			log.Info("pushes are taken again")
 		}
-		return err
+		if err != nil {
+			return fmt.Errorf("%w: %w", errcode.Unavailable.Errorf("the disk of the server is nearly full"), err)
+		}
+		return nil
 	}
 }
 

@@ -135,6 +135,9 @@ func (f *benchFlags) report(t *terminal, r *bench.Result, err error) error {
 	if r.Lost+r.Duplicates+r.Disorder > 0 && err == nil {
 		err = fmt.Errorf("%d deliveries lost, %d twice, %d out of order", r.Lost, r.Duplicates, r.Disorder)
 	}
+	if c := r.Store; c != nil && c.Missing+c.Doubled+c.Holes > 0 && err == nil {
+		err = fmt.Errorf("in the store: %d missing, %d doubled, %d holes", c.Missing, c.Doubled, c.Holes)
+	}
 	if f.JSON != "" {
 		line, jsonErr := json.Marshal(r)
 		if jsonErr != nil {
@@ -229,14 +232,15 @@ func (c *benchAPI) Run(ctx context.Context, t *terminal) error {
 
 type benchChat struct {
 	Bench         benchFlags `embed:""`
-	Scenario      string     `arg:"" enum:"direct,group,catch-up" help:"direct: pairs write to each other; group: members write to a group; catch-up: a device was away and learns what it missed."`
-	Pairs         int        `name:"pairs" help:"direct: pairs of users, a session each." default:"200"`
-	Rate          float64    `name:"rate" help:"direct: messages a second of all together, 0: as many as there is room for; group: messages a second to the group." default:"0"`
+	Scenario      string     `arg:"" enum:"direct,group,catch-up,kill" help:"direct: pairs write to each other; group: members write to a group; catch-up: a device was away and learns what it missed; kill: pairs write to each other while processes are killed, and what is stored is counted."`
+	Pairs         int        `name:"pairs" help:"direct, kill: pairs of users, a session each." default:"200"`
+	Rate          float64    `name:"rate" help:"direct, kill: messages a second of all together, direct with 0: as many as there is room for; group: messages a second to the group." default:"0"`
 	InFlight      int        `name:"in-flight" help:"direct without a rate: messages of each user that have not come at the other side." default:"1"`
 	Members       int        `name:"members" help:"group: members." default:"200"`
 	Conversations int        `name:"conversations" help:"catch-up: conversations in which something is new." default:"100"`
 	Entries       int        `name:"entries" help:"catch-up: new entries in each." default:"10"`
 	Rounds        int        `name:"rounds" help:"catch-up: how often." default:"20"`
+	Kill          []string   `name:"kill" help:"kill: roles, as --pids names them, that get a SIGKILL, one after the other; something else starts them again." default:"job,logic"`
 }
 
 // Run measures.
@@ -254,6 +258,11 @@ func (c *benchChat) Run(ctx context.Context, t *terminal) error {
 			return errors.New("--rate: how many messages a second?")
 		}
 		r, err = s.Group(ctx, c.Members, c.Rate)
+	case "kill":
+		if c.Rate <= 0 {
+			return errors.New("--rate: how many messages a second?")
+		}
+		r, err = s.Killed(ctx, c.Pairs, c.Rate, c.Kill)
 	default:
 		r, err = s.CatchUp(ctx, c.Conversations, c.Entries, c.Rounds)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 	"syscall"
 	"testing"
@@ -66,9 +67,12 @@ func newTalker(t *testing.T, uid, token string, where func() string) *talker {
 	return p
 }
 
-// say sends n messages, one every few milliseconds.
+// say sends n more messages, one every few milliseconds.
 func (p *talker) say(t *testing.T, conversation string, n int) {
-	for i := range n {
+	p.mu.Lock()
+	first := len(p.sent[conversation])
+	p.mu.Unlock()
+	for i := first; i < first+n; i++ {
 		id, err := p.chat.Send(conversation, fmt.Sprintf("%s %d", p.uid, i), client.SendOptions{})
 		if err != nil {
 			t.Error(err)
@@ -173,6 +177,39 @@ func TestConversationsLoseNothingWhenHalleyAllIsKilled(t *testing.T) {
 		for _, p := range members {
 			p.check(t, id, truth)
 		}
+	}
+
+	// Marks and titles are there after a restart in order.
+	list := func() map[string]client.Conversation {
+		var page struct{ Conversations []client.Conversation }
+		if err := bob.chat.Request(t.Context(), "conversation.list", struct{}{}, &page); err != nil {
+			return nil
+		}
+		out := map[string]client.Conversation{}
+		for _, c := range page.Conversations {
+			out[c.ID] = c
+		}
+		return out
+	}
+	bob.chat.MarkRead(direct, nil)
+	waitFor(t, "the mark is stored", func() bool { c, ok := list()[direct]; return ok && c.Unread == 0 })
+	ann.say(t, group, 1)
+	waitFor(t, "bob has something unread", func() bool { c := list()[group]; return c.LastSeq == each*3+2 && c.Unread > 0 })
+	before := list()
+	if before[group].Title != "Tea" {
+		t.Errorf("bob's list: %+v", before)
+	}
+	if code := i.signal(syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	i = startAll(t, dir)
+	mu.Lock()
+	url = "ws://" + i.ws + "/sub"
+	mu.Unlock()
+	var after map[string]client.Conversation
+	waitFor(t, "bob has his list again", func() bool { after = list(); return after != nil })
+	if !reflect.DeepEqual(after, before) {
+		t.Errorf("bob's list is %+v, was %+v", after, before)
 	}
 }
 

@@ -1,12 +1,22 @@
 package main
 
 import (
+	"context"
+	"database/sql"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/halley-im/halley/client"
+	"github.com/halley-im/halley/proto/errcode"
 )
 
 func TestPushIsRefusedWhileTheDiskIsNearlyFull(t *testing.T) {
@@ -57,4 +67,148 @@ func TestStartOnADiskNearlyFullIsRefused(t *testing.T) {
 	if code := i.wait(); code != 1 || !strings.Contains(i.log(), "HALLEY_DATA_DIR") {
 		t.Errorf("got exit code %d, %q", code, i.log())
 	}
+}
+
+// smallDisk mounts a file system of so many MB; without the right to do that there is no disk to be filled.
+func smallDisk(t *testing.T, mb int) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dm", mb)); err != nil {
+		t.Skip("may not mount: ", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// fill takes all the room that there is.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for block := make([]byte, 1<<20); err == nil; {
+		_, err = f.Write(block)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+}
+
+// TestConversationsOnAFullDisk fills the disk to the last byte while two people talk, and kills the process on top of that: senders are
+// told, what is stored can be read, and when there is space again all is stored in order.
+func TestConversationsOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	dir := smallDisk(t, 96)
+	data, rest := filepath.Join(dir, "data"), filepath.Join(dir, "rest")
+	i := startAll(t, data, "HALLEY_ALL_MIN_FREE_BYTES=8388608")
+	var mu sync.Mutex
+	url := "ws://" + i.ws + "/sub"
+	where := func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		return url
+	}
+	people := []*talker{newTalker(t, "ann", i.mustTool("token", "--uid", "ann"), where), newTalker(t, "bob", i.mustTool("token", "--uid", "bob"), where)}
+	direct := client.DirectID("ann", "bob")
+	const before, during, after = 20, 100, 20
+	people[0].say(t, direct, before)
+	waitFor(t, "bob has the first ones", func() bool { return people[1].has(direct) == before })
+
+	var talking sync.WaitGroup
+	for _, p := range people {
+		talking.Go(func() { p.say(t, direct, during) })
+	}
+	fill(t, rest)
+	talking.Wait()
+	// A client and a backend are told the same, and reading goes on.
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	err := people[0].chat.Request(ctx, "message.send", map[string]any{"conversation": direct, "client_msg_id": "no", "body": "no"}, nil)
+	if !errors.Is(err, errcode.Unavailable) || !strings.Contains(err.Error(), "disk") {
+		t.Errorf("client: got %v, want unavailable and why", err)
+	}
+	code, body := i.post(t, "/v1/conversations/d%2Fann%2Fbob/messages", `{"from":"ann","client_msg_id":"no","body":"no"}`)
+	if code != http.StatusServiceUnavailable || !strings.Contains(body, `"unavailable"`) || !strings.Contains(body, "disk") {
+		t.Errorf("backend: got %d %s, want 503 unavailable and why", code, body)
+	}
+	if got := everything(t, people[0], direct); len(got) < before {
+		t.Errorf("%d can be read, want at least %d", len(got), before)
+	}
+	if people[0].open()+people[1].open() == 0 {
+		t.Error("everything is stored on a full disk")
+	}
+
+	i.signal(syscall.SIGKILL)
+	if err := os.Remove(rest); err != nil {
+		t.Fatal(err)
+	}
+	i = startAll(t, data, "HALLEY_ALL_MIN_FREE_BYTES=8388608")
+	mu.Lock()
+	url = "ws://" + i.ws + "/sub"
+	mu.Unlock()
+	for _, p := range people {
+		waitFor(t, "all that "+p.uid+" sent has an outcome", func() bool { return p.open() == 0 })
+	}
+	people[1].say(t, direct, after)
+	const all = before + 2*during + after
+	for _, p := range people {
+		waitFor(t, p.uid+" has all", func() bool { return p.has(direct) == all })
+	}
+	truth := everything(t, people[0], direct)
+	for _, p := range people {
+		p.check(t, direct, truth)
+	}
+	if code := i.signal(syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	sound(t, filepath.Join(data, allDatabase))
+}
+
+// sound holds a database against itself.
+func sound(t *testing.T, path string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var said string
+	if err := db.QueryRow("PRAGMA integrity_check").Scan(&said); err != nil || said != "ok" {
+		t.Errorf("%s: %s, %v", path, said, err)
+	}
+	var n int
+	if err := db.QueryRow("SELECT COUNT(*) FROM entries").Scan(&n); err != nil || n == 0 {
+		t.Errorf("%s: %d entries, %v", path, n, err)
+	}
+}
+
+// post makes a call of the HTTP API with the instance's own key.
+func (i *instance) post(t *testing.T, path, body string) (status int, answer string) {
+	t.Helper()
+	key, err := os.ReadFile(filepath.Join(i.dir, "api-key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+i.api+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(key)))
+	req.Header.Set("Content-Type", "application/json")
+	res, err := (&http.Client{Timeout: 10 * time.Second}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var b strings.Builder
+	if _, err := io.Copy(&b, res.Body); err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, b.String()
 }

@@ -75,14 +75,13 @@ func (c *jobCmd) Run(ctx context.Context, t *terminal) error {
 	}
 
 	// All that this machine knows was checked; now the network.
-	conversations, err := openStore(ctx, c.Store, c.Common.StartTimeout, p.metrics, log)
+	conversations, err := openStore(ctx, p, c.Store, c.Common.StartTimeout, log)
 	if err != nil {
 		return err
 	}
 	if conversations != nil {
-		p.later(conversations.Close)
 		deps.Store, deps.Hooks = conversations, conversations
-		p.health.Needs["database"], p.health.Needs["redis"] = needStore(conversations), needRedis(redis)
+		p.health.Needs["redis"] = needRedis(redis)
 	}
 	j, err := job.New(c.Job, deps)
 	if err != nil {

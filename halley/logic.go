@@ -70,14 +70,13 @@ func (c *logicCmd) Run(ctx context.Context, t *terminal) error {
 		return fmt.Errorf("redis: %w", err)
 	}
 	p.later(redis.Close)
-	conversations, err := openStore(ctx, c.Store, c.Common.StartTimeout, p.metrics, log)
+	conversations, err := openStore(ctx, p, c.Store, c.Common.StartTimeout, log)
 	if err != nil {
 		return err
 	}
 	needs := map[string]func(context.Context) error{"kafka": needKafka(c.Kafka)}
 	if conversations != nil {
-		p.later(conversations.Close)
-		p.health.Needs["database"], needs["database"] = needStore(conversations), conversations.Ping
+		needs["database"] = conversations.Ping
 	}
 	routers, err := grpcconn.Dial(c.Common.GRPC, c.Router.Target, secret)
 	if err != nil {

@@ -16,7 +16,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/redis/go-redis/v9"
-	"github.com/segmentio/kafka-go"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 
@@ -200,10 +199,17 @@ func ensureTopics(ctx context.Context, c kafkaconn.Config, limit time.Duration, 
 		if err == nil {
 			return nil
 		}
-		if !kafkaconn.IsConnErr(err) || ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return unreachable(err, c)
+		case kafkaconn.IsAnswer(err):
+			// As a cluster of which not all brokers have come refuses its topics.
+			log.Warn("kafka does not make the topics yet", "err", err)
+		case kafkaconn.IsConnErr(err):
+			log.Warn("kafka does not answer yet", "err", err)
+		default:
+			return err
 		}
-		log.Warn("kafka does not answer yet", "err", err)
 		select {
 		case <-ctx.Done():
 			return unreachable(err, c)
@@ -221,11 +227,7 @@ func unreachable(err error, c kafkaconn.Config) error {
 
 // needKafka and needRedis are checks of what roles share.
 func needKafka(c kafkaconn.Config) private.Check {
-	client := &kafka.Client{Addr: kafka.TCP(c.Brokers...), Timeout: c.CheckTimeout}
-	return func(ctx context.Context) error {
-		_, err := client.Metadata(ctx, &kafka.MetadataRequest{Addr: client.Addr})
-		return err
-	}
+	return func(ctx context.Context) error { return kafkaconn.Check(ctx, c) }
 }
 
 // needGRPC checks a connection to other roles: it knows by itself whether anybody is there.

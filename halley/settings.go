@@ -43,8 +43,8 @@ type commonSettings struct {
 	ClusterSecret string `name:"cluster-secret" group:"general" help:"What the roles show each other on every internal call. Without it a process listens on loopback only."`
 	// ClusterSecretFile is read where ClusterSecret is empty.
 	ClusterSecretFile string `name:"cluster-secret-file" group:"general" help:"File that holds the cluster secret, where cluster_secret itself is empty."`
-	// StartTimeout is how long Kafka may take at start.
-	StartTimeout time.Duration `name:"start-timeout" group:"general" help:"How long Kafka may take to answer when a role starts, before it gives up." default:"15s"`
+	// StartTimeout is how long Kafka and the database may take at start.
+	StartTimeout time.Duration `name:"start-timeout" group:"general" help:"How long Kafka may take to answer when a role starts, before it gives up; and the database, before the role starts without it." default:"15s"`
 
 	GRPC grpcconn.Config `embed:"" prefix:"grpc-" group:"general"`
 	Log  logSettings     `embed:"" prefix:"log-" group:"log"`

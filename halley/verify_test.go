@@ -55,7 +55,7 @@ func shortVerify(t *testing.T, i *instance, comet string, during func(ctx contex
 	r, _, err := verify.Run(talking, verify.Config{
 		Comets: []string{comet}, API: verify.API{URLs: []string{"http://" + i.api}, Key: key}, Sign: sign,
 		Users: 4, Devices: 2, Direct: 4, Groups: 1, Members: 3, Rate: 60, Changes: .3, Repeats: .1, Disturb: 300 * time.Millisecond,
-		Ask: time.Second, Settle: 10 * time.Second, Late: 10 * time.Second, Progress: t.Logf,
+		Moves: .05, Marks: .1, Flood: 2 * time.Second, Ask: time.Second, Settle: 10 * time.Second, Late: 10 * time.Second, Progress: t.Logf,
 	})
 	<-planted
 	if err != nil {
@@ -152,6 +152,22 @@ func (p *table) dropped(tx *sql.Tx) (bool, error) {
 	}
 	r, err := tx.Exec(`UPDATE entries SET changed_seq = seq, flags = 0, body = (SELECT a.body FROM audit a WHERE a.tenant = entries.tenant AND
 		a.conversation = entries.conversation AND a.seq = entries.seq ORDER BY a.changed_seq LIMIT 1) WHERE conversation = ? AND seq = ?`, conversation, seq)
+	if err != nil {
+		return false, err
+	}
+	n, err := r.RowsAffected()
+	return n == 1, err
+}
+
+// returned undoes a removal in the list of members; its entry stays.
+func (p *table) returned(tx *sql.Tx) (bool, error) {
+	var conversation, uid string
+	err := tx.QueryRow(`SELECT m.conversation, m.uid FROM members m JOIN conversations c USING (tenant, conversation) WHERE m.role = ? AND c.created_at >= ? LIMIT 1`,
+		entry.None, p.since).Scan(&conversation, &uid)
+	if err != nil {
+		return false, err
+	}
+	r, err := tx.Exec(`UPDATE members SET role = ? WHERE conversation = ? AND uid = ?`, entry.Member, conversation, uid)
 	if err != nil {
 		return false, err
 	}
@@ -330,6 +346,10 @@ func TestVerifySaysWhatIsBroken(t *testing.T) {
 	t.Run("a dropped change", func(t *testing.T) {
 		r := inTables(t, func(p *table) func(*sql.Tx) (bool, error) { return p.dropped })
 		says(t, r, r.Store.Lost, "a change that isn't in what is stored")
+	})
+	t.Run("a dropped removal", func(t *testing.T) {
+		r := inTables(t, func(p *table) func(*sql.Tx) (bool, error) { return p.returned })
+		says(t, r, r.Store.Lost, "a member that should have gone")
 	})
 	// The last one: it takes away the key that stops it.
 	t.Run("a doubled insert", func(t *testing.T) {

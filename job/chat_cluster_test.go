@@ -43,6 +43,8 @@ type faultyStore struct {
 	mu    sync.Mutex
 	fault func(call string) error
 	calls map[string]int
+	// rosters is the most that it reads in its time; 0: any.
+	rosters int
 }
 
 func (s *faultyStore) call(name string) error {
@@ -96,6 +98,9 @@ func (s *faultyStore) PutUserChanges(ctx context.Context, us []store.UserChange)
 func (s *faultyStore) Rosters(ctx context.Context, ids []store.ID) (map[store.ID]store.Roster, error) {
 	if err := s.call("rosters"); err != nil {
 		return nil, err
+	}
+	if s.rosters > 0 && len(ids) > s.rosters {
+		return nil, context.DeadlineExceeded
 	}
 	return s.Store.Rosters(ctx, ids)
 }
@@ -199,6 +204,7 @@ type event struct {
 		Object string          `json:"object"`
 		Value  json.RawMessage `json:"value"`
 	} `json:"user.change"`
+	Marker json.RawMessage `json:"marker"`
 }
 
 type storedEvent struct {
@@ -231,6 +237,8 @@ func (e *event) line() string {
 		return "rejected " + e.Rejected.ClientMsgID + " " + e.Rejected.Error.Code
 	case e.UserChange != nil:
 		return fmt.Sprintf("change %d %s %s %s", e.UserChange.Number, e.UserChange.Kind, e.UserChange.Object, e.UserChange.Value)
+	case e.Marker != nil:
+		return "marker " + string(e.Marker)
 	}
 	return "nothing"
 }

@@ -121,6 +121,56 @@ func TestNothingIsTwiceOrMissingAfterAFault(t *testing.T) {
 	}
 }
 
+// TestManyLargeGroupsAreReadFewAtOnce has a database that can't read two groups in its time.
+func TestManyLargeGroupsAreReadFewAtOnce(t *testing.T) {
+	c := newChat(t)
+	c.store.rosters = 1
+	a := startComet(t, c.router, "a")
+	a.login(tenant, "bob", conn(2))
+	const n = 12
+	for i := range n {
+		id := newGroup()
+		if _, err := c.store.Store.Append(t.Context(), []conversation.Proposal{c.people(conversation.Created, id, "ann", "bob")}); err != nil {
+			t.Fatal(err)
+		}
+		c.send(c.say(id, "ann", fmt.Sprint(i)))
+	}
+	r := c.start(testConfig())
+	kittest.Eventually(t, patience, func() bool { return len(c.lines(a, conn(2), false)) == n }, "bob was not told of all")
+	c.waitCommitted(topic.Chat, n)
+	balanced(t, r)
+}
+
+// TestAGroupMayTurnInTheMiddleOfABatch has another writer turn a group to its room between two transactions of one batch.
+func TestAGroupMayTurnInTheMiddleOfABatch(t *testing.T) {
+	c := newChat(t)
+	a := startComet(t, c.router, "a")
+	id := newGroup()
+	a.login(tenant, "bob", conn(2), conversation.Room(id))
+	appends := 0
+	c.store.set(func(call string) error {
+		if call != "append" {
+			return nil
+		}
+		switch appends++; appends {
+		case 1:
+			return errAway // from now on one at a time
+		case 3:
+			turn := c.propose(conversation.FanoutChanged, id, "", func(p *conversation.Proposal) { p.Fanout = conversation.FanoutRoom })
+			_, err := c.store.Store.Append(t.Context(), []conversation.Proposal{turn})
+			return err
+		}
+		return nil
+	})
+	c.send(c.people(conversation.Created, id, "ann", "bob"), c.say(id, "ann", "hi"))
+	cfg := testConfig()
+	cfg.ChatLarge = 3
+	r := c.start(cfg) // now: both are one batch
+	c.waitLines(a, conn(2), "1 created ann ann bob", "2 message ann hi")
+	c.waitCommitted(topic.Chat, 2)
+	balanced(t, r)
+}
+
 // TestNextJobTellsWhatTheLastOneDidNot stops a job whose comet takes nothing.
 func TestNextJobTellsWhatTheLastOneDidNot(t *testing.T) {
 	c := newChat(t)
@@ -367,6 +417,27 @@ func TestRedisAwayHoldsNothingUp(t *testing.T) {
 	gate.shut.Store(false)
 	// Nothing else is said: the mark is owed.
 	kittest.Eventually(t, patience, func() bool { return c.marks("ann", id).Seqs[cursor.Conversation{Tenant: tenant, ID: id}] == 2 }, "the mark is never written")
+}
+
+// TestAJobThatEndsWritesTheMarksItOwes has Redis back a moment before the job ends: nobody else would raise them.
+func TestAJobThatEndsWritesTheMarksItOwes(t *testing.T) {
+	c := newChat(t)
+	a := startComet(t, c.router, "a")
+	a.login(tenant, "ann", conn(1))
+	id := conversation.DirectID("ann", "bob")
+	cfg := testConfig()
+	cfg.OutcomeTimeout, cfg.WaitMax, cfg.RetryMax = ms(50), time.Hour, time.Hour
+	gate := &gate{UniversalClient: c.redis}
+	gate.shut.Store(true)
+	r := c.start(cfg, func(d *job.Deps) { d.Redis = gate })
+	c.send(c.say(id, "bob", "1"))
+	c.waitLines(a, conn(1), "1 message bob 1")
+	c.waitCommitted(topic.Chat, 1)
+	gate.shut.Store(false)
+	r.stop()
+	if n := c.marks("ann", id).Seqs[cursor.Conversation{Tenant: tenant, ID: id}]; n != 1 {
+		t.Errorf("the mark is %d, want 1", n)
+	}
 }
 
 // gate is a Redis whose pipelines fail while it is shut.

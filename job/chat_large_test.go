@@ -9,6 +9,7 @@ import (
 	"github.com/halley-im/halley/job"
 	"github.com/halley-im/halley/kit/kittest"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
+	"github.com/halley-im/halley/proto/name"
 	"github.com/halley-im/halley/proto/topic"
 	"github.com/halley-im/halley/store/conversation"
 )
@@ -261,5 +262,66 @@ func TestGroupsThatShrinkLeaveTheirRoom(t *testing.T) {
 		if d.GetControl().GetRooms() != nil && d.GetClass() != halleyv1.Class_CLASS_CONTROL {
 			t.Fatalf("a control delivery of class %v", d.GetClass())
 		}
+	}
+}
+
+// A sync that read that the group was large may put a session into the room after all were told to leave it, and a job may die before
+// it tells them.
+func TestWhoGoesWhileTheGroupIsSmallIsInItsRoomNoMore(t *testing.T) {
+	l := newLarge(t, 20)
+	l.start(largeConfig())
+	l.grow(7, conversation.FanoutUID)
+	gone, back := l.uids[3], l.uids[4]
+	for _, uid := range []string{gone, back} {
+		l.at[uid].login(tenant, uid, "c-"+uid, conversation.Room(l.id), name.OpenRoom(l.id))
+	}
+	removal := l.people(conversation.Removed, l.id, "u00", gone, back)
+	l.do(removal)
+	for _, uid := range []string{gone, back} {
+		kittest.Eventually(t, patience, func() bool { return !l.inRoom(uid) }, uid, "is in the room")
+		if l.at[uid].inRoom("c-"+uid, tenant, name.OpenRoom(l.id)) {
+			t.Errorf("%s is in the room of who has the group open", uid)
+		}
+	}
+	l.do(l.people(conversation.Joined, l.id, "u00", append([]string{back}, l.uids[7:18]...)...))
+	deadline := time.Now().Add(patience)
+	for l.fanout() != conversation.FanoutRoom && time.Now().Before(deadline) {
+		l.do(l.say(l.id, "u00", "growing"))
+	}
+	// Told again, it takes out whom it took out, and nobody who has come back since.
+	l.do(removal)
+	l.do(l.say(l.id, "u00", "large again"))
+	members := slices.DeleteFunc(slices.Clone(l.uids[:18]), func(uid string) bool { return uid == gone })
+	l.last(fmt.Sprintf("%d message u00 large again", l.seq()), members...)
+	if !l.inRoom(back) {
+		t.Error("who came back is not in the room")
+	}
+}
+
+// Routers hear of a comet's rooms a moment late; until then entries are told by uid, too.
+func TestGroupsWaitBeforeTheyTurnToTheirRoom(t *testing.T) {
+	l := newLarge(t, 20)
+	cfg := largeConfig()
+	cfg.ChatRoomAfter = time.Hour
+	first := l.start(cfg)
+	l.do(l.people(conversation.Created, l.id, l.uids[0], l.uids[1:18]...))
+	for _, uid := range l.uids[:18] {
+		kittest.Eventually(t, patience, func() bool { return l.inRoom(uid) }, uid, "is not in the room")
+	}
+	for range 3 {
+		l.do(l.say(l.id, l.uids[0], "hm"))
+	}
+	if got := l.fanout(); got != conversation.FanoutJoining {
+		t.Errorf("fanout is %d", got)
+	}
+	first.stop()
+	cfg.ChatRoomAfter = 0
+	l.start(cfg)
+	deadline := time.Now().Add(patience)
+	for l.fanout() != conversation.FanoutRoom {
+		if time.Now().After(deadline) {
+			t.Fatal("it never turns to its room")
+		}
+		l.do(l.say(l.id, l.uids[0], "hm"))
 	}
 }

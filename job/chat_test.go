@@ -195,7 +195,8 @@ func TestAnotherWritersEntryIsNoticed(t *testing.T) {
 	}
 }
 
-func TestListsAreToldBeforeTheEntry(t *testing.T) {
+// A client that hears of an entry looks for its conversation: who comes must know of it before, and who goes still know of it then.
+func TestListsAreToldBeforeWhoComesAndAfterWhoGoes(t *testing.T) {
 	c := newChat(t)
 	a := startComet(t, c.router, "a")
 	a.login(tenant, "ann", conn(1))
@@ -205,7 +206,7 @@ func TestListsAreToldBeforeTheEntry(t *testing.T) {
 	c.send(c.people(conversation.Created, id, "ann", "bob"), c.people(conversation.Removed, id, "ann", "bob"))
 	want := []string{
 		fmt.Sprintf(`change 1 conversation %s {"role":"member","joined_seq":1}`, id), "1 created ann ann bob",
-		fmt.Sprintf(`change 2 conversation %s {"role":"none","joined_seq":1}`, id), "2 removed ann bob",
+		"2 removed ann bob", fmt.Sprintf(`change 2 conversation %s {"role":"none","joined_seq":1}`, id),
 	}
 	kittest.Eventually(t, patience, func() bool { return slices.Equal(c.lines(a, conn(2), true), want) }, "bob was told something else than", want)
 	c.waitCommitted(topic.Chat, 2)
@@ -295,7 +296,7 @@ func TestMarksFollowWhatIsStored(t *testing.T) {
 	c.waitCommitted(topic.Chat, 3)
 	m := c.marks("ann", id)
 	seqs, change, err := c.store.SyncCursor(t.Context(), tenant, "ann")
-	if err != nil || m.Seqs[cursor.Conversation{Tenant: tenant, ID: id}] != seqs || m.Changes[cursor.User{Tenant: tenant, UID: "ann"}] != change || seqs != 2 || change != 1 {
+	if err != nil || m.Seqs[cursor.Conversation{Tenant: tenant, ID: id}] != seqs || m.Changes[cursor.User{Tenant: tenant, UID: "ann"}] != change || seqs != 2 || change != 2 {
 		t.Errorf("got %v, the database says %d and %d, %v", m, seqs, change, err)
 	}
 	_, ann, err := c.store.Membership(t.Context(), tenant, id, "ann")

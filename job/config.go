@@ -23,7 +23,9 @@ type Config struct {
 	// ChatMembers bounds what a partition remembers of groups; the others are read again.
 	ChatMembers int `help:"Most members of groups that a partition remembers; those of others are read from the database." default:"50000"`
 	// ChatLarge is from where on entries of a group go to a room.
-	ChatLarge int64 `help:"Members above which entries of a group go to a room that all members' sessions are in, instead of to each member; from half of it on they are put there. 0: never." default:"0"`
+	ChatLarge int64 `help:"Members above which entries of a group go to a room that all members' sessions are in, instead of to each member; from half of it on they are put there. 0: never." default:"300"`
+	// ChatRoomAfter is how long routers may take to hear of a comet's rooms.
+	ChatRoomAfter time.Duration `help:"Time from putting the members' sessions into the room until entries go there alone: routers hear of rooms a moment late." default:"10s"`
 	// OutcomeTimeout bounds one write of outcomes and marks to Redis, which deliveries wait for.
 	OutcomeTimeout time.Duration `help:"Time limit for writing outcomes to Redis. Whoever waits for one that could not be written is told that it is accepted." default:"250ms"`
 	// CommitInterval is how often offsets are committed: what a killed job has delivered since comes again.
@@ -93,8 +95,8 @@ func (c *Config) Validate() error {
 		}
 	}
 	switch {
-	case c.ChatLarge < 0:
-		return errors.New("job: chat-large must not be negative")
+	case c.ChatLarge < 0 || c.ChatRoomAfter < 0:
+		return errors.New("job: chat-large and chat-room-after must not be negative")
 	case c.WindowReserve < 0:
 		return errors.New("job: window-reserve must not be negative")
 	case c.DrainTimeout < 0 || c.DrainTimeout > c.WaitMax:

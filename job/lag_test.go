@@ -89,6 +89,23 @@ func TestLagGrowsWhileNothingIsHeardOfAPartition(t *testing.T) {
 	r.waitLag("lag stays", func(s, _ float64) bool { return s == 0 })
 }
 
+func TestPartitionsThatNobodyReadsAreSeen(t *testing.T) {
+	k := ownKafka(t)
+	c := own(t, k)
+	defer c.prod.Close()
+	r := c.start(testConfig())
+	defer r.stop()
+	assigned := func(want float64) func() bool {
+		return func() bool { return r.count("partitions", "topic="+topic.Push) == want }
+	}
+	kittest.Eventually(t, patience, assigned(float64(c.kafka.Partitions)), "it reads all")
+	healBeats, healJoins := sick(k, kmsg.Heartbeat), sick(k, kmsg.JoinGroup)
+	kittest.Eventually(t, patience, assigned(0), "it was thrown out of the group, which no gauge of lag can show")
+	healBeats()
+	healJoins()
+	kittest.Eventually(t, patience, assigned(float64(c.kafka.Partitions)), "it reads all again")
+}
+
 func TestLagGrowsWhileAPartitionCannotBeHandled(t *testing.T) {
 	c := newCluster(t)
 	a := startComet(t, c.router, "a")

@@ -130,6 +130,29 @@ func TestConnectionIsNotLookedUp(t *testing.T) {
 	}
 }
 
+// TestConnectionOfACometThatNotEveryRouterKnowsYetIsFound: a look-up of all may be answered by one that has read the leases before.
+func TestConnectionOfACometThatNotEveryRouterKnowsYetIsFound(t *testing.T) {
+	c := newCluster(t)
+	startComet(t, c.router, "a")
+	b := startComet(t, c.router, "b")
+	b.with(func() { b.sessions[conn(1)] = map[string]bool{} })
+	var info *halleyv1.CometInfo
+	c.router.with(func() { info = c.router.comets[b.epoch] })
+	c.router.die(b.epoch)
+	r := c.start(testConfig())
+	c.push(topic.Urgent, control("close", toConn("b", b.epoch, conn(1))))
+	kittest.Eventually(t, patience, func() (asked bool) {
+		c.router.with(func() { asked = c.router.locates > 0 })
+		return asked
+	}, "comets not asked for")
+	c.router.with(func() { c.router.comets[b.epoch] = info })
+	c.waitCommitted(topic.Urgent, 1)
+	if got := b.bodies(conn(1)); len(got) != 1 {
+		t.Errorf("connection got %v, want one", got)
+	}
+	balanced(t, r)
+}
+
 func TestByNameWhereTheCometIsOnlyACandidate(t *testing.T) {
 	c := newCluster(t)
 	a, b := startComet(t, c.router, "a"), startComet(t, c.router, "b")

@@ -8,9 +8,10 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/segmentio/kafka-go"
 
 	"github.com/halley-im/halley/kit/kafkaconn"
 	"github.com/halley-im/halley/kit/kittest"
@@ -23,27 +24,26 @@ import (
 	"github.com/halley-im/halley/store/storetest"
 )
 
-// judges reads halley.chat as job does, a goroutine for each partition, until the test ends.
+// judges reads halley.chat as job does, until the test ends.
 func (n *node) judges(t *testing.T, j *fake.Judge) {
+	f := kafkaconn.NewFetcher(n.kafka, topic.Chat, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
 	t.Cleanup(func() {
 		cancel()
-		wg.Wait()
+		_ = f.Close()
 	})
+	var all []kafkaconn.Source
 	for p := range n.kafka.Partitions {
-		r := kafkaconn.NewReader(n.kafka, topic.Chat, p, slog.New(slog.DiscardHandler))
-		wg.Go(func() {
-			defer func() { _ = r.Close() }()
-			for {
-				m, err := r.ReadMessage(ctx)
-				if err != nil {
-					return
+		all = append(all, kafkaconn.Source{
+			Partition: p, Offset: kafka.FirstOffset, Full: func() bool { return false }, OutOfRange: func(int64) {},
+			Take: func(msgs []kafka.Message) {
+				for _, m := range msgs {
+					j.Judge(m)
 				}
-				j.Judge(m)
-			}
+			},
 		})
 	}
+	f.Read(ctx, all)
 }
 
 // as connects as uid and returns what asks as it.

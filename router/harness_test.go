@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -25,6 +26,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/halley-im/halley/kit/kafkaconn"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/proto/topic"
 	"github.com/halley-im/halley/router"
@@ -131,7 +133,10 @@ func (w *world) router() (halleyv1.RouterClient, func()) {
 type fakeKafka struct {
 	mu   sync.Mutex
 	down bool
+	sick string // what has it in its key is not written
+	hurt int    // how often that happened
 	msgs []kafka.Message
+	then func() // called when something is written, before whoever writes it knows
 }
 
 func (k *fakeKafka) Produce(_ context.Context, msgs ...kafka.Message) error {
@@ -140,8 +145,46 @@ func (k *fakeKafka) Produce(_ context.Context, msgs ...kafka.Message) error {
 	if k.down {
 		return errors.New("kafka is down")
 	}
-	k.msgs = append(k.msgs, msgs...)
-	return nil
+	each, failed := make(kafkaconn.WriteErrors, len(msgs)), false
+	for i, m := range msgs {
+		if k.sick != "" && strings.Contains(string(m.Key), k.sick) {
+			each[i], failed = kafkaconn.ErrUnavailable, true
+			k.hurt++
+			continue
+		}
+		k.msgs = append(k.msgs, m)
+	}
+	if then := k.then; then != nil {
+		k.mu.Unlock()
+		then()
+		k.mu.Lock()
+	}
+	switch {
+	case !failed:
+		return nil
+	case len(msgs) == 1:
+		return each[0]
+	}
+	return each
+}
+
+// setSick has no record written whose key has name in it; empty: all are.
+func (k *fakeKafka) setSick(name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.sick = name
+}
+
+func (k *fakeKafka) refused() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.hurt
+}
+
+func (k *fakeKafka) thenDo(f func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.then = f
 }
 
 func (k *fakeKafka) setDown(down bool) {

@@ -1,6 +1,7 @@
 package router_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/halley-im/halley/kit/hook"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
+	"github.com/halley-im/halley/proto/name"
 )
 
 func TestPresenceEventsAreDebouncedAndWatched(t *testing.T) {
@@ -93,6 +95,32 @@ func TestPresenceEventThatFailsIsTriedAgain(t *testing.T) {
 	eventually(t, func() bool { return len(w.kafka.hooks(t, "alice")) == 1 }, "online")
 }
 
+func TestWhatKafkaTookIsNotToldAgainForWhatItDidNot(t *testing.T) {
+	cfg := short()
+	cfg.PresenceHooks, cfg.ClaimTime = true, 300*time.Millisecond
+	w := newWorld(t, cfg)
+	r, _ := w.router()
+	c := newComet(t, r, "c1")
+	c.keepAlive(100 * time.Millisecond)
+	w.kafka.setSick("alice")
+	// Together, so that they are one claim.
+	all := []*halleyv1.Session{c.session("default", "alice", "k")}
+	for i := range 10 {
+		all = append(all, c.session("default", fmt.Sprint("bob", i), fmt.Sprint("k", i)))
+	}
+	if _, err := r.Register(ctxFor(t), &halleyv1.RegisterRequest{Sessions: all}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { return w.kafka.refused() >= 4 }, "tried again")
+	for i := range 10 {
+		if n := len(w.kafka.hooks(t, fmt.Sprint("bob", i))); n != 1 {
+			t.Errorf("bob%d is told of %d times, want once", i, n)
+		}
+	}
+	w.kafka.setSick("")
+	eventually(t, func() bool { return len(w.kafka.hooks(t, "alice")) == 1 }, "alice is online")
+}
+
 // TestWatcherWhoAskedBetweenTwoChangesIsToldThatTheyCancelledOut: no event is due for a user who came back in time; but one who
 // asked to watch while it was away knows it as away.
 func TestWatcherWhoAskedBetweenTwoChangesIsToldThatTheyCancelledOut(t *testing.T) {
@@ -132,4 +160,53 @@ func TestWatcherWhoAskedBetweenTwoChangesIsToldThatTheyCancelledOut(t *testing.T
 	if n := len(w.kafka.presence(t, "alice")); n != 2 {
 		t.Errorf("%d events, want 2", n)
 	}
+}
+
+// TestWatcherWhoAskedWhileAnEventWasWrittenIsToldOfWhatFollows: what he was told is neither what was announced before nor what is
+// being announced.
+func TestWatcherWhoAskedWhileAnEventWasWrittenIsToldOfWhatFollows(t *testing.T) {
+	w := newWorld(t, short())
+	r, _ := w.router()
+	c := newComet(t, r, "c1")
+	c.keepAlive(100 * time.Millisecond)
+	c.room("default", "presence://alice", 1, nil, nil)
+	session := func(key, platform string) *halleyv1.Session {
+		s := c.session("default", "alice", key)
+		s.Platform = platform
+		return s
+	}
+	phone := session("k2", "ios")
+	done := make(chan struct{})
+	w.kafka.thenDo(func() {
+		defer close(done)
+		w.kafka.thenDo(nil)
+		c.register(phone, nil)
+		p, err := r.GetPresence(ctxFor(t), &halleyv1.GetPresenceRequest{Tenant: "default", Uids: []string{"alice"}, Watch: true})
+		if err != nil || len(p.GetStates()[0].GetPlatforms()) != 2 {
+			t.Errorf("got %v %v, want two platforms", p, err)
+		}
+	})
+	c.register(session("k1", "web"), nil)
+	<-done
+	c.deregister(phone)
+	eventually(t, func() bool { return len(w.kafka.presence(t, "alice")) == 2 }, "the phone's end, for who knew of it")
+	if e := w.kafka.presence(t, "alice")[1]; !slices.Equal(e.GetPlatforms(), []string{"web"}) {
+		t.Errorf("got %v, want web alone", e)
+	}
+}
+
+// TestLostRoomOfWatchersIsNoEmptyOne: comet holds them, and has not written that again yet.
+func TestLostRoomOfWatchersIsNoEmptyOne(t *testing.T) {
+	w := newWorld(t, short())
+	r, _ := w.router()
+	c := newComet(t, r, "c1")
+	c.keepAlive(100 * time.Millisecond)
+	c.room("default", "presence://alice", 1, nil, nil)
+	bucket := name.Bucket("default", "presence://alice")
+	if bucket == name.Bucket("default", "alice") {
+		t.Fatal("the test needs a user whose bucket is another one")
+	}
+	w.lose(fmt.Sprintf("%s:{p%03d}:*", w.prefix, bucket))
+	c.register(c.session("default", "alice", "k1"), nil)
+	eventually(t, func() bool { return len(w.kafka.presence(t, "alice")) == 1 }, "online")
 }

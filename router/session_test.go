@@ -7,6 +7,7 @@ import (
 	"time"
 
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
+	"github.com/halley-im/halley/proto/name"
 )
 
 const (
@@ -267,6 +268,43 @@ func TestUnsignedSessionNeverTakesASignedOnesKey(t *testing.T) {
 	eventually(t, func() bool {
 		return c.register(unsigned(c, "41"), &halleyv1.Limits{}).GetStatus() == statusOK
 	}, "the key of a dead comet's signed session stays taken")
+}
+
+// TestUnsignedSessionsTakeUpNoSignedOnesPlace: anybody may name any uid, and as often as he likes.
+func TestUnsignedSessionsTakeUpNoSignedOnesPlace(t *testing.T) {
+	w := newWorld(t, short())
+	r, _ := w.router()
+	c := newComet(t, r, "c1")
+	older := c.session("default", "41", "k0")
+	if res := c.register(older, &halleyv1.Limits{MaxSessions: 2}); res.GetStatus() != statusOK {
+		t.Fatalf("got %v", res.GetStatus())
+	}
+	for i := range 5 {
+		s := c.session("default", "41", fmt.Sprint("u", i))
+		s.Signed = false
+		c.register(s, &halleyv1.Limits{})
+	}
+	if res := c.register(c.session("default", "41", "k1"), &halleyv1.Limits{MaxSessions: 2}); res.GetStatus() != statusOK || len(res.GetDisplaced()) != 0 {
+		t.Errorf("second of two: got %v, displaced %v", res.GetStatus(), ids(res.GetDisplaced()))
+	}
+	if res := c.register(c.session("default", "41", "k2"), &halleyv1.Limits{MaxSessions: 2, Refuse: true}); res.GetStatus() != statusTooMany {
+		t.Errorf("third of two: got %v", res.GetStatus())
+	}
+	if res := c.register(c.session("default", "41", "k3"), &halleyv1.Limits{MaxSessions: 2}); !slices.Equal(ids(res.GetDisplaced()), ids([]*halleyv1.Session{older})) {
+		t.Errorf("third of two: displaced %v, want the oldest that came with a token", ids(res.GetDisplaced()))
+	}
+	c.deregister(older)
+	// Nor does he displace one whose key was lost.
+	bucket := name.Bucket("default", "k1")
+	if bucket == name.Bucket("default", "41") {
+		t.Fatal("the test needs a key whose bucket is another one")
+	}
+	w.lose(fmt.Sprintf("%s:{p%03d}:*", w.prefix, bucket))
+	s := c.session("default", "41", "k1")
+	s.Signed = false
+	if res := c.register(s, &halleyv1.Limits{}); len(res.GetDisplaced()) != 0 {
+		t.Errorf("its key was lost: displaced %v", ids(res.GetDisplaced()))
+	}
 }
 
 func TestSessionsComeBackAsTheyWere(t *testing.T) {

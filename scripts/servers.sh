@@ -4,6 +4,8 @@
 #   scripts/servers.sh start DIR [redis|kafka]   starts what does not run yet and waits until it answers
 #   scripts/servers.sh stop DIR [redis|kafka]    stops what runs, by pid; the data stays
 #   scripts/servers.sh kill DIR [redis|kafka]    the same with SIGKILL
+#   scripts/servers.sh pause DIR NAME            SIGSTOP: it holds its connections and answers nothing
+#   scripts/servers.sh resume DIR NAME           SIGCONT
 #   scripts/servers.sh wipe DIR redis|kafka|mariadb  removes the data of one that is stopped
 #   scripts/servers.sh env DIR                   prints shell assignments: HALLEY_TEST_KAFKA, HALLEY_TEST_REDIS
 #   scripts/servers.sh env DIR redis-cluster     prints HALLEY_TEST_REDIS and HALLEY_TEST_REDIS_CLUSTER for that one
@@ -240,6 +242,10 @@ each() {
       start) start "$name"; touch "$dir/$name.started" ;;
       stop) stop "$name" TERM ;;
       kill) stop "$name" KILL ;;
+      pause | resume)
+        running "$name" || die "$name does not run"
+        if [ "$run" = pause ]; then kill -STOP "$(cat "$dir/$name.pid")"; else kill -CONT "$(cat "$dir/$name.pid")"; fi
+        ;;
       wipe)
         ! running "$name" || die "$name runs; stop it first"
         rm -rf "${dir:?}/$name/data"
@@ -250,6 +256,10 @@ each() {
 
 case "$command" in
   start | stop | kill) each "$command" "$@" ;;
+  pause | resume)
+    [ $# -gt 0 ] || usage
+    each "$command" "$@"
+    ;;
   wipe)
     [ $# -gt 0 ] || usage
     each wipe "$@"

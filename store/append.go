@@ -36,6 +36,8 @@ type Outcome struct {
 	Conversation conversation.Conversation
 	// Members are the rows of members that it changed.
 	Members []conversation.Membership
+	// Reader is the sender's row after an accepted Marker, also where that changed nothing.
+	Reader *conversation.Membership
 	// Listings are what the lists by uid must learn, by PutListings, before the proposal counts as done; at repeats too.
 	Listings []Listing
 }
@@ -378,7 +380,7 @@ func (b *batch) judge(context.Context) error {
 func outcome(k convKey, v *conversation.Verdict) Outcome {
 	o := Outcome{
 		Code: v.Code, Reason: v.Reason, Repeated: v.Repeated, Seq: v.Seq, MsgNo: v.MsgNo, AtMs: v.AtMs, ChangedSeq: v.ChangedSeq,
-		Flags: v.Flags, Detail: v.Detail, Conversation: v.Next, Members: v.Members,
+		Flags: v.Flags, Detail: v.Detail, Conversation: v.Next, Members: v.Members, Reader: v.Reader,
 	}
 	for _, m := range v.Listings {
 		o.Listings = append(o.Listings, Listing{
@@ -466,7 +468,10 @@ func (b *batch) writeEntries(ctx context.Context) error {
 	if err := entriesTable.add(ctx, b.c, b.entries); err != nil {
 		return err
 	}
-	return rejectionsTable.add(ctx, b.c, b.rejections)
+	if err := rejectionsTable.add(ctx, b.c, b.rejections); err != nil {
+		return err
+	}
+	return b.overtaken(ctx)
 }
 
 // writeRows writes the rows that the locked conversations guard.

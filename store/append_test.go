@@ -126,7 +126,7 @@ func TestRecallEmptiesMessageAndEdits(t *testing.T) {
 		if pins, err := s.Pinned(t.Context(), tenant, k.id, 10); err != nil || len(pins) != 0 {
 			t.Fatalf("got %v, %v: a recalled message is on the board", pins, err)
 		}
-		audit, err := s.Audit(t.Context(), tenant, k.id, 2)
+		audit, err := s.Audit(t.Context(), tenant, k.id, 2, 0, 10)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -177,6 +177,15 @@ func TestReactionsAndPins(t *testing.T) {
 		}
 		if who, err := s.Reactors(t.Context(), tenant, k.id, 2, "👍", "bob", 10); err != nil || !slices.Equal(who, []string{"carol"}) {
 			t.Fatalf("got %v, %v", who, err)
+		}
+		// One who thinks up ever new ones makes no message longer than a page.
+		var many []conversation.Proposal
+		for i := range 120 {
+			many = append(many, react("bob", fmt.Sprint("new ", i), false))
+		}
+		k.must(many...)
+		if m := k.entries(2, 2)[0]; len(m.Reactions) != 50 || m.Reactions[0].Reaction != "👍" || m.Reactions[0].Count != 2 || m.Reactions[0].UIDs != nil {
+			t.Fatalf("got %d: %+v", len(m.Reactions), m.Reactions[0])
 		}
 		k.must(k.change(conversation.Pin, "alice", 2))
 		if pins, err := s.Pinned(t.Context(), tenant, k.id, 10); err != nil || len(pins) != 1 || !pins[0].Flags.Has(conversation.Pinned) {

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/halley-im/halley/store"
@@ -54,6 +55,56 @@ func BenchmarkAppend(b *testing.B) {
 					b.ReportMetric(float64(b.N*size)/b.Elapsed().Seconds(), "msg/s")
 				})
 			}
+		}
+	})
+}
+
+// BenchmarkMany asks for one who is in 10,000 groups, each of a single entry.
+func BenchmarkMany(b *testing.B) {
+	benchBoth(b, func(b *testing.B, s *store.Store) {
+		const n = 10_000
+		crowd(b, s, n)
+		have := map[string]int64{}
+		var one string
+		var listings []store.Listing
+		for i := range n {
+			one = fmt.Sprintf("g/00000000-0000-7000-8000-%012x", i)
+			have[one] = int64(n)
+			listings = append(listings, store.Listing{Tenant: tenant, UID: "boss", Conversation: one, Role: conversation.Owner, JoinedSeq: 1, ChangedSeq: 1})
+		}
+		for part := range slices.Chunk(listings, 500) {
+			if _, err := s.PutListings(b.Context(), part); err != nil {
+				b.Fatal(err)
+			}
+		}
+		for name, f := range map[string]func() error{
+			"list, first 50": func() error {
+				_, _, err := s.Conversations(b.Context(), tenant, "boss", store.Cursor{}, 50)
+				return err
+			},
+			"sync, nothing new": func() error {
+				_, err := s.Sync(b.Context(), tenant, "boss", store.SyncQuery{Have: have, UserChange: n, Limit: 500, Newest: 20, MaxGap: 500})
+				return err
+			},
+			"one": func() error {
+				list, err := s.Summaries(b.Context(), tenant, "boss", []string{one})
+				if len(list) != 1 {
+					b.Fatal(list)
+				}
+				return err
+			},
+			"positions": func() error {
+				_, _, err := s.Positions(b.Context(), tenant, "boss")
+				return err
+			},
+		} {
+			b.Run(name, func(b *testing.B) {
+				for b.Loop() {
+					if err := f(); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
 		}
 	})
 }

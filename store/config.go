@@ -35,6 +35,10 @@ type Config struct {
 	Rules conversation.Rules `embed:""`
 }
 
+// mostNames is how many uids of the longest kind an entry's detail holds, with an announcement beside them: the column takes 64 KiB, and
+// what doesn't fit would be refused after it was accepted.
+const mostNames = 700
+
 // Default returns what the settings are where nothing is said.
 func Default() Config {
 	return Config{
@@ -66,6 +70,8 @@ func (c *Config) Validate() error {
 		return errors.New("store: edit-within and recall-within must not be less than 0")
 	case c.Rules.MaxMembers < 1 || c.Rules.MaxNamed < 1 || c.Rules.MaxMentions < 0:
 		return errors.New("store: max-members and max-named must be at least 1, max-mentions at least 0")
+	case c.Rules.MaxNamed > mostNames || c.Rules.MaxMentions > mostNames:
+		return fmt.Errorf("store: max-named and max-mentions must be at most %d: an entry's row holds no more names", mostNames)
 	}
 	return nil
 }

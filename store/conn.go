@@ -27,6 +27,9 @@ func (s *Store) reading(ctx context.Context) (context.Context, context.CancelFun
 
 // transact runs f in one transaction. An error of COMMIT leaves open whether it happened.
 func (s *Store) transact(ctx context.Context, f func(context.Context, *conn) error) error {
+	if err := s.ready(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
 	defer cancel()
 	tx, err := s.write.BeginTx(ctx, nil)
@@ -116,6 +119,9 @@ func (c *conn) exec(ctx context.Context, text string, args ...any) (sql.Result, 
 
 // query hands each row to scan.
 func (c *conn) query(ctx context.Context, scan func(*sql.Rows) error, text string, args ...any) error {
+	if err := c.s.ready(); err != nil {
+		return err
+	}
 	c.s.saw(text, args)
 	st, err := c.stmt(ctx, text)
 	if err != nil {

@@ -140,7 +140,8 @@ func sqliteLookUp(sel, match string, keys [][]any) (string, []any, error) {
 	return joined(sel, "SELECT "+columns+" FROM json_each(?)", "CROSS JOIN", match), []any{string(list)}, nil
 }
 
-func openMySQL(c Config) (*sql.DB, error) {
+// openMySQL returns connections to MySQL. patient ones wait for an answer as long as it takes: changing a large table does.
+func openMySQL(c Config, patient bool) (*sql.DB, error) {
 	m, err := mysql.ParseDSN(c.DSN)
 	if err != nil {
 		// The driver's text may repeat the DSN.
@@ -156,6 +157,20 @@ func openMySQL(c Config) (*sql.DB, error) {
 	if m.Timeout == 0 {
 		m.Timeout = c.WriteTimeout
 	}
+	// COMMIT and ROLLBACK heed no context: of a server that has gone silent they would wait until TCP gives up, for ever if it is
+	// frozen, and the partition, and with it the consumer group, would wait for them.
+	limit := max(c.ReadTimeout, c.WriteTimeout)
+	if m.ReadTimeout == 0 {
+		m.ReadTimeout = limit
+	}
+	if m.WriteTimeout == 0 {
+		m.WriteTimeout = limit
+	}
+	if patient {
+		m.ReadTimeout, m.WriteTimeout = 0, 0
+	}
+	// What it says it returns, too; by itself it would write to the log past ours.
+	m.Logger = &mysql.NopLogger{}
 	if m.Params == nil {
 		m.Params = map[string]string{}
 	}

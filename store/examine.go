@@ -46,7 +46,7 @@ func Examine(ctx context.Context, c Config) (Report, error) {
 	version, durable := "SELECT VERSION()", "SELECT @@innodb_flush_log_at_trx_commit = 1, @@max_allowed_packet"
 	var db *sql.DB
 	if c.Driver == MySQL {
-		db, err = openMySQL(c)
+		db, err = openMySQL(c, false)
 	} else {
 		version, durable = "SELECT 'SQLite ' || sqlite_version()", "SELECT 1, 0" // durable is what every connection asks for
 		if _, err := os.Stat(c.DSN); errors.Is(err, fs.ErrNotExist) {

@@ -9,6 +9,9 @@ import (
 // committed (after it).
 func (s *Store) SetFault(f func(step string) error) { s.fault = f }
 
+// SetRosterPage sets how many members of one conversation are read at once.
+func (s *Store) SetRosterPage(n int) { s.rosterPage = n }
+
 // SetTrace lets f see each statement.
 func (s *Store) SetTrace(f func(text string, args []any)) { s.trace = f }
 

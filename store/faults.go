@@ -31,6 +31,9 @@ const (
 )
 
 func faultOf(err error) fault {
+	if errors.Is(err, errOvertaken) {
+		return clash
+	}
 	var m *mysql.MySQLError
 	if errors.As(err, &m) {
 		class := string(m.SQLState[:2])
@@ -61,6 +64,17 @@ func faultOf(err error) fault {
 func busy(err error) bool {
 	var l *sqlite.Error
 	return errors.As(err, &l) && l.Code()&0xff == lib.SQLITE_BUSY
+}
+
+// Refused reports whether an error is the word of a database that is there: a user or a password that it doesn't know (SQLSTATE class
+// 28), a database, a table or a right that it doesn't have (42). Waiting doesn't help.
+func Refused(err error) bool {
+	var m *mysql.MySQLError
+	if !errors.As(err, &m) {
+		return false
+	}
+	class := string(m.SQLState[:2])
+	return class == "28" || class == "42"
 }
 
 func mysqlNumber(err error) (uint16, bool) {

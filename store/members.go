@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -14,9 +15,21 @@ func (s *Store) Members(ctx context.Context, tenant, id, after string, limit int
 	return s.members(ctx, " WHERE tenant = ? AND conversation = ? AND uid > ? AND role > 0 ORDER BY uid LIMIT ?", tenant, id, after, limit)
 }
 
-// Admins returns a group's owner and admins, the owner first.
-func (s *Store) Admins(ctx context.Context, tenant, id string) ([]conversation.Membership, error) {
-	return s.members(ctx, " WHERE tenant = ? AND conversation = ? AND role >= ? ORDER BY role DESC, uid", tenant, id, conversation.Admin)
+// Admins returns a group's owner and admins, the owner first, at most limit.
+func (s *Store) Admins(ctx context.Context, tenant, id string, limit int) ([]conversation.Membership, error) {
+	var out []conversation.Membership
+	// Role by role: to sort by both in one statement the database would read all of them, and a group may have thousands.
+	for _, role := range []conversation.Role{conversation.Owner, conversation.Admin} {
+		if len(out) >= limit {
+			break
+		}
+		list, err := s.members(ctx, " WHERE tenant = ? AND conversation = ? AND role = ? ORDER BY uid LIMIT ?", tenant, id, role, limit-len(out))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, list...)
+	}
+	return out, nil
 }
 
 // Readers returns the members whose read marker is at seq or after it, with a uid above after, in order, at most limit.
@@ -90,8 +103,15 @@ type Roster struct {
 	Members map[string]int64
 }
 
-// Rosters returns who is in these conversations; one that has no members, or has not begun, is missing.
+// rosterPage is how many members of one conversation are read at once: 100,000 take longer than a read may.
+const rosterPage = 20_000
+
+// Rosters returns who is in these conversations; one that has no members, or has not begun, is missing. Several are read at once: who
+// is told that it took too long asks for fewer. One alone is read in pages.
 func (s *Store) Rosters(ctx context.Context, ids []ID) (map[ID]Roster, error) {
+	if len(ids) == 1 {
+		return s.roster(ctx, ids[0], s.rosterPage)
+	}
 	ctx, cancel := s.reading(ctx)
 	defer cancel()
 	out := make(map[ID]Roster, len(ids))
@@ -121,6 +141,52 @@ func (s *Store) Rosters(ctx context.Context, ids []ID) (map[ID]Roster, error) {
 		return nil, fmt.Errorf("read members: %w", err)
 	}
 	return out, nil
+}
+
+var errMoved = errors.New("an entry came in between")
+
+// roster reads one roster in pages, again if an entry came between two of them.
+func (s *Store) roster(ctx context.Context, id ID, most int) (map[ID]Roster, error) {
+	for n := 1; ; n++ {
+		r, err := s.pages(ctx, id, most)
+		switch {
+		case err == nil && len(r.Members) == 0:
+			return nil, nil
+		case err == nil:
+			return map[ID]Roster{id: r}, nil
+		case n == tries || !errors.Is(err, errMoved):
+			return nil, fmt.Errorf("read members: %w", err)
+		}
+	}
+}
+
+func (s *Store) pages(ctx context.Context, id ID, most int) (Roster, error) {
+	r := Roster{Members: map[string]int64{}}
+	for after, n := "", most; n == most; {
+		n = 0
+		moved := false
+		page, cancel := s.reading(ctx)
+		err := s.reader().query(page, func(rows *sql.Rows) error {
+			var last, joined int64
+			if err := rows.Scan(&last, &after, &joined); err != nil {
+				return err
+			}
+			moved = moved || len(r.Members) > 0 && last != r.LastSeq
+			r.LastSeq = last
+			r.Members[after] = joined
+			n++
+			return nil
+		}, "SELECT c.last_seq, m.uid, m.joined_seq FROM members m JOIN conversations c ON c.tenant = m.tenant AND c.conversation = m.conversation"+
+			" WHERE m.tenant = ? AND m.conversation = ? AND m.uid > ? AND m.role > 0 ORDER BY m.uid LIMIT ?", id.Tenant, id.Conversation, after, most)
+		cancel()
+		if err != nil {
+			return r, err
+		}
+		if moved {
+			return r, errMoved
+		}
+	}
+	return r, nil
 }
 
 // RoomsOf returns those of uid's groups whose members' sessions are to be in a room, conversation.Room: whoever connects is put

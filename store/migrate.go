@@ -31,11 +31,15 @@ func (s *Store) migrate(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	dialect := database.DialectSQLite3
+	dialect, db := database.DialectSQLite3, s.write
 	if s.dialect == &mysqlDialect {
 		dialect = database.DialectMySQL
+		if db, err = openMySQL(s.cfg, true); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, db.Close()) }()
 	}
-	p, err := goose.NewProvider(dialect, s.write, files, goose.WithTableName(migrationsTable), goose.WithDisableGlobalRegistry(true))
+	p, err := goose.NewProvider(dialect, db, files, goose.WithTableName(migrationsTable), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return err
 	}
@@ -57,8 +61,8 @@ func (s *Store) lockMigrations(ctx context.Context) (unlock func() error, err er
 		}
 	}
 	if s.dialect == &mysqlDialect {
-		// A connection of its own: the store may be allowed one alone, which the migrations need.
-		if db, err = openMySQL(s.cfg); err != nil {
+		// A connection of its own: one alone may be allowed, which the migrations need.
+		if db, err = openMySQL(s.cfg, true); err != nil {
 			return nil, err
 		}
 	}

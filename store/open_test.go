@@ -157,12 +157,14 @@ func TestACallersEndIsAnEnd(t *testing.T) {
 func TestConfigIsChecked(t *testing.T) {
 	for name, f := range map[string]func(*store.Config){
 		"driver": func(c *store.Config) { c.Driver = "postgres" }, "dsn": func(c *store.Config) { c.DSN = "" }, "conns": func(c *store.Config) { c.MaxConns = 0 },
+		"named": func(c *store.Config) { c.Rules.MaxNamed = 1000 }, "mentions": func(c *store.Config) { c.Rules.MaxMentions = 1000 },
 		"timeout": func(c *store.Config) { c.WriteTimeout = 0 }, "rules": func(c *store.Config) { c.Rules.MaxMembers = 0 },
 		"parameters": func(c *store.Config) { c.DSN = "x.db?mode=memory" },
 		"mysql":      func(c *store.Config) { c.Driver, c.DSN = store.MySQL, "user:hunter2@nowhere" },
 		"folder":     func(c *store.Config) { c.DSN = filepath.Join(t.TempDir(), "no", "such", "x.db") },
 	} {
 		cfg := store.Default()
+		cfg.DSN = filepath.Join(t.TempDir(), "x.db")
 		f(&cfg)
 		s, err := store.Open(t.Context(), cfg, store.Deps{})
 		if err == nil {

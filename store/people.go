@@ -110,20 +110,78 @@ func (s *Store) PutUsers(ctx context.Context, users []User) error {
 	slices.SortStableFunc(users, func(a, b User) int { return cmp.Or(cmp.Compare(a.Tenant, b.Tenant), cmp.Compare(a.UID, b.UID)) })
 	rows := make([][]any, len(users))
 	for i := range users {
-		u := &users[i]
-		if err := u.check(); err != nil {
+		if err := users[i].check(); err != nil {
 			return err
 		}
-		rows[i] = []any{u.Tenant, u.UID, u.CreatedAtMs, u.Name, fold(u.Name), u.Avatar, bytesOrNull(u.Profile), u.Visibility, b2i(u.Disabled), u.UpdatedAtMs}
+		rows[i] = userRow(&users[i])
 	}
-	err := s.retry(ctx, func(ctx context.Context, c *conn) error {
-		t := &usersTable
-		return c.insert(ctx, t.name, t.columns, rows, s.dialect.upsert(t.columns[:t.keys], t.columns[t.keys+1:]))
-	})
-	if err != nil {
+	if err := s.retry(ctx, func(ctx context.Context, c *conn) error { return putUsers(ctx, c, rows) }); err != nil {
 		return fmt.Errorf("put users: %w", err)
 	}
 	return nil
+}
+
+func putUsers(ctx context.Context, c *conn, rows [][]any) error {
+	t := &usersTable
+	return c.insert(ctx, t.name, t.columns, rows, c.s.dialect.upsert(t.columns[:t.keys], t.columns[t.keys+1:]))
+}
+
+func userRow(u *User) []any {
+	return []any{u.Tenant, u.UID, u.CreatedAtMs, u.Name, fold(u.Name), u.Avatar, bytesOrNull(u.Profile), u.Visibility, b2i(u.Disabled), u.UpdatedAtMs}
+}
+
+// ChangeUsers has change make new profiles of those that are there, or of empty ones with a tenant and a uid alone, and keeps them; nobody
+// else changes them meanwhile. It returns them. change may be called several times for one user; its error is returned, and
+// nothing is kept. uids are each there once.
+func (s *Store) ChangeUsers(ctx context.Context, tenant string, uids []string, change func(*User) error) (map[string]User, error) {
+	uids = slices.Sorted(slices.Values(uids))
+	keys := make([][]any, len(uids))
+	for i, uid := range uids {
+		keys[i] = []any{tenant, uid}
+	}
+	var out map[string]User
+	err := s.retry(ctx, func(ctx context.Context, c *conn) error {
+		out = make(map[string]User, len(uids))
+		if err := users(ctx, c, keys, s.dialect.forUpdate, out); err != nil {
+			return err
+		}
+		var fresh, there [][]any
+		for _, uid := range uids {
+			u, ok := out[uid]
+			if !ok {
+				u = User{Tenant: tenant, UID: uid}
+			}
+			if err := change(&u); err != nil {
+				return err
+			}
+			if err := u.check(); err != nil {
+				return err
+			}
+			if out[uid] = u; ok {
+				there = append(there, userRow(&u))
+			} else {
+				fresh = append(fresh, userRow(&u))
+			}
+		}
+		// A clash is another one who made him first; it begins again.
+		if err := usersTable.add(ctx, c, fresh); err != nil {
+			return err
+		}
+		return putUsers(ctx, c, there)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("change users: %w", err)
+	}
+	return out, nil
+}
+
+func users(ctx context.Context, c *conn, keys [][]any, tail string, out map[string]User) error {
+	return c.each(ctx, usersTable.selects(), "tenant = ? AND uid = ?", tail, keys, func(r *sql.Rows) error {
+		var u User
+		err := scanUser(r, &u)
+		out[u.UID] = u
+		return err
+	})
 }
 
 func scanUser(r *sql.Rows, u *User) error {
@@ -140,15 +198,7 @@ func (s *Store) Users(ctx context.Context, tenant string, uids []string) (map[st
 	for i, uid := range uids {
 		keys[i] = []any{tenant, uid}
 	}
-	err := s.reader().each(ctx, usersTable.selects(), "tenant = ? AND uid = ?", "", keys, func(r *sql.Rows) error {
-		var u User
-		if err := scanUser(r, &u); err != nil {
-			return err
-		}
-		out[u.UID] = u
-		return nil
-	})
-	if err != nil {
+	if err := users(ctx, s.reader(), keys, "", out); err != nil {
 		return nil, fmt.Errorf("read users: %w", err)
 	}
 	return out, nil

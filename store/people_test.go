@@ -77,6 +77,40 @@ func TestUsersThatCannotBeAreRefused(t *testing.T) {
 	})
 }
 
+func TestWhoChangesOnePartOfAProfileUndoesNoOther(t *testing.T) {
+	both(t, func(t *testing.T, p *place) {
+		s := p.open(t)
+		var wg sync.WaitGroup
+		change := func(uid string, f func(*store.User)) {
+			wg.Go(func() {
+				if _, err := s.ChangeUsers(t.Context(), tenant, []string{uid, "other"}, func(u *store.User) error { f(u); return nil }); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for i := range 15 {
+			uid := fmt.Sprint("u", i)
+			change(uid, func(u *store.User) { u.Name = "x" })
+			change(uid, func(u *store.User) { u.Disabled = true })
+			change(uid, func(u *store.User) { u.Avatar = "a" })
+			wg.Wait()
+			got, err := s.Users(t.Context(), tenant, []string{uid})
+			if u := got[uid]; err != nil || !u.Disabled || u.Name != "x" || u.Avatar != "a" {
+				t.Fatalf("got %+v, %v", u, err)
+			}
+		}
+		if _, err := s.ChangeUsers(t.Context(), tenant, []string{"u1"}, func(u *store.User) error { u.Name = "\xff"; return nil }); !errors.Is(err, errcode.InvalidRequest) {
+			t.Errorf("got %v", err)
+		}
+		if _, err := s.ChangeUsers(t.Context(), tenant, []string{"u1"}, func(u *store.User) error { u.Name = "y"; return errcode.Forbidden }); !errors.Is(err, errcode.Forbidden) {
+			t.Errorf("got %v", err)
+		}
+		if got, err := s.Users(t.Context(), tenant, []string{"u1"}); err != nil || got["u1"].Name != "x" {
+			t.Errorf("got %+v, %v", got, err)
+		}
+	})
+}
+
 func TestUserChangesKeepTheNewestOfEachObject(t *testing.T) {
 	both(t, func(t *testing.T, p *place) {
 		s := p.open(t)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -77,6 +78,22 @@ func (s *Store) Membership(ctx context.Context, tenant, id, uid string) (convers
 	m := found[uid]
 	m.UID = uid
 	return c, m, err
+}
+
+// Stored reports whether what sender asked for under clientMsgID has become an entry of a conversation.
+func (s *Store) Stored(ctx context.Context, tenant, id, sender, clientMsgID string) (bool, error) {
+	ctx, cancel := s.reading(ctx)
+	defer cancel()
+	found := false
+	err := s.reader().query(ctx, func(r *sql.Rows) error {
+		var seq int64
+		found = true
+		return r.Scan(&seq)
+	}, "SELECT seq FROM entries WHERE tenant = ? AND conversation = ? AND sender = ? AND client_msg_id = ?", tenant, id, sender, clientMsgID)
+	if err != nil {
+		return false, fmt.Errorf("look for an entry: %w", err)
+	}
+	return found, nil
 }
 
 // Entries returns the entries with from ≤ seq ≤ to in their order, the first limit of them. Seqs have no gaps: a page that is
@@ -207,6 +224,7 @@ func complete(ctx context.Context, c *conn, tenant string, all []located) error 
 		return err
 	}
 	for k, n := range total {
+		reacted[k].Reactions = mostFrequent(reacted[k].Reactions)
 		if n <= reactorsInEntry {
 			few = append(few, []any{tenant, k.id, k.seq})
 		}
@@ -225,6 +243,21 @@ func complete(ctx context.Context, c *conn, tenant string, all []located) error 
 		}
 		return nil
 	})
+}
+
+// mostReactions is the most different reactions that an entry names: anybody may add as many as he likes, and one message must not
+// outgrow a page, or what a frame may hold.
+const mostReactions = 50
+
+// mostFrequent returns those of a message's reactions that most gave.
+func mostFrequent(all []Reaction) []Reaction {
+	if len(all) <= mostReactions {
+		return all
+	}
+	slices.SortFunc(all, func(a, b Reaction) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Reaction, b.Reaction))
+	})
+	return slices.Clone(all[:mostReactions])
 }
 
 // reactorsInEntry is up to how many reactions of a message an entry names those who gave them.
@@ -275,8 +308,8 @@ type Replaced struct {
 	Detail     conversation.Detail
 }
 
-// Audit returns what a message said before each of its edits and its recall, in their order.
-func (s *Store) Audit(ctx context.Context, tenant, id string, seq int64) ([]Replaced, error) {
+// Audit returns what a message said before each of its edits and its recall, those after an entry, in their order, at most limit.
+func (s *Store) Audit(ctx context.Context, tenant, id string, seq, after int64, limit int) ([]Replaced, error) {
 	ctx, cancel := s.reading(ctx)
 	defer cancel()
 	var out []Replaced
@@ -289,7 +322,8 @@ func (s *Store) Audit(ctx context.Context, tenant, id string, seq int64) ([]Repl
 		}
 		out = append(out, v)
 		return err
-	}, "SELECT changed_seq, kind, changed_by, changed_at, body, detail FROM audit"+atPlace+" ORDER BY changed_seq", tenant, id, seq)
+	}, "SELECT changed_seq, kind, changed_by, changed_at, body, detail FROM audit"+atPlace+" AND changed_seq > ? ORDER BY changed_seq LIMIT ?",
+		tenant, id, seq, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read audit: %w", err)
 	}

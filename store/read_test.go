@@ -110,6 +110,10 @@ func TestListIsSortedAndPaged(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Fatalf("got %v, want %v", got, want)
 		}
+		some, err := s.Summaries(t.Context(), tenant, "me", []string{g.id, old.id, "d/me/nobody"})
+		if err != nil || len(some) != 2 || some[0].Conversation.ID != old.id || some[0].Mentions != 1 || some[1].Conversation.ID != g.id {
+			t.Fatalf("got %+v, %v", some, err)
+		}
 		if n, err := s.UnreadTotal(t.Context(), tenant, "me", []string{old.id}); err != nil || n != 6 {
 			t.Fatalf("got %d, %v", n, err)
 		}
@@ -242,6 +246,62 @@ func TestSyncBringsAllThatIsNew(t *testing.T) {
 	}
 }
 
+// Who has more conversations than one question can name asks about them in parts, by their ids.
+func TestSyncInPartsBringsTheSame(t *testing.T) {
+	both(t, func(t *testing.T, p *place) {
+		s := p.open(t)
+		want := map[string]int64{}
+		for i := range 20 {
+			k := direct(t, s, "me", fmt.Sprintf("peer%02d", i*7%20))
+			k.now = start + int64(i)*1000
+			for n := range 1 + i%3 {
+				k.must(k.say("me", fmt.Sprint(n)))
+			}
+			want[k.id] = int64(1 + i%3)
+		}
+		for _, bounds := range [][]string{{"", ""}, {"", "d/me/peer05", ""}, {"", "d/a", "d/me/peer00", "d/me/peer07x", "d/me/peer19", "z", ""}} {
+			got := map[string]int64{}
+			for i := range len(bounds) - 1 {
+				have := map[string]int64{}
+				for more := true; more; {
+					q := store.SyncQuery{Have: have, UserChange: 20, Limit: 3, Newest: 5, MaxGap: 9, Above: bounds[i], UpTo: bounds[i+1]}
+					page, err := s.Sync(t.Context(), tenant, "me", q)
+					if err != nil {
+						t.Fatal(err)
+					}
+					for _, c := range page.Conversations {
+						id := c.Conversation.ID
+						if id <= q.Above || q.UpTo != "" && id > q.UpTo {
+							t.Fatalf("%s is not between %q and %q", id, q.Above, q.UpTo)
+						}
+						have[id] = c.Entries[len(c.Entries)-1].Seq
+						got[id] = have[id]
+					}
+					more = page.More
+				}
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("%q: got %v, want %v", bounds, got, want)
+			}
+		}
+	})
+}
+
+// A user change that is one too many keeps no conversation back.
+func TestSyncBringsConversationsBesideMoreChanges(t *testing.T) {
+	both(t, func(t *testing.T, p *place) {
+		s := p.open(t)
+		for i := range 3 {
+			k := direct(t, s, "me", fmt.Sprint("peer", i))
+			k.must(k.say("me", "x"))
+		}
+		page, err := s.Sync(t.Context(), tenant, "me", store.SyncQuery{Limit: 2, Newest: 5, MaxGap: 9})
+		if err != nil || len(page.UserChanges) != 2 || len(page.Conversations) != 2 || !page.More {
+			t.Errorf("got %+v, %v", page, err)
+		}
+	})
+}
+
 func TestSyncShowsALateMemberOnlyWhatHeMaySee(t *testing.T) {
 	both(t, func(t *testing.T, p *place) {
 		s := p.open(t)
@@ -305,9 +365,14 @@ func TestMembersInPages(t *testing.T) {
 		if err != nil || !slices.Equal(got, want) || !slices.Equal(all, want) {
 			t.Fatalf("got %v and %v, %v", got, all, err)
 		}
-		admins, err := s.Admins(t.Context(), tenant, k.id)
+		admins, err := s.Admins(t.Context(), tenant, k.id, 10)
 		if err != nil || len(admins) != 3 || admins[0].UID != "u000" || admins[1].UID != "u007" || admins[2].UID != "u100" {
 			t.Fatalf("got %+v, %v", admins, err)
+		}
+		for limit, want := range map[int]int{0: 0, 1: 1, 2: 2} {
+			if some, err := s.Admins(t.Context(), tenant, k.id, limit); err != nil || len(some) != want || want > 0 && some[0].UID != "u000" {
+				t.Fatalf("at most %d: got %+v, %v", limit, some, err)
+			}
 		}
 		readers, err := s.Readers(t.Context(), tenant, k.id, 4, "", 10)
 		if err != nil || len(readers) != 2 || readers[0].UID != "u000" || readers[1].UID != "u200" {
@@ -340,6 +405,31 @@ func TestRostersAreOfOneEntry(t *testing.T) {
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("got %v, want %v", got, want)
 			}
+		}
+	})
+}
+
+// TestARosterReadInPagesIsOfOneEntry has a member come and another go between two pages.
+func TestARosterReadInPagesIsOfOneEntry(t *testing.T) {
+	both(t, func(t *testing.T, p *place) {
+		s, writer := p.open(t), p.open(t)
+		s.SetRosterPage(2)
+		k := group(t, writer)
+		k.must(k.people(conversation.Created, "ann", "bob", "cat", "dan", "eve", "fay"))
+		id := store.ID{Tenant: tenant, Conversation: k.id}
+		statements := 0
+		s.SetTrace(func(string, []any) {
+			if statements++; statements == 2 {
+				k.must(k.people(conversation.Removed, "ann", "bob", "fay"), k.people(conversation.Joined, "ann", "abe"))
+			}
+		})
+		got, err := s.Rosters(t.Context(), []store.ID{id})
+		want := map[store.ID]store.Roster{id: {LastSeq: 3, Members: map[string]int64{"abe": 3, "ann": 1, "cat": 1, "dan": 1, "eve": 1}}}
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("got %v, %v, want %v", got, err, want)
+		}
+		if statements != 5 { // two, and three again
+			t.Errorf("%d statements", statements)
 		}
 	})
 }

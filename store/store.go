@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -39,15 +40,30 @@ type Store struct {
 	write, read *sql.DB
 	writeStmts  stmts
 	readStmts   stmts
+	migrated    atomic.Bool
 	// fault is called between the steps of a transaction; tests let it fail there. Nil otherwise.
 	fault func(step string) error
+	// rosterPage is rosterPage, or less in tests.
+	rosterPage int
 	// trace is called for each statement; tests ask the database how it carries it out. Nil otherwise.
 	trace func(text string, args []any)
 }
 
-// Open opens the database and brings its tables up to date. Several processes may do so at once: one migrates, the others wait.
-// The caller closes the store.
+// Open opens the database and brings its tables up to date. The caller closes the store.
 func Open(ctx context.Context, c Config, d Deps) (*Store, error) {
+	s, err := New(c, d)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Migrate(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// New returns a store whose database needn't be there yet: until Migrate has succeeded each call fails as it does while the database
+// is away. The caller closes it.
+func New(c Config, d Deps) (*Store, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
@@ -57,11 +73,11 @@ func Open(ctx context.Context, c Config, d Deps) (*Store, error) {
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{cfg: c, log: d.Log, metrics: newMetrics()}
+	s := &Store{cfg: c, log: d.Log, metrics: newMetrics(), rosterPage: rosterPage}
 	var err error
 	if c.Driver == MySQL {
 		s.dialect = &mysqlDialect
-		s.write, err = openMySQL(c)
+		s.write, err = openMySQL(c, false)
 		s.read = s.write
 	} else {
 		s.dialect = &sqliteDialect
@@ -71,15 +87,31 @@ func Open(ctx context.Context, c Config, d Deps) (*Store, error) {
 		return nil, err
 	}
 	s.writeStmts.db, s.readStmts.db = s.write, s.read
-	ctx, cancel := context.WithTimeout(ctx, c.MigrateTimeout)
-	defer cancel()
-	if err := s.migrate(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("migrate: %w", err), s.Close())
-	}
 	if err := s.metrics.register(d.Metrics); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// Migrate brings the tables up to date. Several processes may do so at once: one migrates, the others wait.
+func (s *Store) Migrate(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.MigrateTimeout)
+	defer cancel()
+	if err := s.migrate(ctx); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	s.migrated.Store(true)
+	return nil
+}
+
+// errNotMigrated is the database's own kind of error: it is waited out.
+var errNotMigrated = errors.New("store: the tables aren't known to be up to date yet")
+
+func (s *Store) ready() error {
+	if !s.migrated.Load() {
+		return errNotMigrated
+	}
+	return nil
 }
 
 // Close closes the database. Nothing may be under way.
@@ -96,6 +128,9 @@ func (s *Store) Rules() conversation.Rules { return s.cfg.Rules }
 
 // Ping reports whether the database answers.
 func (s *Store) Ping(ctx context.Context) error {
+	if err := s.ready(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
 	defer cancel()
 	_, err := s.read.ExecContext(ctx, "SELECT 1")

@@ -26,7 +26,8 @@ const (
 
 // Kinds of user changes that the store keeps as they are, with their values in JSON. The object is the conversation unless said otherwise.
 const (
-	// ChangeRead is the user's own read marker, for his other devices: {"read_seq": n}.
+	// ChangeRead is the user's own read marker, for his other devices: {"read_seq": n, "read_msg_no": m}, of which m is the number of
+	// messages up to n. It follows from a Marker that was accepted, as a list does from its entry.
 	ChangeRead = "read"
 	// ChangeMute keeps a conversation from notifying him, ChangePin keeps it at the top, ChangeHide off the list until its next
 	// message: {"on": bool}.

@@ -3,7 +3,8 @@
 // those that it had to ask the database for.
 //
 // A mark that is missing says nothing. One that is there is never above what is stored, and is below it only where job could not
-// reach Redis after a commit, for no longer than Life.
+// reach Redis after a commit: until it can again, which it tries once more when it ends; if it is killed before, or owes too many,
+// for no longer than Life.
 package cursor
 
 import (
@@ -114,6 +115,12 @@ func Read(ctx context.Context, c redis.UniversalClient, prefix, tenant, uid stri
 		}
 	}
 	return m, nil
+}
+
+// Seq returns a conversation's mark; 0 if it isn't there.
+func Seq(ctx context.Context, c redis.UniversalClient, prefix, tenant, id string) (int64, error) {
+	n, _, err := number(c.ZScore(ctx, seqKey(prefix, tenant, id), member))
+	return n, err
 }
 
 func number(c *redis.FloatCmd) (int64, bool, error) {

@@ -14,11 +14,12 @@ const noLeader = -1
 // idleTimeout is after how long an idle connection to a broker is closed. No setting: one costs a descriptor, a new one a few milliseconds.
 const idleTimeout = time.Minute
 
-// newClient returns a client with connections and knowledge of the cluster of its own.
-func newClient(c Config) *kafka.Client {
+// newClient returns a client with connections and knowledge of the cluster of its own: of these topics, or of all, which may be many that
+// are not ours.
+func newClient(c Config, topics ...string) *kafka.Client {
 	return &kafka.Client{
 		Addr: kafka.TCP(c.Brokers...), Timeout: c.WriteTimeout,
-		Transport: &kafka.Transport{DialTimeout: c.WriteTimeout, IdleTimeout: idleTimeout, MetadataTTL: c.MetadataTTL},
+		Transport: &kafka.Transport{DialTimeout: c.WriteTimeout, IdleTimeout: idleTimeout, MetadataTTL: c.MetadataTTL, MetadataTopics: topics},
 	}
 }
 

@@ -58,8 +58,8 @@ type Config struct {
 	RebalanceTimeout time.Duration `help:"How long the members of a consumer group may take to join again." default:"10s"`
 	// JoinBackoff is the wait after a failed join; kafka-go's own 5 s delays the first start of a cluster.
 	JoinBackoff time.Duration `help:"Wait after a failed join of a consumer group." default:"500ms"`
-	// MaxWait is how long a broker may hold a fetch that finds nothing. Below 100 ms kafka-go's Reader times out on its own
-	// requests; a long one only delays the end.
+	// MaxWait is how long a broker may hold a fetch that finds nothing: a short one costs requests, a long one delays what a partition
+	// that comes to the others is asked for.
 	MaxWait time.Duration `help:"How long a broker holds a fetch that finds nothing. Not below 100ms." default:"500ms"`
 	// GroupTimeout bounds a request to the group's coordinator; kafka-go's own 5 s would hold a rebalance for as long when a commit meets
 	// a broker that is away.
@@ -122,12 +122,22 @@ func (c Config) specs() []spec {
 	}
 }
 
+// topics returns the full names of our topics.
+func (c Config) topics() []string {
+	var names []string
+	for _, s := range c.specs() {
+		names = append(names, c.Topic(s.name))
+	}
+	return names
+}
+
 // EnsureTopics makes the topics that are missing and checks those that are there. A topic with another number
 // of partitions is an error: keys would move. One of revocations that keeps them for less time than configured is changed. ctx
 // bounds it.
 func EnsureTopics(ctx context.Context, c Config, log *slog.Logger) error {
-	client := &kafka.Client{Addr: kafka.TCP(c.Brokers...), Timeout: c.WriteTimeout}
-	have, err := topics(ctx, c, client)
+	client := newClient(c)
+	defer closeClient(client)
+	have, err := counts(ctx, c, client)
 	if err != nil {
 		return fmt.Errorf("kafka at %s: %w", strings.Join(c.Brokers, ","), err)
 	}
@@ -140,6 +150,8 @@ func EnsureTopics(ctx context.Context, c Config, log *slog.Logger) error {
 				Topic: name, NumPartitions: s.partitions, ReplicationFactor: c.Replication,
 				ConfigEntries: []kafka.ConfigEntry{
 					{ConfigName: retentionKey, ConfigValue: strconv.FormatInt(retentionMs(s.retention), 10)},
+					// A cluster may be set to compact topics where nothing is said: that keeps the last record of a key.
+					{ConfigName: "cleanup.policy", ConfigValue: "delete"},
 					{ConfigName: "min.insync.replicas", ConfigValue: strconv.Itoa(c.MinInsync)},
 				},
 			})
@@ -165,16 +177,16 @@ func EnsureTopics(ctx context.Context, c Config, log *slog.Logger) error {
 		}
 	}
 	log.Info("topics made", "count", len(req.Topics))
-	return waitForLeaders(ctx, c, client)
+	return waitForTopics(ctx, c, client)
 }
 
-// waitForLeaders waits until every topic is there with all its partitions: a broker answers CreateTopics before
+// waitForTopics waits until every topic is there with all its partitions: a broker answers CreateTopics before
 // its metadata knows them.
-func waitForLeaders(ctx context.Context, c Config, client *kafka.Client) error {
+func waitForTopics(ctx context.Context, c Config, client *kafka.Client) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		have, err := topics(ctx, c, client)
+		have, err := counts(ctx, c, client)
 		if err == nil {
 			missing := false
 			for _, s := range c.specs() {
@@ -196,8 +208,8 @@ func waitForLeaders(ctx context.Context, c Config, client *kafka.Client) error {
 	}
 }
 
-// topics returns the number of partitions of each of our topics that the brokers know with all leaders.
-func topics(ctx context.Context, c Config, client *kafka.Client) (map[string]int, error) {
+// counts returns the number of partitions of each of our topics that the brokers know.
+func counts(ctx context.Context, c Config, client *kafka.Client) (map[string]int, error) {
 	// All topics, not ours by name: asking by name would make them where the broker allows auto-creation.
 	meta, err := client.Metadata(ctx, &kafka.MetadataRequest{Addr: client.Addr})
 	if err != nil {
@@ -212,8 +224,17 @@ func topics(ctx context.Context, c Config, client *kafka.Client) (map[string]int
 	return have, nil
 }
 
+// IsAnswer reports whether err is what a broker answered.
+func IsAnswer(err error) bool {
+	var code kafka.Error
+	return errors.As(err, &code)
+}
+
 // IsConnErr reports whether err is a matter of the connection rather than of what was asked.
 func IsConnErr(err error) bool {
 	var ne net.Error
+	if IsAnswer(err) {
+		return false // kafka-go's codes look like errors of a network
+	}
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &ne)
 }

@@ -1,6 +1,7 @@
 package kafkaconn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,7 +45,7 @@ type Source struct {
 
 // NewFetcher returns a Fetcher of a topic, whose name has no prefix. It connects when it is first used. The caller closes it.
 func NewFetcher(c Config, topic string, log *slog.Logger) *Fetcher {
-	return &Fetcher{cfg: c, log: log, topic: c.Topic(topic), client: newClient(c)}
+	return &Fetcher{cfg: c, log: log, topic: c.Topic(topic), client: newClient(c, c.Topic(topic))}
 }
 
 // Close waits for all Reads, whose contexts must have ended, and gives up the connections.
@@ -66,7 +67,14 @@ type Reading struct {
 	lasting int              // sources that keep failing
 }
 
-// broker is the partitions that one leads, either those that are well or those whose last question failed.
+// lead is what is asked for by one goroutine: the partitions that a broker leads, either those that are well or those whose last question
+// failed.
+type lead struct {
+	broker int
+	sick   bool
+}
+
+// broker is the partitions of a lead.
 type broker struct {
 	sources []*source
 	wake    chan struct{}
@@ -85,6 +93,12 @@ const (
 	maxFetchBytes          = 256 << 10
 	maxFetchPartitionBytes = 64 << 10
 )
+
+// errNoAnswer says that an answer left out a partition.
+var errNoAnswer = errors.New("no answer for the partition")
+
+// errNoProgress says that there are records in an answer, and none that were asked for.
+var errNoProgress = errors.New("nothing but earlier records")
 
 // pausedWait is how long a broker may hold a question that leaves out partitions whose takers are full: until then they are not asked for.
 // No setting: it is far below what a taker that was full needs, and far above what a question costs.
@@ -161,18 +175,15 @@ func (r *Reading) assign() time.Time {
 	return due
 }
 
-// lead finds the leaders of partitions and what their oldest records are, where that is asked for.
+// lead finds the leaders of partitions. No broker is asked but for what the client knows already: a sick one would hold up the others.
 func (r *Reading) lead(stray []*source) {
 	ctx, cancel := context.WithTimeout(r.ctx, r.cfg.WriteTimeout)
 	defer cancel()
 	leaders, err := leaders(ctx, r.client, r.topic)
-	if err == nil {
-		err = r.oldest(ctx, stray)
-	}
 	var failed []*source
 	r.mu.Lock()
 	for _, s := range stray {
-		if s.Partition >= len(leaders) || leaders[s.Partition] == noLeader || s.next < 0 {
+		if s.Partition >= len(leaders) || leaders[s.Partition] == noLeader {
 			failed = append(failed, s)
 			continue
 		}
@@ -231,8 +242,8 @@ func (r *Reading) well(s *source) {
 	}
 }
 
-// oldest asks for the first offset of those that are to begin there.
-func (r *Reading) oldest(ctx context.Context, sources []*source) error {
+// oldest asks a broker for the first offset of those that are to begin there. It returns those of which it did not learn it, and why.
+func (r *Reading) oldest(ctx context.Context, sources []*source) (failed []*source, err error) {
 	var ask []kafka.OffsetRequest
 	for _, s := range sources {
 		if s.next < 0 {
@@ -240,26 +251,31 @@ func (r *Reading) oldest(ctx context.Context, sources []*source) error {
 		}
 	}
 	if ask == nil {
-		return nil
+		return nil, nil
 	}
 	resp, err := r.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{r.topic: ask}})
-	if err != nil {
-		return err
-	}
 	first := map[int]int64{}
-	for _, p := range resp.Topics[r.topic] {
-		if p.Error != nil {
-			err = p.Error
-			continue
+	if err == nil {
+		for _, p := range resp.Topics[r.topic] {
+			if p.Error != nil {
+				err = p.Error
+			} else {
+				first[p.Partition] = p.FirstOffset
+			}
 		}
-		first[p.Partition] = p.FirstOffset
 	}
 	for _, s := range sources {
-		if at, ok := first[s.Partition]; ok && s.next < 0 {
+		at, ok := first[s.Partition]
+		switch {
+		case s.next >= 0:
+		case ok && at >= 0:
 			s.next = at
+		default:
+			failed = append(failed, s)
+			err = cmp.Or(err, errNoAnswer)
 		}
 	}
-	return err
+	return failed, err
 }
 
 // ask asks one broker until ctx ends, the broker fails, or it leads nothing any more.
@@ -343,6 +359,11 @@ func (r *Reading) ready(l lead, b *broker) (ready []*source, paused bool) {
 
 // fetch asks once and hands over what came. It returns the sources for which that failed, and why the first one did.
 func (r *Reading) fetch(sources []*source, hold time.Duration) (failed []*source, err error) {
+	ctx, cancel := context.WithTimeout(r.ctx, hold+r.cfg.WriteTimeout)
+	defer cancel()
+	if failed, err := r.oldest(ctx, sources); len(failed) > 0 {
+		return failed, err
+	}
 	req := &fetchapi.Request{
 		ReplicaID: -1, MaxWaitTime: int32(hold.Milliseconds()), MinBytes: 1, MaxBytes: maxFetchBytes, SessionEpoch: -1,
 		Topics: []fetchapi.RequestTopic{{Topic: r.topic, Partitions: make([]fetchapi.RequestPartition, len(sources))}},
@@ -354,8 +375,6 @@ func (r *Reading) fetch(sources []*source, hold time.Duration) (failed []*source
 			Partition: int32(s.Partition), CurrentLeaderEpoch: -1, FetchOffset: s.next, LogStartOffset: -1, PartitionMaxBytes: maxFetchPartitionBytes,
 		}
 	}
-	ctx, cancel := context.WithTimeout(r.ctx, hold+r.cfg.WriteTimeout)
-	defer cancel()
 	m, err := r.client.Transport.RoundTrip(ctx, r.client.Addr, req)
 	if err != nil {
 		return sources, err
@@ -384,7 +403,7 @@ func (r *Reading) fetch(sources []*source, hold time.Duration) (failed []*source
 		}
 	}
 	for _, s := range byID {
-		failed, err = append(failed, s), fmt.Errorf("no answer for partition %d of %s", s.Partition, r.topic)
+		failed, err = append(failed, s), errNoAnswer
 	}
 	return failed, err
 }
@@ -395,6 +414,7 @@ func (r *Reading) take(s *source, p *fetchapi.ResponsePartition) error {
 		return kafka.Error(p.ErrorCode)
 	}
 	var msgs []kafka.Message
+	from := s.next
 	err := eachRecord(p.RecordSet.Records, func(rec *kafka.Record, control bool) error {
 		// A batch may begin before the offset that was asked for.
 		if rec.Offset < s.next {
@@ -418,6 +438,9 @@ func (r *Reading) take(s *source, p *fetchapi.ResponsePartition) error {
 	})
 	if len(msgs) > 0 && r.ctx.Err() == nil {
 		s.Take(msgs)
+	}
+	if err == nil && p.RecordSet.Records != nil && s.next == from {
+		err = errNoProgress // the same answer would come again, at once and for ever
 	}
 	if err != nil {
 		return fmt.Errorf("partition %d of %s at %d: %w", s.Partition, r.topic, s.next, err)

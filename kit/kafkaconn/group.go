@@ -1,8 +1,12 @@
 package kafkaconn
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"sync/atomic"
 
 	"github.com/segmentio/kafka-go"
 )
@@ -12,7 +16,8 @@ import (
 func NewGroup(c Config, topic, group string, log *slog.Logger) (*kafka.ConsumerGroup, error) {
 	g, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
 		ID:                c.Group(group),
-		Brokers:           c.Brokers,
+		Brokers:           []string{anyBroker},
+		Dialer:            groupDialer(c),
 		Topics:            []string{c.Topic(topic)},
 		StartOffset:       kafka.FirstOffset,
 		SessionTimeout:    c.SessionTimeout,
@@ -30,22 +35,27 @@ func NewGroup(c Config, topic, group string, log *slog.Logger) (*kafka.ConsumerG
 	return g, nil
 }
 
-// NewReader reads one partition of a topic from where SetOffset puts it. A topic that was made anew is an error rather than
-// silence. The caller closes it.
-func NewReader(c Config, topic string, partition int, log *slog.Logger) *kafka.Reader {
-	return kafka.NewReader(kafka.ReaderConfig{
-		Brokers:   c.Brokers,
-		Topic:     c.Topic(topic),
-		Partition: partition,
-		// One byte: a fetch answers as soon as anything is there.
-		MinBytes:              1,
-		MaxBytes:              4 << 20,
-		MaxWait:               c.MaxWait,
-		ReadBackoffMin:        c.RetryMin,
-		ReadBackoffMax:        c.RetryMax,
-		OffsetOutOfRangeError: true,
-		ErrorLogger: kafka.LoggerFunc(func(format string, args ...any) {
-			log.Debug("kafka read", "err", fmt.Sprintf(format, args...))
-		}),
-	})
+// anyBroker stands for one of the configured brokers, where a group asks for its coordinator. kafka-go would ask the first of them that takes
+// a connection, each time anew, and one that hangs takes connections.
+const anyBroker = "any:0"
+
+// groupDialer dials brokers, for anyBroker each time another one first.
+func groupDialer(c Config) *kafka.Dialer {
+	var turn atomic.Uint32
+	dial := (&net.Dialer{}).DialContext
+	return &kafka.Dialer{Timeout: c.GroupTimeout, DialFunc: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if addr != anyBroker {
+			return dial(ctx, network, addr)
+		}
+		first := int(turn.Add(1) - 1)
+		var failed []error
+		for i := range c.Brokers {
+			conn, err := dial(ctx, network, c.Brokers[(first+i)%len(c.Brokers)])
+			if err == nil {
+				return conn, nil
+			}
+			failed = append(failed, err)
+		}
+		return nil, errors.Join(failed...)
+	}}
 }

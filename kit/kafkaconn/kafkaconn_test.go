@@ -24,27 +24,19 @@ func TestProducedRecordIsInThePartitionThatPartitionNames(t *testing.T) {
 	cfg := kittest.Kafka(t)
 	p := kafkaconn.NewProducer(cfg, quiet)
 	defer p.Close()
+	r := &reader{next: map[int]int64{}, keys: map[string][]string{}}
+	f := kafkaconn.NewFetcher(cfg, topic.Push, quiet)
+	defer f.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	f.Read(ctx, sources(cfg.Partitions, kafka.FirstOffset, r.take, never))
 	for i := range 8 {
 		key := fmt.Appendf(nil, "key-%d", i)
+		before := r.at(p.Partition(key))
 		if err := p.Produce(t.Context(), kafka.Message{Topic: topic.Push, Key: key, Value: []byte{byte(i)}}); err != nil {
 			t.Fatal(err)
 		}
-		r := kafkaconn.NewReader(cfg, topic.Push, p.Partition(key), quiet)
-		if err := r.SetOffset(kafka.FirstOffset); err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		for {
-			m, err := r.ReadMessage(ctx)
-			if err != nil {
-				t.Fatalf("key %s is not in partition %d: %v", key, p.Partition(key), err)
-			}
-			if string(m.Key) == string(key) {
-				break
-			}
-		}
-		cancel()
-		_ = r.Close()
+		kittest.Eventually(t, 10*time.Second, func() bool { return r.at(p.Partition(key)) == before+1 }, fmt.Sprintf("key %s is elsewhere", key))
 	}
 }
 

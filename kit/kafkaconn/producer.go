@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/segmentio/kafka-go"
@@ -16,10 +17,10 @@ import (
 // it: with pushes to single users, spread over all partitions, each then costs a request of its own. Here a
 // broker has one request of a topic under way, for all the partitions that it leads, and what comes meanwhile makes the next one: a lone record
 // goes at once, and the more there is the more go together. A partition's records are never in two requests, so their order holds.
-// Partitions whose last write failed go in requests of their own, so that they hold up no others.
+// A partition whose last write failed goes in requests of its own, so that it holds up no others.
 //
-// Goroutines, while there is something to write: up to two for each topic and leader, and one for each topic whose leaders are
-// looked for; Close waits for them.
+// Goroutines, while there is something to write: one for each topic and leader, one for each partition whose last write failed, and one for each
+// topic whose leaders are looked for; Close waits for them.
 type Producer struct {
 	cfg    Config
 	log    *slog.Logger
@@ -54,6 +55,20 @@ func (e WriteErrors) Unwrap() []error {
 	return out
 }
 
+// Each returns what the error of a Produce of n messages says of each of them: nil of those that were acknowledged.
+func Each(err error, n int) []error {
+	var each WriteErrors
+	if errors.As(err, &each) && len(each) == n {
+		return each
+	}
+	return slices.Repeat([]error{err}, n)
+}
+
+// TooLarge reports whether an error of a message says that Kafka doesn't take one so large: no other try will do better.
+func TooLarge(err error) bool {
+	return errors.Is(err, kafka.MessageSizeTooLarge) || errors.Is(err, kafka.RecordListTooLarge)
+}
+
 // errClosed is what Produce meets after Close.
 var errClosed = errors.New("producer is closed")
 
@@ -73,7 +88,7 @@ var balancer = kafka.Murmur2Balancer{Consistent: true}
 // NewProducer returns a Producer. It connects when it is first used. The caller closes it.
 func NewProducer(c Config, log *slog.Logger, opts ...ProducerOption) *Producer {
 	p := &Producer{
-		cfg: c, log: log, client: newClient(c), ids: partitionIDs(c.Partitions), topics: map[string]*topicQueue{},
+		cfg: c, log: log, client: newClient(c, c.topics()...), ids: partitionIDs(c.Partitions), topics: map[string]*topicQueue{},
 	}
 	for _, o := range opts {
 		o(p)

@@ -65,10 +65,11 @@ type topicQueue struct {
 	name    string
 	ids     []int
 	parts   []partQueue
-	senders map[lead]*sender
-	looking bool // for leaders
-	told    bool // that writes keep failing
-	turn    int  // the partition that comes first in the next request
+	senders map[route]*sender
+	most    int64 // bytes of a partition's share of a request
+	looking bool  // for leaders
+	told    bool  // that writes keep failing
+	turn    int   // the partition that comes first in the next request
 }
 
 // partQueue is what waits for one partition, in order.
@@ -80,10 +81,21 @@ type partQueue struct {
 	due     time.Time // not to be tried before
 }
 
-// lead is what one sender serves: the partitions that a broker leads, either those that are well or those whose last write failed.
-type lead struct {
+// route is what one sender serves: of the partitions that a broker leads all that are well, or one whose last write failed. A broker answers a
+// request when it is done with the slowest partition in it.
+type route struct {
 	broker int
-	sick   bool
+	alone  int // a partition, or together
+}
+
+const together = -1
+
+// route returns the one that a partition's records take. With mu held.
+func (q *topicQueue) route(i int) route {
+	if part := &q.parts[i]; part.fails > 0 {
+		return route{part.leader, i}
+	}
+	return route{q.parts[i].leader, together}
 }
 
 // sender is a goroutine that writes.
@@ -100,7 +112,8 @@ type record struct {
 const (
 	// recordOverhead is about what a record takes in a batch besides its bytes.
 	recordOverhead = 64
-	// A partition's share of a request, below what brokers take by default (message.max.bytes, 1 MiB), and a whole request.
+	// A partition's share of a request, below what brokers take by default (message.max.bytes, 1 MiB), and a whole request. Where a broker takes
+	// less the share becomes less.
 	maxBatchBytes   = 900 << 10
 	maxRequestBytes = 8 << 20
 	// lastingFails is how many failures in a row of a partition are told of: fewer belong to every election of a leader.
@@ -108,7 +121,9 @@ const (
 )
 
 func newTopicQueue(name string, leaders []int) *topicQueue {
-	q := &topicQueue{name: name, ids: partitionIDs(len(leaders)), parts: make([]partQueue, len(leaders)), senders: map[lead]*sender{}}
+	q := &topicQueue{
+		name: name, ids: partitionIDs(len(leaders)), parts: make([]partQueue, len(leaders)), senders: map[route]*sender{}, most: maxBatchBytes,
+	}
 	for i, l := range leaders {
 		q.parts[i].leader = l
 	}
@@ -135,33 +150,33 @@ func (p *Producer) enqueue(c *call, msgs []kafka.Message) error {
 		part := &q.parts[n]
 		part.records = append(part.records, &record{msg: msgs[i], size: size(&msgs[i]), call: c, at: i})
 		if !part.busy {
-			p.start(q, part)
+			p.start(q, n)
 		}
 	}
 	return nil
 }
 
 // start has somebody see to what waits for a partition. With mu held.
-func (p *Producer) start(q *topicQueue, part *partQueue) {
-	if part.leader == noLeader {
+func (p *Producer) start(q *topicQueue, i int) {
+	r := q.route(i)
+	if r.broker == noLeader {
 		p.look(q)
 		return
 	}
-	l := lead{part.leader, part.fails > 0}
-	if s := q.senders[l]; s != nil {
+	if s := q.senders[r]; s != nil {
 		signal(s.wake)
 		return
 	}
 	s := &sender{wake: make(chan struct{}, 1)}
-	q.senders[l] = s
-	p.running.Go(func() { p.send(q, l, s) })
+	q.senders[r] = s
+	p.running.Go(func() { p.send(q, r, s) })
 }
 
-// send writes what waits for the partitions of one lead, a request at a time, until nothing does. Each round ends: with the
+// send writes what waits for the partitions of one route, a request at a time, until nothing does. Each round ends: with the
 // broker's answer or the write timeout.
-func (p *Producer) send(q *topicQueue, l lead, s *sender) {
+func (p *Producer) send(q *topicQueue, r route, s *sender) {
 	for {
-		batches, due := p.collect(q, l)
+		batches, due := p.collect(q, r)
 		switch {
 		case len(batches) > 0:
 			p.write(q, batches)
@@ -185,10 +200,11 @@ type batch struct {
 	records []*record
 	err     error // what became of it
 	again   bool  // and whether to write it once more
+	split   bool  // in several
 }
 
 // collect takes what is to be written now, or returns when something is. Without anything it ends the sender.
-func (p *Producer) collect(q *topicQueue, l lead) (batches []batch, due time.Time) {
+func (p *Producer) collect(q *topicQueue, r route) (batches []batch, due time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
@@ -196,7 +212,7 @@ func (p *Producer) collect(q *topicQueue, l lead) (batches []batch, due time.Tim
 	for n := range q.parts {
 		i := (q.turn + n) % len(q.parts)
 		part := &q.parts[i]
-		if part.busy || len(part.records) == 0 || part.leader != l.broker || (part.fails > 0) != l.sick {
+		if part.busy || len(part.records) == 0 || q.route(i) != r {
 			continue
 		}
 		if part.due.After(now) {
@@ -205,7 +221,7 @@ func (p *Producer) collect(q *topicQueue, l lead) (batches []batch, due time.Tim
 			}
 			continue
 		}
-		take, bytes := p.take(part)
+		take, bytes := p.take(part, q.most)
 		if len(take) == 0 {
 			continue
 		}
@@ -217,13 +233,13 @@ func (p *Producer) collect(q *topicQueue, l lead) (batches []batch, due time.Tim
 		}
 	}
 	if len(batches) == 0 && due.IsZero() {
-		delete(q.senders, l)
+		delete(q.senders, r)
 	}
 	return batches, due
 }
 
-// take takes a partition's share of a request out of its queue. With mu held.
-func (p *Producer) take(part *partQueue) (take []*record, bytes int64) {
+// take takes a partition's share of a request out of its queue, most bytes or one record. With mu held.
+func (p *Producer) take(part *partQueue, most int64) (take []*record, bytes int64) {
 	n := 0
 	for _, r := range part.records {
 		if r.call.over {
@@ -231,7 +247,7 @@ func (p *Producer) take(part *partQueue) (take []*record, bytes int64) {
 			n++
 			continue
 		}
-		if bytes+r.size > maxBatchBytes && bytes > 0 {
+		if bytes+r.size > most && bytes > 0 {
 			break
 		}
 		bytes += r.size
@@ -247,7 +263,8 @@ func (p *Producer) write(q *topicQueue, batches []batch) {
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.WriteTimeout)
 	defer cancel()
 	req := &produceapi.Request{
-		Acks: int16(kafka.RequireAll), Timeout: int32(p.cfg.WriteTimeout.Milliseconds()),
+		// Replicas that don't follow in time are an answer for their partition alone, as long as that still comes in time itself.
+		Acks: int16(kafka.RequireAll), Timeout: int32(p.cfg.WriteTimeout.Milliseconds() * 3 / 4),
 		Topics: []produceapi.RequestTopic{{Topic: q.name, Partitions: make([]produceapi.RequestPartition, len(batches))}},
 	}
 	for i, b := range batches {
@@ -281,7 +298,7 @@ func (p *Producer) write(q *topicQueue, batches []batch) {
 		case !answered:
 			b.err, b.again = fmt.Errorf("no answer for partition %d of %s", b.part, q.name), true
 		case code != 0:
-			b.err, b.again = code, code.Temporary()
+			b.err, b.again, b.split = code, code.Temporary(), TooLarge(code) && len(b.records) > 1
 		}
 	}
 }
@@ -294,7 +311,12 @@ func (p *Producer) settle(q *topicQueue, batches []batch) {
 		b := &batches[i]
 		part := &q.parts[b.part]
 		part.busy = false
-		if b.again {
+		switch {
+		case b.split:
+			// None of them may be too large by itself.
+			q.most = min(q.most, bytesOf(b.records)/2)
+			part.records = append(b.records, part.records...)
+		case b.again:
 			failed = b.err
 			for _, r := range b.records {
 				r.call.met(r.at, b.err) // told if the time is over before another try
@@ -302,19 +324,26 @@ func (p *Producer) settle(q *topicQueue, batches []batch) {
 			part.records = append(b.records, part.records...)
 			part.failed(p.cfg)
 			p.look(q)
-		} else {
+		default:
 			part.fails, part.due = 0, time.Time{}
 			for _, r := range b.records {
 				p.end(r, b.err)
 			}
 		}
 		if len(part.records) > 0 {
-			p.start(q, part)
+			p.start(q, b.part)
 		}
 	}
 	news := q.news()
 	p.mu.Unlock()
 	p.tell(q, news, failed)
+}
+
+func bytesOf(records []*record) (n int64) {
+	for _, r := range records {
+		n += r.size
+	}
+	return n
 }
 
 func (part *partQueue) failed(c Config) {
@@ -386,7 +415,7 @@ func (p *Producer) elect(q *topicQueue, now []int, err error) bool {
 				r.call.met(r.at, kafka.LeaderNotAvailable)
 			}
 		} else {
-			p.start(q, part)
+			p.start(q, i)
 		}
 		q.looking = q.looking || part.fails > 0
 	}

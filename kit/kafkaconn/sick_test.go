@@ -168,6 +168,59 @@ func TestLargeRecordsGoWholeAndInOrder(t *testing.T) {
 	}
 }
 
+func TestBrokerThatTakesLessGetsLessAtOnce(t *testing.T) {
+	const most = 100_000
+	k, cfg := broker(t)
+	p := kafkaconn.NewProducer(cfg, quiet)
+	defer p.Close()
+	k.ControlKey(produceKey, func(req kmsg.Request) (kmsg.Response, error, bool) {
+		k.KeepControl()
+		r := req.(*kmsg.ProduceRequest)
+		resp := r.ResponseKind().(*kmsg.ProduceResponse)
+		hit := false
+		for _, rt := range r.Topics {
+			out := kmsg.NewProduceResponseTopic()
+			out.Topic, out.TopicID = rt.Topic, rt.TopicID
+			for _, rp := range rt.Partitions {
+				p := kmsg.NewProduceResponseTopicPartition()
+				p.Partition = rp.Partition
+				if len(rp.Records) > most {
+					p.ErrorCode, hit = int16(kafka.MessageSizeTooLarge), true
+				}
+				out.Partitions = append(out.Partitions, p)
+			}
+			resp.Topics = append(resp.Topics, out)
+		}
+		return resp, nil, hit
+	})
+	key := keyIn(p, 0, 0)
+	var msgs []kafka.Message
+	for i := range 60 {
+		msgs = append(msgs, push(key, strings.Repeat(fmt.Sprint(i%10), 10_000)))
+	}
+	msgs[30].Value = make([]byte, 2*most)
+	err := p.Produce(t.Context(), msgs...)
+	var each kafkaconn.WriteErrors
+	if !errors.As(err, &each) || !kafkaconn.TooLarge(each[30]) || len(each.Unwrap()) != 1 {
+		t.Fatalf("got %v, want one message refused", err)
+	}
+	r := &reader{next: map[int]int64{}, keys: map[string][]string{}}
+	f := kafkaconn.NewFetcher(cfg, topic.Push, quiet)
+	defer f.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	f.Read(ctx, sources(cfg.Partitions, kafka.FirstOffset, r.take, never))
+	kittest.Eventually(t, 20*time.Second, func() bool { return r.count() == 59 })
+	for i, v := range r.keys[string(key)] {
+		if i >= 30 {
+			i++
+		}
+		if v != string(msgs[i].Value) {
+			t.Fatalf("record %d begins with %.3q", i, v)
+		}
+	}
+}
+
 func TestCloseUnderLoadEndsEveryCall(t *testing.T) {
 	_, cfg := broker(t)
 	p := kafkaconn.NewProducer(cfg, quiet)
@@ -220,6 +273,46 @@ func TestBrokerThatHangsIsUnavailable(t *testing.T) {
 		})
 	}
 	calls.Wait()
+}
+
+func TestAnswersThatLeadNowhereAreNotAskedForWithoutEnd(t *testing.T) {
+	k, cfg := broker(t)
+	p := kafkaconn.NewProducer(cfg, quiet)
+	defer p.Close()
+	for i := range 2 {
+		if err := p.Produce(t.Context(), push(keyIn(p, i, 0), "v")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var asked atomic.Int32
+	k.ControlKey(fetchKey, func(req kmsg.Request) (kmsg.Response, error, bool) {
+		k.KeepControl()
+		asked.Add(1)
+		// Partition 0 answers with what was read before, whatever was asked for.
+		for i, rt := range req.(*kmsg.FetchRequest).Topics {
+			for j, rp := range rt.Partitions {
+				if rp.Partition == 0 {
+					req.(*kmsg.FetchRequest).Topics[i].Partitions[j].FetchOffset = 0
+				}
+			}
+		}
+		return nil, nil, false
+	})
+	var log lines
+	r := &reader{next: map[int]int64{}, keys: map[string][]string{}}
+	f := kafkaconn.NewFetcher(cfg, topic.Push, slog.New(slog.NewTextHandler(&log, nil)))
+	defer f.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	f.Read(ctx, sources(2, kafka.FirstOffset, r.take, never))
+	kittest.Eventually(t, 10*time.Second, func() bool { return log.count("keep failing") == 1 && r.count() == 2 })
+	if n := asked.Load(); n > 100 {
+		t.Errorf("asked %d times", n)
+	}
+	if err := p.Produce(t.Context(), push(keyIn(p, 1, 0), "w")); err != nil {
+		t.Fatal(err)
+	}
+	kittest.Eventually(t, 10*time.Second, func() bool { return r.at(1) == 2 }, "it holds up another partition")
 }
 
 func TestUndecodableBatchHoldsUpItsPartitionAlone(t *testing.T) {

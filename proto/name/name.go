@@ -105,5 +105,16 @@ func RoomReserved(room string) bool {
 	return false
 }
 
+// OpenRoom returns the room of the sessions that show a group just now, which are told of typing and markers. It is another one than
+// conversation://ID, in which all members' sessions of a large group are: leaving that one would lose them messages. No conversation's id begins with "open/".
+func OpenRoom(id string) string { return openRoom + id }
+
+// IsOpenRoom reports whether a room is one of OpenRoom's.
+func IsOpenRoom(room string) bool {
+	return len(room) > len(openRoom) && room[:len(openRoom)] == openRoom
+}
+
+const openRoom = RoomTypeConversation + "://open/"
+
 // PresenceRoom returns the room whose members watch uid.
 func PresenceRoom(uid string) string { return RoomTypePresence + "://" + uid }

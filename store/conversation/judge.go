@@ -97,6 +97,8 @@ type Verdict struct {
 	Next Conversation
 	// Members are the rows that change.
 	Members []Membership
+	// Reader is the sender's row after an accepted Marker, also where that changed nothing.
+	Reader *Membership
 	// Target is the changed entry's next state; nil: none is changed.
 	Target *Target
 	// Listings are the members whose own lists of conversations must learn of it, at repeats too.
@@ -247,6 +249,7 @@ func (j *judge) small() Verdict {
 	if m != was {
 		v.Members = []Membership{m}
 	}
+	v.Reader = &m
 	return v
 }
 

@@ -94,6 +94,7 @@ type eventJSON struct {
 	Entry      *storedJSON   `json:"entry,omitempty"`
 	Rejected   *rejectedJSON `json:"message.rejected,omitempty"`
 	UserChange *changeJSON   `json:"user.change,omitempty"`
+	Marker     *markerJSON   `json:"marker,omitempty"`
 }
 
 // StoredEvent returns the body of the frame that tells of a stored entry: message.stored for a message, entry for a change. An

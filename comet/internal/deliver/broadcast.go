@@ -101,7 +101,7 @@ func (c *Broadcaster) send(ctx context.Context, batch *flush.Batch, b Broadcast)
 			// Those whose log-in is under way keep it until they know whether they are meant.
 			r := s.Enqueue(b.Message, batch.Now, batch.Window())
 			if !batch.Add(s, r) {
-				if r == session.Unwanted {
+				if r == session.Unwanted || r == session.Foreign {
 					unwanted++
 				}
 				continue

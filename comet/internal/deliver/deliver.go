@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -42,11 +43,28 @@ type Service struct {
 	m        *meter.Metrics
 	log      *slog.Logger
 	done     chan struct{}
+
+	mu      sync.Mutex
+	changed chan struct{} // closed when another epoch was taken; then replaced
 }
 
 // New returns the service.
 func New(t *table.Table, f *flush.Flusher, epoch func() string, controls Controls, casts *Broadcaster, resyncs *Resyncer, m *meter.Metrics, log *slog.Logger) *Service {
-	return &Service{table: t, flusher: f, epoch: epoch, controls: controls, casts: casts, resyncs: resyncs, m: m, log: log, done: make(chan struct{})}
+	return &Service{table: t, flusher: f, epoch: epoch, controls: controls, casts: casts, resyncs: resyncs, m: m, log: log, done: make(chan struct{}), changed: make(chan struct{})}
+}
+
+// EpochChanged ends the streams of the epoch that was: nobody sends on them any more.
+func (sv *Service) EpochChanged() {
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	close(sv.changed)
+	sv.changed = make(chan struct{})
+}
+
+func (sv *Service) epochChanged() <-chan struct{} {
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	return sv.changed
 }
 
 // Stop ends all streams: the comet has no sessions any more.
@@ -62,8 +80,10 @@ func (sv *Service) Deliver(ss halleyv1.Comet_DeliverServer) error {
 	if hello == nil {
 		return status.Error(codes.InvalidArgument, "the first message must be a hello")
 	}
+	// Before the epoch is looked at: a change that comes right after is seen.
+	changed := sv.epochChanged()
 	if e := sv.epoch(); e == "" || hello.GetEpoch() != e {
-		return status.Error(codes.FailedPrecondition, "this comet has another epoch")
+		return errOtherEpoch
 	}
 	st := newStream(sv, ss, hello)
 	requests := make(chan *halleyv1.DeliverBatch)
@@ -98,11 +118,15 @@ func (sv *Service) Deliver(ss halleyv1.Comet_DeliverServer) error {
 		case <-ctx.Done():
 			// The receiver may have seen this first, with a request in hand.
 			return ctx.Err()
+		case <-changed:
+			return errOtherEpoch
 		case <-sv.done:
 			return status.Error(codes.Unavailable, "this comet has left")
 		}
 	}
 }
+
+var errOtherEpoch = status.Error(codes.FailedPrecondition, "this comet has another epoch")
 
 // stream is what one Deliver works with.
 type stream struct {
@@ -118,7 +142,7 @@ type stream struct {
 	resp  *halleyv1.DeliverResponse
 	begun int64
 	// What was done since the last hand.
-	pushes, controls, reached, unwanted, gone int
+	pushes, controls, reached, unwanted, foreign, gone int
 }
 
 func newStream(sv *Service, ss halleyv1.Comet_DeliverServer, hello *halleyv1.DeliverHello) *stream {
@@ -145,7 +169,7 @@ func rank(l halleyv1.Lane) outbox.Rank {
 // old one is refused, for job must look up again.
 func (st *stream) batch(b *halleyv1.DeliverBatch) error {
 	if st.sv.epoch() != st.epoch {
-		return status.Error(codes.FailedPrecondition, "this comet has another epoch")
+		return errOtherEpoch
 	}
 	if len(b.GetDeliveries()) == 0 {
 		return nil
@@ -188,13 +212,13 @@ func (st *stream) hand() {
 	m.Deliveries.WithLabelValues(st.lane, "push").Add(float64(st.pushes))
 	m.Deliveries.WithLabelValues(st.lane, "control").Add(float64(st.controls))
 	m.Messages.WithLabelValues(st.lane).Add(float64(st.b.Messages))
-	if st.unwanted > 0 {
-		m.Dropped.WithLabelValues("not_accepted").Add(float64(st.unwanted))
+	if n := st.unwanted + st.foreign; n > 0 {
+		m.Dropped.WithLabelValues("not_accepted").Add(float64(n))
 	}
 	if st.gone > 0 {
 		m.Dropped.WithLabelValues("not_held").Add(float64(st.gone))
 	}
-	st.pushes, st.controls, st.reached, st.unwanted, st.gone = 0, 0, 0, 0, 0
+	st.pushes, st.controls, st.reached, st.unwanted, st.foreign, st.gone = 0, 0, 0, 0, 0, 0
 	st.b.Begin()
 }
 
@@ -222,7 +246,7 @@ func (st *stream) toAll(b Broadcast) error {
 	return st.sv.casts.Put(st.ss.Context(), st.sv.done, b)
 }
 
-// enqueue hands m to a session and reports whether the session is still there.
+// enqueue hands m to a session and reports whether the session is still there, for messages of its kind.
 func (st *stream) enqueue(s *session.Session, m *outbox.Message) bool {
 	r := s.Enqueue(m, st.b.Now, st.b.Window())
 	switch {
@@ -233,6 +257,9 @@ func (st *stream) enqueue(s *session.Session, m *outbox.Message) bool {
 		return false
 	case r == session.Unwanted:
 		st.unwanted++
+	case r == session.Foreign:
+		st.foreign++
+		return false
 	}
 	return true
 }

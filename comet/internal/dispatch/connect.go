@@ -37,17 +37,13 @@ func (d *Dispatcher) connect(ctx context.Context, s *session.Session, f frame.Fr
 		Conn: conn, Auth: f.Body, RemoteAddr: s.Remote, Transport: s.Transport.String(), ConnectedAtMs: s.ConnectedAt,
 	})
 	if err != nil {
-		// Logic may have registered the session all the same.
-		d.Deregister.Add(&halleyv1.Session{Conn: conn})
+		// Logic may have registered the session all the same. By what names isn't known here: logic takes back what nobody waits for
+		// any more, and if it can't the next rewrite does.
 		d.refuse(s, f, errcode.Proto(err), nil)
 		return
 	}
 	if e := resp.GetError(); e != nil {
-		if e.GetRetry() || resp.GetSession() != nil {
-			gone := resp.GetSession()
-			if gone == nil {
-				gone = &halleyv1.Session{}
-			}
+		if gone := resp.GetSession(); gone != nil {
 			gone.Conn = conn
 			d.Deregister.Add(gone)
 		}
@@ -69,6 +65,11 @@ func (d *Dispatcher) connect(ctx context.Context, s *session.Session, f frame.Fr
 		if d.Table.Unbind(s) {
 			d.deregister(s)
 		}
+		// Router doesn't find any more what this one was to take the place of.
+		if older != nil {
+			older.Close(session.Cause{Code: errcode.Replaced})
+		}
+		d.replace(s, resp.GetReplaces())
 		return
 	}
 	rctx, cancel := context.WithDeadline(ctx, deadline)
@@ -80,10 +81,12 @@ func (d *Dispatcher) connect(ctx context.Context, s *session.Session, f frame.Fr
 	}
 	if err != nil {
 		d.refuse(s, f, errcode.Proto(err), nil)
+		d.replace(s, resp.GetReplaces())
 		return
 	}
 	s.Reader.Authed = true
 	if !s.Open(outbox.NewReply(f.Ver, frame.OpAuthReply, f.Seq, resp.GetReply())) {
+		d.replace(s, resp.GetReplaces())
 		return
 	}
 	d.Metrics.Handshakes.WithLabelValues("ok").Inc()
@@ -116,7 +119,8 @@ func hasToken(body []byte) bool {
 }
 
 // replace ends the connection that a new one takes over from, on this comet: its outbox is written, then it
-// is closed, without a closing event, for its client asked for it. One on another comet is logic's to close.
+// is closed, without a closing event, for its client asked for it. One on another comet is logic's to close. It ends even if the
+// new one doesn't come to be: router has given the new one its place.
 func (d *Dispatcher) replace(s *session.Session, c *halleyv1.Conn) {
 	comet, _ := d.Lease.Conn()
 	if c == nil || c.GetComet() != comet {

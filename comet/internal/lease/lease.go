@@ -39,6 +39,11 @@ type Hooks struct {
 	Load func() *halleyv1.CometLoad
 	// Replaced closes a session whose key a newer registration holds.
 	Replaced func(*session.Session)
+	// NewEpoch is called when another epoch was taken.
+	NewEpoch func()
+	// Stale is called when the epoch is dead, before and after another one is taken: what the sessions were to be told meanwhile found
+	// nobody here.
+	Stale func()
 	// Resync tells all sessions that something may have been missed.
 	Resync func()
 }
@@ -175,12 +180,17 @@ func (l *Lease) info(epoch string) *halleyv1.CometInfo {
 
 // Enroll takes an epoch. It tries until router lets it, or ctx ends.
 func (l *Lease) Enroll(ctx context.Context) error {
+	epoch := ""
 	for wait := l.cfg.Retry; ; wait = min(2*wait, 20*l.cfg.Retry) {
-		id, err := uuid.NewV7()
-		if err != nil {
-			return fmt.Errorf("make an epoch: %w", err)
+		// The same one after a call that failed: router may have taken it, and another one beside it would be asked for all that is
+		// here until its lease is due, in vain.
+		if epoch == "" {
+			id, err := uuid.NewV7()
+			if err != nil {
+				return fmt.Errorf("make an epoch: %w", err)
+			}
+			epoch = id.String()
 		}
-		epoch := id.String()
 		begun := session.Now()
 		cctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
 		resp, err := l.router.Enroll(cctx, &halleyv1.EnrollRequest{Info: l.info(epoch), HoldsSessions: l.epochs.Load() > 0})
@@ -195,6 +205,9 @@ func (l *Lease) Enroll(ctx context.Context) error {
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if err == nil {
+			epoch = ""
 		}
 		l.log.Warn("epoch not taken, trying again", "comet", l.cfg.Comet, "err", err)
 		if err := sleep(ctx, wait); err != nil {
@@ -272,10 +285,13 @@ func (l *Lease) renew(ctx context.Context) {
 // buckets by rewriting them: until then router has this comet asked itself, since it doesn't know all that is here.
 func (l *Lease) newEpoch(ctx context.Context) error {
 	l.log.Warn("epoch declared dead", "comet", l.cfg.Comet, "epoch", l.Epoch())
+	l.hooks.Stale()
 	if err := l.Enroll(ctx); err != nil {
 		return err
 	}
+	l.hooks.Stale()
 	l.lapsed.Store(false)
+	l.hooks.NewEpoch()
 	l.mu.Lock()
 	for b := range uint32(name.Buckets) {
 		l.lost[b] = true

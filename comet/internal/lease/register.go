@@ -44,6 +44,15 @@ func (l *Lease) registerAll(ctx context.Context) {
 	l.log.Info("registered again", "comet", l.cfg.Comet, "epoch", epoch, "sessions", n, "took", time.Since(begun))
 }
 
+// registerLate registers those that became live when it was too late for what is being written. It returns what register does.
+func (l *Lease) registerLate(ctx context.Context, epoch string) bool {
+	l.mu.Lock()
+	again := l.again
+	l.again = nil
+	l.mu.Unlock()
+	return l.register(ctx, epoch, again)
+}
+
 // register writes sessions in an epoch, at the pace of rewrites. It tries until it is done; false: the epoch is dead, or ctx
 // ended.
 func (l *Lease) register(ctx context.Context, epoch string, sessions []*session.Session) bool {

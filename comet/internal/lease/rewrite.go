@@ -15,7 +15,7 @@ import (
 // rewriting registers all in a new epoch, writes lost buckets as they are found, and every bucket in turn, until ctx ends.
 func (l *Lease) rewriting(ctx context.Context) {
 	number := uint64(time.Now().UnixMilli())
-	tick := time.NewTicker(max(l.cfg.RewriteEvery/name.Buckets, time.Millisecond))
+	tick := time.NewTicker(l.turn())
 	defer tick.Stop()
 	turn := uint32(0)
 	for {
@@ -36,17 +36,13 @@ func (l *Lease) rewriting(ctx context.Context) {
 			l.registerAll(ctx)
 		}
 		// Not before: what is registered in a bucket without marker is told to be lost.
+		l.registerLate(ctx, l.Epoch())
 		l.mu.Lock()
 		for b := range l.lost {
 			buckets = append(buckets, b)
 		}
 		clear(l.lost)
-		again := l.again
-		l.again = nil
 		l.mu.Unlock()
-		if len(again) > 0 {
-			l.register(ctx, l.Epoch(), again)
-		}
 		slices.Sort(buckets)
 		number = l.rewrite(ctx, slices.Compact(buckets), number)
 	}
@@ -55,11 +51,18 @@ func (l *Lease) rewriting(ctx context.Context) {
 var errDead = errors.New("epoch is dead")
 
 // rewrite writes buckets: rooms first, then sessions, at most the configured number of entries a second.
+//
+// All buckets take minutes where there is much. A rewrite removes what it doesn't name unless that is new, so who is here is looked
+// up again every now and then, long before anybody who came since is new no more.
 func (l *Lease) rewrite(ctx context.Context, buckets []uint32, number uint64) uint64 {
 	epoch := l.Epoch()
-	held := l.sessionsIn(buckets)
+	var held map[uint32][]*session.Session
+	var looked time.Time
 	for i, b := range buckets {
 		number++
+		if now := time.Now(); held == nil || now.Sub(looked) > l.turn() {
+			looked, held = now, l.sessionsIn(buckets[i:])
+		}
 		if err := l.rewriteBucket(ctx, epoch, b, held[b], number); err != nil {
 			if !errors.Is(err, errDead) && ctx.Err() == nil {
 				l.log.Warn("bucket not written, trying again", "epoch", epoch, "bucket", b, "err", err)
@@ -69,9 +72,15 @@ func (l *Lease) rewrite(ctx context.Context, buckets []uint32, number uint64) ui
 			}
 			return number
 		}
+		if !l.registerLate(ctx, epoch) {
+			return number
+		}
 	}
 	return number
 }
+
+// turn is the time from one bucket's rewrite to the next one's.
+func (l *Lease) turn() time.Duration { return max(l.cfg.RewriteEvery/name.Buckets, time.Millisecond) }
 
 // sessionsIn returns the sessions whose key or uid lies in each of the buckets.
 func (l *Lease) sessionsIn(buckets []uint32) map[uint32][]*session.Session {

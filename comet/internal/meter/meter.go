@@ -73,7 +73,7 @@ func New(reg prometheus.Registerer, st State) (*Metrics, error) {
 		counter("outbox_dropped_volatile_total", "Volatile messages dropped by full outboxes.", c.DroppedVolatile.Load),
 		counter("outbox_dropped_stored_total", "Stored messages that full outboxes replaced by a resync.", c.ReplacedRest.Load),
 		counter("outbox_discarded_total", "Messages in outboxes of connections that broke or whose log-in failed.", c.Discarded.Load),
-		gauge("deregister_dropped", "Ended sessions that the full queue left to the next rewrite.", st.DeregisterDropped),
+		gauge("deregister_dropped", "Ended sessions that the full queue, or router, left to the next rewrite.", st.DeregisterDropped),
 	}
 	for _, col := range all {
 		if err := reg.Register(col); err != nil {

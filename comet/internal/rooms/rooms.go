@@ -86,14 +86,30 @@ func (st *Store) Join(s *session.Session, room string, goim bool) (t *Ticket, fr
 	r, res := s.Join(full, st.cfg.Limits, goim, func() *session.Room { return st.table.OpenRoom(tenant, full) })
 	switch res {
 	case session.TooMany:
+		st.unused(full)
 		if name.RoomType(room) == name.RoomTypePresence {
 			return nil, false, errcode.TooManyWatched
 		}
 		return nil, false, errcode.TooManyRooms
 	case session.Ended:
+		st.unused(full)
 		return nil, false, errcode.GoingAway
 	}
 	return st.changed(r, true), res == session.Joined, nil
+}
+
+// unused drops a room that was opened for a session that couldn't join it.
+func (st *Store) unused(fullName string) {
+	r := st.table.Room(fullName)
+	if r == nil {
+		return
+	}
+	defer r.Unlock()
+	// One that has had members is dropped when router knows that they left.
+	if version, _ := r.Lock(); version == 0 && !r.Dead() {
+		r.Kill()
+		st.table.DropRoom(r)
+	}
 }
 
 // Leave takes a session out of a room.
@@ -216,7 +232,7 @@ func (st *Store) store(ctx context.Context, batch []*session.Room) {
 	rooms := make([]*session.Room, 0, len(batch))
 	versions := make([]uint64, 0, len(batch))
 	for _, r := range batch {
-		if c, v := st.begin(r, epoch, false); c != nil {
+		if c, v, _ := st.begin(r, epoch, false); c != nil {
 			req.Changes = append(req.Changes, c)
 			rooms = append(rooms, r)
 			versions = append(versions, v)
@@ -252,24 +268,32 @@ func (st *Store) store(ctx context.Context, batch []*session.Room) {
 	}
 }
 
-// begin takes a room's change for a call. It returns nil if there is nothing to store, or one is in flight.
+// begin takes a room's change for a call. It returns nil if there is nothing to store, or one is in flight, which busy tells.
 // full makes a change that names all uids.
-func (st *Store) begin(r *session.Room, epoch string, full bool) (*halleyv1.RoomChange, uint64) {
+func (st *Store) begin(r *session.Room, epoch string, full bool) (c *halleyv1.RoomChange, version uint64, busy bool) {
 	version, members := r.Lock()
 	defer r.Unlock()
 	y := of(r)
+	// A rewrite says nothing of a room that is empty: that the last one left is told by a change of its own, which is queued.
+	if full && len(members) == 0 && !y.inflight {
+		if !y.queued && !r.Dead() {
+			r.Kill()
+			st.table.DropRoom(r)
+		}
+		return nil, 0, false
+	}
 	y.queued = false
 	if y.inflight || r.Dead() {
-		return nil, 0
+		return nil, 0, y.inflight
 	}
 	if y.epoch != epoch {
 		y.epoch, y.stored, y.reported, y.listed, y.unknown = epoch, 0, nil, false, false
 	}
 	if y.stored >= version && !full {
 		st.settle(r, y, version, len(members))
-		return nil, 0
+		return nil, 0, false
 	}
-	c := &halleyv1.RoomChange{Tenant: r.Tenant, Room: r.Name(), Number: st.number.Add(1), Count: uint32(len(members))}
+	c = &halleyv1.RoomChange{Tenant: r.Tenant, Room: r.Name(), Number: st.number.Add(1), Count: uint32(len(members))}
 	// Rooms of the system have no member list.
 	c.Listed = len(members) <= Listed && !name.RoomReserved(c.Room)
 	if c.Listed {
@@ -282,7 +306,7 @@ func (st *Store) begin(r *session.Room, epoch string, full bool) (*halleyv1.Room
 		c.Left = without(y.reported, have)
 	}
 	y.inflight = true
-	return c, version
+	return c, version, false
 }
 
 // end takes the outcome of a room's change.
@@ -384,10 +408,10 @@ func (st *Store) Bucket(ctx context.Context, bucket uint32, epoch string, n int,
 		var rooms, busy []*session.Room
 		var versions []uint64
 		for _, r := range chunk {
-			switch c, v := st.begin(r, epoch, true); {
+			switch c, v, inflight := st.begin(r, epoch, true); {
 			case c != nil:
 				changes, rooms, versions = append(changes, c), append(rooms, r), append(versions, v)
-			case st.inflight(r):
+			case inflight:
 				busy = append(busy, r)
 			}
 		}
@@ -415,12 +439,6 @@ func (st *Store) Bucket(ctx context.Context, bucket uint32, epoch string, n int,
 		}
 	}
 	return nil
-}
-
-func (st *Store) inflight(r *session.Room) bool {
-	r.Lock()
-	defer r.Unlock()
-	return of(r).inflight
 }
 
 // Count asks for the counts of all rooms that heartbeats are answered with.

@@ -269,6 +269,9 @@ const (
 	Gone Result = iota
 	// Unwanted: the session's filter keeps it out.
 	Unwanted
+	// Foreign: the message is of the protocol's own, which goim's sessions have no part in. To whoever asks whom it reached, nobody
+	// is there.
+	Foreign
 	// Excluded: the message is not for this session, as far as it is known yet who that is.
 	Excluded
 	// Queued: somebody will write it without the caller's doing.
@@ -292,10 +295,13 @@ func (s *Session) meant(m *outbox.Message) bool {
 	return m.Except == nil || !m.Except.Has(s.who.UID(), s.who.Key())
 }
 
+// own reports whether a message is of the protocol's own operations.
+func own(m *outbox.Message) bool { return m.Op() >= 100 && m.Op() < 200 }
+
 // wants reports whether the session gets a push; s.mu is held.
 func (s *Session) wants(m *outbox.Message) bool {
 	op := m.Op()
-	if op >= 100 && op < 200 {
+	if own(m) {
 		if !s.who.Signed {
 			return false
 		}
@@ -330,8 +336,12 @@ func (s *Session) Enqueue(m *outbox.Message, now, window int64) Result {
 		s.mu.Unlock()
 		return Excluded
 	case s.state == live && !s.wants(m):
+		r := Unwanted
+		if !s.who.Signed && own(m) {
+			r = Foreign
+		}
 		s.mu.Unlock()
-		return Unwanted
+		return r
 	}
 	if s.push(m) {
 		if !s.who.Signed && s.state == live {

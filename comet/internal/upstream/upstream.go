@@ -167,6 +167,16 @@ func (d *Deregister) send(ctx context.Context, batch []*halleyv1.Session) bool {
 		if err == nil && resp.GetStatus() != halleyv1.EpochStatus_EPOCH_STATUS_DEAD {
 			return true
 		}
+		if status.Code(err) == codes.InvalidArgument {
+			// It would be refused for ever, and for one session all that are asked for with it.
+			if len(batch) == 1 {
+				d.Dropped.Add(1)
+				d.log.Error("session not deregistered", "session", batch[0].GetConn().GetId(), "err", err)
+				return true
+			}
+			half := len(batch) / 2
+			return d.send(ctx, batch[:half]) && d.send(ctx, batch[half:])
+		}
 		if err == nil {
 			// Tried again in the next epoch: a session that ended while all are registered there may be among them.
 			d.lease.Dead(epoch)

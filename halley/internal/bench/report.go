@@ -54,6 +54,9 @@ func Print(w io.Writer, results []Result) error {
 		if r.Limit != nil {
 			out += fmt.Sprintf("\n%s %s: bare loop p50 %.2f ms, p99 %.2f ms; comet is %.2f of its CPU\n", r.Scenario, r.Transport, r.Limit.Latency.P50, r.Limit.Latency.P99, r.Limit.Ratio)
 		}
+		if c := r.Store; c != nil {
+			out += fmt.Sprintf("%s %s: in the store %d missing, %d doubled, %d holes; %d of %d stored\n", r.Scenario, r.Transport, c.Missing, c.Doubled, c.Holes, c.Stored, r.Pushes)
+		}
 		if r.Requests != nil {
 			out += fmt.Sprintf("%s %s: the API accepted in p50 %.2f ms, p99 %.2f ms", r.Scenario, r.Transport, r.Requests.P50, r.Requests.P99)
 			if r.Refused+r.Failed+r.Late > 0 {

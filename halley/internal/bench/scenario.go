@@ -78,6 +78,8 @@ type Result struct {
 
 	// Limit is the bare loop in the same pattern, and comet's CPU over its.
 	Limit *LimitResult `json:"limit,omitempty"`
+	// Store is what is stored in the end, where that is counted.
+	Store *Counted `json:"store,omitempty"`
 	// Steps are the runs of a search.
 	Steps []Result `json:"steps,omitempty"`
 }

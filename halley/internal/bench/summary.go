@@ -126,6 +126,19 @@ func perConn(r *Result) (v float64, ok bool) {
 	return v, ok
 }
 
+// counted returns a figure of what is in the store.
+func counted(f func(*Counted) int64) func(*Result) (float64, bool) {
+	return func(r *Result) (float64, bool) {
+		if r.Store == nil {
+			return 0, false
+		}
+		return float64(f(r.Store)), true
+	}
+}
+
+// none is the goal of figures that must be 0: a goal of 0 is none.
+const none = 0.5
+
 // Ways to write a figure.
 func ms(v float64) string       { return fmt.Sprintf("%.1f ms", v) }
 func us(v float64) string       { return fmt.Sprintf("%.2f µs", v) }
@@ -133,6 +146,9 @@ func wholeUs(v float64) string  { return fmt.Sprintf("%.0f µs", v) }
 func times(v float64) string    { return fmt.Sprintf("%.2f ×", v) }
 func kb(v float64) string       { return fmt.Sprintf("%.2f KB", v/1000) }
 func millions(v float64) string { return fmt.Sprintf("%.2f M/s", v/1e6) }
+func missing(v float64) string  { return thousands(v) + " missing" }
+func doubled(v float64) string  { return thousands(v) + " doubled" }
+func holes(v float64) string    { return thousands(v) + " holes" }
 func a(v float64) string        { return thousands(v) + "/s" }
 
 // thousands writes a whole number with a comma at each third digit.
@@ -227,6 +243,14 @@ var goals = []goal{
 	{
 		"catch-up of 100 conversations × 10", "≤ 25 ms", chat("catch-up", false), 0,
 		[]check{{"p50", p50, 25, 0, ms}}, 100,
+	},
+	{
+		"kill -9 of job, then of logic, at 1,000 direct messages/s, then resend", "0 missing, 0 doubled, 0 holes", chat("kill, 1000/s", false), 0,
+		[]check{
+			{"missing", counted(func(c *Counted) int64 { return c.Missing }), none, 0, missing},
+			{"doubled", counted(func(c *Counted) int64 { return c.Doubled }), none, 0, doubled},
+			{"holes", counted(func(c *Counted) int64 { return c.Holes }), none, 0, holes},
+		}, 400,
 	},
 	{
 		"direct messages flat out over `halley all` (SQLite)", "≥ 2,500/s", chat("direct, flat out", true), 0,

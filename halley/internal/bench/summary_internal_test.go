@@ -3,8 +3,11 @@
 package bench
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/halley-im/halley/client"
 )
 
 // rowOf returns the table's line that begins so.
@@ -42,6 +45,8 @@ func TestSummaryHoldsFiguresAgainstGoals(t *testing.T) {
 		{"ratio", `{"scenario":"room","transport":"tcp","sessions":1000,"processes":[{"role":"comet","cpu_us_per_unit":7.85},{"role":"job","cpu_us_per_unit":1}],"limit":{"ratio":1.16}}`, "comet CPU", "| 1.16 ×, 7.85 µs | no |"},
 		{"all roles", `{"scenario":"connect","transport":"tcp","sessions":15000,"pushes_per_second":8000.4,"processes":[{"role":"comet","cpu_us_per_unit":100},{"role":"job","cpu_us_per_unit":50}]}`, "connections set up", "| 8,000/s, CPU 150 µs | yes |"},
 		{"memory", `{"scenario":"idle","transport":"ws","sessions":10000,"processes":[{"role":"comet","rss_bytes_per_connection":6760},{"role":"job","rss_bytes_per_connection":5000}]}`, "comet's memory", "| 6.76 KB | yes |"},
+		{"nothing missing", `{"scenario":"chat kill, 1000/s","transport":"tcp","sessions":400,"store":{"missing":0,"doubled":0,"holes":0,"stored":9}}`, "kill -9", "| 0 missing, 0 doubled, 0 holes | yes |"},
+		{"one missing", `{"scenario":"chat kill, 1000/s","transport":"tcp","sessions":400,"store":{"missing":1,"doubled":0,"holes":0}}`, "kill -9", "| 1 missing, 0 doubled, 0 holes | missing no, doubled yes, holes yes |"},
 		{"of several runs the last", `{"scenario":"lone","transport":"tcp","sessions":1000,"latency":{"p50_ms":9,"p99_ms":99}}` + "\n" + head, "lone push", "| not measured | – |"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -66,5 +71,36 @@ func TestSummaryTellsTheTwoLargeRoomsApart(t *testing.T) {
 func TestSummaryOfSomethingElseIsAnError(t *testing.T) {
 	if _, err := ReadSummary(strings.NewReader("no JSON")); err == nil || !strings.Contains(err.Error(), "line 1") {
 		t.Errorf("got %v, want an error that names line 1", err)
+	}
+}
+
+func TestWhatIsStoredIsCounted(t *testing.T) {
+	entry := func(seq int64, from, id string, n int) *client.Entry {
+		body := fmt.Appendf(nil, `{"r":3,"f":%s,"n":%d}`, from, n)
+		return &client.Entry{Seq: seq, Kind: client.KindMessage, From: from, ClientMsgID: id, Body: body}
+	}
+	for _, tt := range []struct {
+		name                   string
+		entries                []*client.Entry
+		last                   int64
+		holes, doubled, stored int64
+	}{
+		{"in order", []*client.Entry{entry(1, "1", "a", 0), entry(2, "2", "a", 0), entry(3, "1", "b", 1)}, 3, 0, 0, 3},
+		{"a hole", []*client.Entry{entry(1, "1", "a", 0), entry(3, "1", "b", 1)}, 3, 1, 0, 2},
+		{"a hole at the end", []*client.Entry{entry(1, "1", "a", 0)}, 3, 2, 0, 1},
+		{"one id twice", []*client.Entry{entry(1, "1", "a", 0), entry(2, "1", "a", 1)}, 2, 0, 1, 2},
+		{"one message under two ids", []*client.Entry{entry(1, "1", "a", 0), entry(2, "1", "b", 0)}, 2, 0, 1, 2},
+		{"of another run", []*client.Entry{{Seq: 1, Kind: client.KindMessage, From: "1", ClientMsgID: "a", Body: []byte(`{"r":2,"n":0}`)}}, 1, 0, 0, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := shelf{run: 3, seen: map[[2]int]int{}, ids: map[string]bool{}}
+			for _, e := range tt.entries {
+				c.add(e)
+			}
+			c.end(tt.last)
+			if c.holes != tt.holes || c.doubled != tt.doubled || c.stored != tt.stored {
+				t.Errorf("got %d holes, %d doubled, %d stored; want %d, %d, %d", c.holes, c.doubled, c.stored, tt.holes, tt.doubled, tt.stored)
+			}
+		})
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,7 +26,7 @@ type device struct {
 	token     string
 	gate      *gate
 	memory    *client.Memory
-	// talks are the conversations that it is in; set before there is any traffic.
+	// talks are the conversations that its user is in, or comes back to; set before there is any traffic.
 	talks []*talk
 
 	sending sync.Mutex // what is sent in one conversation and the journal have one order
@@ -37,13 +39,18 @@ type device struct {
 	state  client.State
 	at     int // which comet is next
 	has    map[string]int64
-	open   map[string]bool // ids without an outcome
-	early  map[string]bool // outcomes that were faster than the note of the sending
-	calm   map[string]sent // what was accepted or stored of messages, by id: what may be repeated
-	mine   []sent          // stored messages of its own that nobody has changed
+	marked map[string]int64 // read markers that it showed
+	open   map[string]bool  // ids without an outcome
+	early  map[string]bool  // outcomes that were faster than the note of the sending
+	calm   map[string]sent  // what was accepted or stored of messages, by id: what may be repeated
+	mine   []sent           // stored messages of its own that are not recalled
+	seen   []sent           // messages that it was shown: what may be reacted to
 	groups map[string]string
 	failed map[string]error
 	wire   map[place]bool
+	// connection is its session's, flooding the flood that goes to it; held says since when the run itself keeps it from being told anything, 0: it doesn't.
+	connection, flooding string
+	held                 time.Duration
 }
 
 // sent is a message of the device's own.
@@ -52,6 +59,7 @@ type sent struct {
 	id   string
 	body string
 	seq  int64
+	at   time.Duration
 }
 
 type place struct {
@@ -75,9 +83,10 @@ func (r *run) newDevice(life context.Context, uid string, i int) (*device, error
 		<-life.Done()
 		g.end()
 	})
+	r.note(check.Event{Kind: check.Device, Device: fmt.Sprintf("%s/%d", uid, i), UID: uid})
 	return &device{
 		run: r, name: fmt.Sprintf("%s/%d", uid, i), uid: uid, life: life, token: jwt, gate: g, memory: &client.Memory{}, at: len(r.devices),
-		has: map[string]int64{}, open: map[string]bool{}, early: map[string]bool{}, calm: map[string]sent{}, groups: map[string]string{}, failed: map[string]error{}, wire: map[place]bool{},
+		has: map[string]int64{}, marked: map[string]int64{}, open: map[string]bool{}, early: map[string]bool{}, calm: map[string]sent{}, groups: map[string]string{}, failed: map[string]error{}, wire: map[place]bool{},
 	}, nil
 }
 
@@ -93,11 +102,12 @@ func (d *device) start() {
 				defer d.mu.Unlock()
 				d.state = s
 			},
-			OnSession: func(client.Session, bool) { d.sessions.Add(1) },
+			OnSession: d.session,
 			OnEvent:   d.event,
+			OnPush:    d.push,
 		},
 		Storage: d.memory, AskEvery: d.Ask, DeliveredAfter: -1, SyncFirst: time.Second,
-		OnEntries: d.entries, OnOutgoing: d.outgoing,
+		OnEntries: d.entries, OnOutgoing: d.outgoing, OnConversations: d.conversations, OnGone: d.gone, OnSynced: d.synced,
 	})
 	if err != nil {
 		panic(err) // the options are complete
@@ -192,7 +202,68 @@ func (d *device) entries(conversation string, entries []client.Entry, reset bool
 		d.note(e)
 		d.mu.Lock()
 		d.has[conversation] = max(d.has[conversation], e.Seq)
+		if t := d.talk(conversation); t != nil && e.Does == check.Message {
+			if len(d.seen) == mostKnown {
+				d.seen = d.seen[1:]
+			}
+			d.seen = append(d.seen, sent{talk: t, seq: e.Seq, at: at})
+		}
 		d.mu.Unlock()
+	}
+}
+
+// talk returns a conversation of the device's. The caller has mu.
+func (d *device) talk(id string) *talk {
+	for _, t := range d.talks {
+		if t.id == id {
+			return t
+		}
+	}
+	return nil
+}
+
+func (d *device) conversations(list []client.Conversation) {
+	for i := range list {
+		c := &list[i]
+		d.mu.Lock()
+		more := c.ReadSeq > d.marked[c.ID]
+		if more {
+			d.marked[c.ID] = c.ReadSeq
+		}
+		d.mu.Unlock()
+		if more {
+			d.note(check.Event{Kind: check.Marked, Device: d.name, Conversation: c.ID, Read: c.ReadSeq})
+		}
+	}
+}
+
+func (d *device) gone(conversation string) {
+	d.note(check.Event{Kind: check.Gone, Device: d.name, Conversation: conversation})
+}
+
+func (d *device) session(s client.Session, _ bool) {
+	d.sessions.Add(1)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.connection = s.Connection
+}
+
+// hold says that the run itself now keeps the device from being told anything, until it has caught up.
+func (d *device) hold() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.held == 0 {
+		d.held = d.now()
+	}
+}
+
+func (d *device) synced() {
+	d.mu.Lock()
+	since := d.held
+	d.held = 0
+	d.mu.Unlock()
+	if since > 0 {
+		d.note(check.Event{Kind: check.Disturbed, At: since, Until: d.now(), Device: d.name})
 	}
 }
 
@@ -200,6 +271,15 @@ func (d *device) entries(conversation string, entries []client.Entry, reset bool
 func entryEvent(kind check.Kind, conversation string, e *client.Entry) check.Event {
 	out := check.Event{
 		Kind: kind, Conversation: conversation, UID: e.From, ID: e.ClientMsgID, Seq: e.Seq, Does: e.Kind, Target: e.Target, Changed: e.ChangedSeq,
+		Reaction: e.Reaction, Off: e.Off, Pinned: e.Pinned, Members: e.Members,
+	}
+	for _, r := range e.Reactions {
+		for _, uid := range r.UIDs {
+			out.Reactions = append(out.Reactions, r.Reaction+" "+uid)
+		}
+		if more := r.Count - int64(len(r.UIDs)); more > 0 {
+			out.Reactions = append(out.Reactions, fmt.Sprintf("%s and %d more", r.Reaction, more))
+		}
 	}
 	if len(e.Body) > 0 {
 		out.Body = text(e.Body)
@@ -220,6 +300,9 @@ func (d *device) outgoing(o client.Outgoing) {
 		return
 	}
 	e := check.Event{Kind: check.Told, Device: d.name, Conversation: o.Conversation, UID: d.uid, ID: o.ID}
+	if o.Stage == client.Stored || o.Stage == client.Failed {
+		d.moved(o.ID, o.Stage == client.Stored)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch o.Stage {
@@ -256,16 +339,11 @@ func (d *device) known(o client.Outgoing) {
 	var p struct {
 		Body string `json:"body"`
 	}
-	var t *talk
-	for _, have := range d.talks {
-		if have.id == o.Conversation {
-			t = have
-		}
-	}
+	t := d.talk(o.Conversation)
 	if t == nil || json.Unmarshal(o.Params, &p) != nil {
 		return
 	}
-	s := sent{t, o.ID, p.Body, o.Seq}
+	s := sent{t, o.ID, p.Body, o.Seq, d.now()}
 	if len(d.calm) < mostKnown || d.calm[o.ID].id != "" {
 		d.calm[o.ID] = s
 	} else {
@@ -275,7 +353,10 @@ func (d *device) known(o client.Outgoing) {
 		}
 		d.calm[o.ID] = s
 	}
-	if o.Stage == client.Stored && len(d.mine) < mostKnown {
+	if o.Stage == client.Stored {
+		if len(d.mine) == mostKnown {
+			d.mine = d.mine[1:]
+		}
 		d.mine = append(d.mine, s)
 	}
 }
@@ -284,6 +365,13 @@ func (d *device) event(name string, raw json.RawMessage) {
 	switch name {
 	case "resync":
 		d.resyncs.Add(1)
+	case "lagged":
+		var lagged struct {
+			Dropped int64 `json:"dropped"`
+		}
+		if id := d.flooded(); id != "" && json.Unmarshal(raw, &lagged) == nil {
+			d.note(check.Event{Kind: check.Dropped, Device: d.name, ID: id, Seq: lagged.Dropped})
+		}
 	case "message.stored", "entry":
 		var e struct {
 			Conversation string `json:"conversation"`
@@ -316,12 +404,12 @@ func (d *device) send(t *talk) error {
 	if err != nil {
 		return err
 	}
-	d.gone(check.Event{Kind: check.Sent, At: at, Conversation: t.id, ID: id, Does: check.Message, Body: body})
+	d.left(check.Event{Kind: check.Sent, At: at, Conversation: t.id, ID: id, Does: check.Message, Body: body})
 	return nil
 }
 
-// gone notes what was sent. Its outcome may have been told already.
-func (d *device) gone(e check.Event) {
+// left notes what was sent. Its outcome may have been told already.
+func (d *device) left(e check.Event) {
 	e.Device, e.UID = d.name, d.uid
 	d.note(e)
 	d.mu.Lock()
@@ -333,35 +421,77 @@ func (d *device) gone(e check.Event) {
 	}
 }
 
-// change edits or recalls one of its own messages; false: it has none.
-func (d *device) change(recall bool, pick int) (bool, error) {
+// recallWithin is how old a message of one's own may be to be recalled: below what servers allow.
+const recallWithin = time.Minute
+
+// change edits, recalls, pins or takes down one of its own messages, or reacts to what it was shown, as chance has it; false: there is nothing
+// to change.
+func (d *device) change(dice *rand.Rand) (bool, error) {
 	d.sending.Lock()
 	defer d.sending.Unlock()
-	d.mu.Lock()
-	if len(d.mine) == 0 {
-		d.mu.Unlock()
+	e := check.Event{Kind: check.Sent, At: d.now()}
+	m, ok := d.choose(dice, &e)
+	if !ok {
 		return false, nil
 	}
-	i := pick % len(d.mine)
-	m := d.mine[i]
-	if recall {
-		d.mine = append(d.mine[:i], d.mine[i+1:]...) // What was recalled takes no further change.
-	}
-	d.mu.Unlock()
-	e := check.Event{Kind: check.Sent, At: d.now(), Conversation: m.talk.id, Does: check.Recall, Target: m.seq}
+	e.Conversation, e.Target = m.talk.id, m.seq
+	chat, p := d.current(), map[string]any{"conversation": m.talk.id, "seq": m.seq}
 	var err error
-	if recall {
-		e.ID, err = d.current().Recall(m.talk.id, m.seq)
-	} else {
+	switch e.Does {
+	case check.Edit:
 		d.number++
-		e.Does, e.Body = check.Edit, fmt.Sprintf("%s #%d, edited", d.name, d.number)
-		e.ID, err = d.current().Edit(m.talk.id, m.seq, e.Body)
+		e.Body = fmt.Sprintf("%s #%d, edited", d.name, d.number)
+		e.ID, err = chat.Edit(m.talk.id, m.seq, e.Body)
+	case check.Recall:
+		e.ID, err = chat.Recall(m.talk.id, m.seq)
+	case check.Reaction:
+		e.ID, err = chat.React(m.talk.id, m.seq, e.Reaction, e.Off)
+	case check.Pin:
+		p["off"] = e.Off
+		e.ID, err = chat.Change("message.pin", p)
 	}
 	if err != nil {
 		return false, err
 	}
-	d.gone(e)
+	d.left(e)
 	return true, nil
+}
+
+var reactions = []string{"👍", "❤️", "😂"}
+
+// choose says what is to be changed, and how.
+func (d *device) choose(dice *rand.Rand, e *check.Event) (sent, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	from, what := d.mine, dice.IntN(10)
+	switch {
+	case what < 4:
+		e.Does = check.Edit
+	case what < 5:
+		e.Does = check.Recall
+	case what < 9:
+		e.Does, from = check.Reaction, d.seen
+		e.Reaction, e.Off = reactions[dice.IntN(len(reactions))], dice.IntN(3) == 0
+	default:
+		e.Does, e.Off = check.Pin, dice.IntN(3) == 0
+	}
+	if len(from) == 0 {
+		return sent{}, false
+	}
+	i := dice.IntN(len(from))
+	m := from[i]
+	now, known := d.chat.Conversation(m.talk.id)
+	switch {
+	case m.talk.isOut(d.uid) || known && m.seq < now.VisibleFrom:
+		return m, false // What was before he came back is not his to change.
+	case e.Does == check.Pin && m.talk.group && d.uid != m.talk.people[0]:
+		return m, false // The owner's right.
+	case e.Does == check.Recall && d.now()-m.at > recallWithin:
+		return m, false
+	case e.Does == check.Recall:
+		d.mine = slices.Delete(d.mine, i, i+1) // What was recalled takes no further change.
+	}
+	return m, true
 }
 
 // repeat sends something once more that was accepted, beside the client's own queue; false: there is nothing.
@@ -369,7 +499,9 @@ func (d *device) repeat(ctx context.Context) bool {
 	d.mu.Lock()
 	var m sent
 	for _, m = range d.calm { // Any of them.
-		break
+		if !m.talk.isOut(d.uid) {
+			break
+		}
 	}
 	chat := d.chat
 	d.mu.Unlock()

@@ -1,14 +1,13 @@
 package verify
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"math"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,70 +34,118 @@ func (a *API) fill() {
 // pageSize is the most that the API gives at once.
 const pageSize = 200
 
-// readAll reads all conversations as they are stored.
-func (r *run) readAll(ctx context.Context) (map[string][]client.Entry, error) {
-	out := make(map[string][]client.Entry, len(r.talks))
-	for _, t := range r.talks {
-		for from := int64(1); ; {
-			page, err := r.page(ctx, t.id, from)
-			if err != nil {
-				return nil, fmt.Errorf("read %s from %d: %w", t.id, from, err)
-			}
-			if len(page) == 0 {
-				break
-			}
-			out[t.id] = append(out[t.id], page...)
-			last := from
-			for _, e := range page {
-				last = max(last, e.Seq)
-			}
-			from = last + 1
-		}
-	}
-	return out, nil
+// member is one of a conversation, as the API tells it.
+type member struct {
+	UID  string `json:"uid"`
+	Read int64  `json:"read_seq"`
 }
 
-// page reads until somebody answers.
-func (r *run) page(ctx context.Context, conversation string, from int64) ([]client.Entry, error) {
+// state is what is stored.
+type state struct {
+	entries map[string][]client.Entry
+	members map[string][]member
+}
+
+// last is a conversation's last entry.
+func (s *state) last(conversation string) int64 {
+	last := int64(0)
+	for i := range s.entries[conversation] {
+		last = max(last, s.entries[conversation][i].Seq)
+	}
+	return last
+}
+
+// readAll reads all conversations as they are stored.
+func (r *run) readAll(ctx context.Context) (*state, error) {
+	s := &state{map[string][]client.Entry{}, map[string][]member{}}
+	for _, t := range r.talks {
+		for from := int64(1); ; {
+			var page struct {
+				Entries []client.Entry `json:"entries"`
+			}
+			q := url.Values{"from": {strconv.FormatInt(from, 10)}, "limit": {strconv.Itoa(pageSize)}}
+			if err := r.read(ctx, t.id, "entries", q, &page); err != nil {
+				return nil, fmt.Errorf("read %s from %d: %w", t.id, from, err)
+			}
+			if len(page.Entries) == 0 {
+				break
+			}
+			s.entries[t.id] = append(s.entries[t.id], page.Entries...)
+			from = s.last(t.id) + 1
+		}
+		for cursor := ""; ; {
+			var page struct {
+				Members []member `json:"members"`
+				Next    string   `json:"next"`
+			}
+			q := url.Values{"limit": {strconv.Itoa(pageSize)}}
+			if cursor != "" {
+				q.Set("cursor", cursor)
+			}
+			if err := r.read(ctx, t.id, "members", q, &page); err != nil {
+				return nil, fmt.Errorf("read the members of %s: %w", t.id, err)
+			}
+			s.members[t.id] = append(s.members[t.id], page.Members...)
+			if cursor = page.Next; cursor == "" {
+				break
+			}
+		}
+	}
+	return s, nil
+}
+
+// read reads something of a conversation until somebody answers.
+func (r *run) read(ctx context.Context, conversation, what string, q url.Values, into any) error {
+	path := "/v1/conversations/" + url.PathEscape(conversation) + "/" + what + "?" + q.Encode()
 	for try := 0; ; try++ {
-		list, err := r.API.entries(ctx, r.API.URLs[try%len(r.API.URLs)], conversation, from)
+		err := r.API.call(ctx, http.MethodGet, r.API.URLs[try%len(r.API.URLs)], path, nil, into)
 		if err == nil {
-			return list, nil
+			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return nil, err
+			return err
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }
 
-func (a *API) entries(ctx context.Context, base, conversation string, from int64) ([]client.Entry, error) {
-	q := url.Values{"from": {strconv.FormatInt(from, 10)}, "limit": {strconv.Itoa(pageSize)}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(base, "/")+"/v1/conversations/"+url.PathEscape(conversation)+"/entries?"+q.Encode(), nil)
+// call makes one call.
+func (a *API) call(ctx context.Context, method, base, path string, body, into any) error {
+	var raw []byte
+	if body != nil {
+		var err error
+		if raw, err = json.Marshal(body); err != nil {
+			return err
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimRight(base, "/")+path, bytes.NewReader(raw))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	req.Header.Set("Authorization", "Bearer "+a.Key)
 	if a.Tenant != "" {
 		req.Header.Set("Halley-Tenant", a.Tenant)
 	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	resp, err := a.client.Do(req)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("HTTP %d %.200s", resp.StatusCode, body)
+		return fmt.Errorf("HTTP %d %.200s", resp.StatusCode, answer)
 	}
-	var page struct {
-		Entries []client.Entry `json:"entries"`
+	if into == nil {
+		return nil
 	}
-	return page.Entries, json.Unmarshal(body, &page)
+	return json.Unmarshal(answer, into)
 }
 
 // open is what has no outcome yet; "": nothing.
@@ -117,54 +164,49 @@ func (r *run) open() string {
 }
 
 // behind is which device hasn't got what is stored; "": none.
-func (r *run) behind(stored map[string][]client.Entry) string {
+func (r *run) behind(s *state) string {
 	for _, t := range r.talks {
-		last := int64(0)
-		for _, e := range stored[t.id] {
-			last = max(last, e.Seq)
+		last, read := s.last(t.id), map[string]int64{}
+		for _, m := range s.members[t.id] {
+			read[m.UID] = m.Read
 		}
 		for _, d := range t.members {
-			if has := d.last(t.id); has < last {
-				return fmt.Sprintf("%s has %s up to %d of %d", d.name, t.id, has, last)
+			has, listed := d.current().Conversation(t.id)
+			want, member := read[d.uid]
+			switch {
+			case member != listed:
+				return fmt.Sprintf("%s is in %s: %v, and has it on the list: %v", d.name, t.id, member, listed)
+			case !member:
+			case d.last(t.id) < last:
+				return fmt.Sprintf("%s has %s up to %d of %d", d.name, t.id, d.last(t.id), last)
+			case has.ReadSeq != want:
+				return fmt.Sprintf("%s has read %s up to %d, stored is %d", d.name, t.id, has.ReadSeq, want)
 			}
 		}
 	}
 	return ""
 }
 
-// fill puts the figures in.
-func (r *run) fill(out *Report) {
-	out.WireDuplicates, out.Repeats, out.Cuts, out.Slowed = r.wireDuplicates.Load(), r.repeats.Load(), r.cuts.Load(), r.slowed.Load()
-	out.Reloads, out.Sessions, out.Resyncs, out.HeldBack = r.reloads.Load(), r.sessions.Load(), r.resyncs.Load(), r.heldBack.Load()
-	out.P50, out.P99 = latencies(r.log)
-}
-
-// latencies returns quantiles of the time from sending to another's device.
-func latencies(log []check.Event) (p50, p99 float64) {
-	type name struct{ conversation, uid, id string }
-	at := map[name]time.Duration{}
-	by := map[name]string{}
-	var all []float64
-	for i := range log {
-		e := &log[i]
-		n := name{e.Conversation, e.UID, e.ID}
-		switch e.Kind {
-		case check.Sent:
-			at[n], by[n] = e.At, e.Device
-		case check.Handed:
-			if sent, ok := at[n]; ok && by[n] != e.Device {
-				all = append(all, float64((e.At-sent).Microseconds())/1000)
-			}
+// noteState puts what is stored, and what the devices have on their lists, into the journal.
+func (r *run) noteState(s *state) {
+	for _, t := range r.talks {
+		for i := range s.entries[t.id] {
+			r.note(entryEvent(check.Stored, t.id, &s.entries[t.id][i]))
+		}
+		for _, m := range s.members[t.id] {
+			r.note(check.Event{Kind: check.Roster, Conversation: t.id, UID: m.UID, Read: m.Read})
 		}
 	}
-	return quantile(all, .5), quantile(all, .99)
+	for _, d := range r.devices {
+		for _, c := range d.current().Conversations() {
+			r.note(check.Event{Kind: check.Listed, Device: d.name, Conversation: c.ID, Seq: c.LastSeq, Read: c.ReadSeq, Unread: c.Unread})
+		}
+	}
 }
 
-// quantile sorts all.
-func quantile(all []float64, q float64) float64 {
-	if len(all) == 0 {
-		return 0
-	}
-	slices.Sort(all)
-	return all[min(len(all)-1, int(math.Ceil(q*float64(len(all))))-1)]
+// fill puts the figures in.
+func (r *run) fill(out *Report) {
+	out.Marks, out.Floods = r.marks.Load(), r.floods.Load()
+	out.WireDuplicates, out.Repeats, out.Cuts, out.Slowed = r.wireDuplicates.Load(), r.repeats.Load(), r.cuts.Load(), r.slowed.Load()
+	out.Reloads, out.Sessions, out.Resyncs, out.HeldBack = r.reloads.Load(), r.sessions.Load(), r.resyncs.Load(), r.heldBack.Load()
 }

@@ -5,12 +5,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/halley-im/halley/client"
+	"github.com/halley-im/halley/halley/internal/verify/check"
 )
 
 // figures are what was done and what came of it, beside the journal.
 type figures struct {
-	wireDuplicates, repeats, cuts, slowed, reloads, sessions, resyncs, heldBack atomic.Int64
+	wireDuplicates, repeats, marks, floods, cuts, slowed, reloads, sessions, resyncs, heldBack atomic.Int64
 }
 
 // mostOpen is how much a device may have without an outcome; more is not sent: a person waits, too.
@@ -27,7 +27,7 @@ func (r *run) traffic(ctx context.Context) {
 		defer cancel()
 	}
 	interval := time.Duration(float64(time.Second) / r.Rate)
-	due, disturb, told := time.Now(), time.Now().Add(r.Disturb), time.Now()
+	due, disturb, flood, told := time.Now(), time.Now().Add(r.Disturb), time.Now().Add(r.Flood/2), time.Now()
 	wait := time.NewTimer(0)
 	defer wait.Stop()
 	for ctx.Err() == nil {
@@ -35,6 +35,13 @@ func (r *run) traffic(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case c, ok := <-r.Commands:
+			if !ok {
+				r.Commands = nil
+			} else {
+				r.command(ctx, c)
+			}
+			continue
 		case <-wait.C:
 		}
 		// What was missed while this machine had no time for it is not made up for: that would be a storm.
@@ -45,6 +52,11 @@ func (r *run) traffic(ctx context.Context) {
 		if r.Disturb > 0 && time.Now().After(disturb) {
 			disturb = time.Now().Add(time.Duration((0.5 + r.rng.Float64()) * float64(r.Disturb)))
 			r.disturb()
+		}
+		// What is lost on the way to a comet that is down nobody promises to tell.
+		if r.Flood > 0 && !r.phase && time.Now().After(flood) {
+			flood = time.Now().Add(r.Flood)
+			r.flood(ctx)
 		}
 		if time.Since(told) > 10*time.Second {
 			told = time.Now()
@@ -71,14 +83,26 @@ func (r *run) act() {
 		r.repeats.Add(1)
 		return
 	}
-	if what < r.Repeats+r.Changes {
-		ok, err := d.change(r.rng.IntN(3) == 0, r.rng.Int())
+	if what -= r.Repeats; what < r.Changes {
+		ok, err := d.change(r.rng)
 		if ok || err != nil {
 			r.complain(d, err)
 			return
 		}
 	}
-	r.complain(d, d.send(d.talks[r.rng.IntN(len(d.talks))]))
+	if what -= r.Changes; what >= 0 && what < r.Moves && r.move() {
+		return
+	}
+	t := d.talks[r.rng.IntN(len(d.talks))]
+	if t.isOut(d.uid) {
+		return
+	}
+	if what -= r.Moves; what >= 0 && what < r.Marks {
+		r.marks.Add(1)
+		d.current().MarkRead(t.id, nil)
+		return
+	}
+	r.complain(d, d.send(t))
 }
 
 func (r *run) complain(d *device, err error) {
@@ -90,18 +114,30 @@ func (r *run) complain(d *device, err error) {
 // disturb does something to a device's connection, or to the device.
 func (r *run) disturb() {
 	d := r.devices[r.rng.IntN(len(r.devices))]
+	if d.flooded() != "" {
+		return // It is held up already, and what was dropped for it is told to this session.
+	}
 	switch n := r.rng.IntN(10); {
 	case n < 6:
 		r.cuts.Add(1)
+		d.hold()
 		d.gate.cut()
 	case n < 8:
 		r.slowed.Add(1)
-		d.gate.slow(time.Duration(r.rng.Int64N(int64(longestSlow))))
+		r.slow(d, time.Duration(r.rng.Int64N(int64(longestSlow))))
 	default:
 		r.reloads.Add(1)
+		d.hold()
 		// Beside the traffic: an end in order takes its time.
 		r.wg.Go(d.reload)
 	}
+}
+
+// slow holds a device up.
+func (r *run) slow(d *device, t time.Duration) {
+	// What was held up takes a moment to be read.
+	r.note(check.Event{Kind: check.Disturbed, At: r.now(), Until: r.now() + t + time.Second, Device: d.name})
+	d.gate.slow(t)
 }
 
 // settle waits until everything has an outcome and all devices have what is stored, and puts what is stored into the journal. It
@@ -110,34 +146,30 @@ func (r *run) settle(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.Settle)
 	defer cancel()
 	missing := ""
-	var stored map[string][]client.Entry
+	var now *state
 	err := r.until(ctx, "all has settled", func() bool {
 		if missing = r.open(); missing != "" {
 			return false
 		}
 		var err error
-		if stored, err = r.readAll(ctx); err != nil {
+		if now, err = r.readAll(ctx); err != nil {
 			missing = err.Error()
 			return false
 		}
-		missing = r.behind(stored)
+		missing = r.behind(now)
 		return missing == ""
 	})
 	if err != nil {
 		// What there is by now.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 		defer cancel()
-		if stored, err = r.readAll(ctx); err != nil {
+		if now, err = r.readAll(ctx); err != nil {
 			return missing, err
 		}
 		if missing == "" {
-			missing = r.behind(stored)
+			missing = r.behind(now)
 		}
 	}
-	for _, t := range r.talks {
-		for i := range stored[t.id] {
-			r.note(entryEvent("stored", t.id, &stored[t.id][i]))
-		}
-	}
+	r.noteState(now)
 	return missing, nil
 }

@@ -1,6 +1,7 @@
 // Package verify holds a running cluster to the delivery contract: people with several devices each send numbered messages to each other
-// while their connections are cut, slowed down and taken up again, and their devices are started anew; they send things twice, edit and
-// recall. In the end what they sent, what they were told and shown, and what is stored are held against each other by package check.
+// while their connections are cut, slowed down and taken up again, and their devices are started anew; they send things twice, edit, recall,
+// react, pin and mark as read, leave groups and come back. In the end what they sent, what they were told and shown, and what is stored are
+// held against each other by package check.
 //
 // It is a client like any other, on package client and the HTTP API; what it knows of the cluster is addresses and keys. Its goroutines are
 // the clients', one for each connection's two ways, and the traffic's; Run waits for all of them.
@@ -42,8 +43,15 @@ type Config struct {
 	Rate float64
 	// Duration is how long is sent; 0: until the context is done.
 	Duration time.Duration
-	// Changes is the part of what is sent that edits or recalls, Repeats the part that is sent once more under the same id.
-	Changes, Repeats float64
+	// Changes is the part of what is sent that changes messages: edits, recalls, reactions, pins. Repeats is the part that is sent once more
+	// under the same id, Moves the part that has somebody leave a group, be taken out of it or be brought back, Marks the part that marks
+	// as read.
+	Changes, Repeats, Moves, Marks float64
+	// Flood is the time from one flood of pushes to a device that is held up to the next; 0: none. They are more than its outbox takes.
+	Flood time.Duration
+	// Commands say what is being done to the cluster; nil: nobody does. "phase NAME" begins it, "over" says that it has ended and the cluster
+	// is to recover, "flood" floods a device, "quiet" has the run send nothing until everybody has everything.
+	Commands <-chan string
 	// Disturb is the time from one disturbance of a device's connection to the next; 0: none.
 	Disturb time.Duration
 	// Ask is how often a device asks whether it missed something.
@@ -71,9 +79,9 @@ func (c *Config) Validate() error {
 		return errors.New("a group has at least two members, and at most all users")
 	case c.Direct+c.Groups == 0:
 		return errors.New("at least one conversation")
-	case c.Rate <= 0 || c.Changes < 0 || c.Repeats < 0 || c.Changes+c.Repeats >= 1:
-		return errors.New("the rate must be above 0, and changes and repeats together below all that is sent")
-	case c.Ask <= 0 || c.Settle <= 0 || c.Duration < 0 || c.Disturb < 0:
+	case c.Rate <= 0 || min(c.Changes, c.Repeats, c.Moves, c.Marks) < 0 || c.Changes+c.Repeats+c.Moves+c.Marks >= 1:
+		return errors.New("the rate must be above 0, and changes, repeats, moves and marks together below all that is sent")
+	case c.Ask <= 0 || c.Settle <= 0 || c.Duration < 0 || c.Disturb < 0 || c.Flood < 0:
 		return errors.New("times must be above 0")
 	}
 	return nil
@@ -115,6 +123,8 @@ type Report struct {
 	WireDuplicates int64 `json:"wire_duplicates"`
 	// What was done to the devices, and what came of it.
 	Repeats  int64 `json:"repeats"`
+	Marks    int64 `json:"marks"`
+	Floods   int64 `json:"floods"`
 	Cuts     int64 `json:"cuts"`
 	Slowed   int64 `json:"slowed"`
 	Reloads  int64 `json:"reloads"`
@@ -122,9 +132,6 @@ type Report struct {
 	Resyncs  int64 `json:"resyncs"`
 	// HeldBack is what was not sent since its device had too much without an outcome.
 	HeldBack int64 `json:"held_back"`
-	// P50 and P99 are from sending to another's device, in milliseconds, disturbances and faults included.
-	P50 float64 `json:"p50_ms"`
-	P99 float64 `json:"p99_ms"`
 	// Unsettled is what was still missing when the time was over.
 	Unsettled string `json:"unsettled,omitempty"`
 }
@@ -133,8 +140,20 @@ type Report struct {
 type talk struct {
 	id      string
 	members []*device
-	// people are the members' uids; the first one begins it.
+	// people are the members' uids; the first one begins it, and stays.
 	people []string
+	group  bool
+
+	mu     sync.Mutex
+	moving bool // somebody is on his way in or out
+	out    map[string]bool
+}
+
+// isOut is whether somebody has left, or was taken out, as far as the run knows.
+func (t *talk) isOut(uid string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.out[uid]
 }
 
 type run struct {
@@ -144,6 +163,9 @@ type run struct {
 	start   time.Time
 	devices []*device
 	talks   []*talk
+	// phase is whether something is being done to the cluster.
+	phase bool
+	moves moves
 
 	wg  sync.WaitGroup
 	mu  sync.Mutex
@@ -167,6 +189,7 @@ func Run(ctx context.Context, cfg Config) (*Report, []check.Event, error) {
 	}
 	r := &run{
 		Config: cfg, name: strconv.FormatInt(time.Now().UnixMilli(), 36), rng: rand.New(rand.NewPCG(cfg.Seed, 1)), start: time.Now(),
+		moves: moves{open: map[string]move{}, early: map[string]bool{}},
 	}
 	// The end of ctx ends the sending; the clients live on until all has settled.
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -250,7 +273,7 @@ func (r *run) begin(ctx context.Context) error {
 		}
 	}
 	for g := range r.Groups {
-		t := &talk{}
+		t := &talk{group: true, out: map[string]bool{}}
 		for i := range r.Members {
 			ds := r.devicesOf((g + i) % r.Users)
 			t.members = append(t.members, ds...)
@@ -265,8 +288,12 @@ func (r *run) begin(ctx context.Context) error {
 	}
 	for _, t := range r.talks {
 		for _, d := range t.members {
+			d.mu.Lock()
 			d.talks = append(d.talks, t)
-			r.note(check.Event{Kind: check.Member, Device: d.name, Conversation: t.id})
+			d.mu.Unlock()
+			if !t.group {
+				r.note(check.Event{Kind: check.Member, Device: d.name, UID: d.uid, Conversation: t.id})
+			}
 		}
 		if err := t.members[0].send(t); err != nil {
 			return err

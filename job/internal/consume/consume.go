@@ -74,6 +74,7 @@ type Consumer struct {
 
 // New returns a Consumer of a topic, whose name has no prefix. newHandler is called for each partition that is assigned.
 func New(cfg Config, k kafkaconn.Config, topic string, log *slog.Logger, m *meter.Meter, lane *meter.Lane, newHandler func(*Partition) Handler) *Consumer {
+	m.Assigned.WithLabelValues(topic).Set(0)
 	return &Consumer{
 		cfg: cfg, kafka: k, topic: topic, meter: m, lane: lane, newHandler: newHandler,
 		log: log.With(logs.Component, "consume", logs.Topic, topic),
@@ -91,7 +92,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	}
 	fetcher := kafkaconn.NewFetcher(c.kafka, c.topic, c.log)
 	defer func() { _ = fetcher.Close() }()
-	transport := &kafka.Transport{DialTimeout: c.kafka.GroupTimeout, MetadataTTL: c.kafka.MetadataTTL}
+	transport := &kafka.Transport{DialTimeout: c.kafka.GroupTimeout, MetadataTTL: c.kafka.MetadataTTL, MetadataTopics: []string{c.kafka.Topic(c.topic)}}
 	defer transport.CloseIdleConnections()
 	client := &kafka.Client{Addr: kafka.TCP(c.kafka.Brokers...), Timeout: c.kafka.GroupTimeout, Transport: transport}
 	defer func() { _ = group.Close() }() // waits for the generation
@@ -136,6 +137,8 @@ func (c *Consumer) generation(ctx context.Context, gen *kafka.Generation, fetche
 		working.Go(func() { p.run(ctx) })
 	}
 	working.Go(func() { c.ask(ctx, client, name, parts) })
+	assigned := c.meter.Assigned.WithLabelValues(c.topic)
+	assigned.Set(float64(len(parts)))
 	c.log.Info("partitions assigned", "count", len(parts), "generation", gen.ID)
 	c.joined.Store(true)
 
@@ -156,6 +159,7 @@ func (c *Consumer) generation(ctx context.Context, gen *kafka.Generation, fetche
 		break
 	}
 	c.commit(gen, name, parts)
+	assigned.Set(0)
 	for _, p := range parts {
 		p.lost.Store(true)
 		p.unmeasure()

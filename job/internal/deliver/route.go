@@ -16,7 +16,8 @@ type task struct {
 	again  bool
 	// The part whose epoch was lost, if that is why it is looked up again.
 	failed *part
-	// When a volatile target that finds only epochs that were given up is dropped; not before when it is looked up.
+	// When a volatile target that finds only epochs that were given up is dropped, and a connection whose epoch no router
+	// knows; not before when it is looked up.
 	until, due time.Time
 }
 
@@ -179,7 +180,16 @@ func (w *Work) routeTask(l *Lane, t *task, asked int32, now time.Time) {
 	} else {
 		c := t.target.to.GetConn()
 		at, ok := l.hub.knows(c.GetEpoch())
-		if !ok {
+		switch {
+		case ok:
+		case t.until.IsZero():
+			// Its comet may have come a moment ago, and the router that was asked not know it yet.
+			l.enqueue(task{target: t.target, again: true, until: now.Add(l.hub.cfg.RefusedFor)})
+			return
+		case now.Before(t.until):
+			l.postpone(*t, now)
+			return
+		default:
 			// Its epoch is dead, and the connection with it.
 			t.target.release(meter.DeadEpoch)
 			return

@@ -24,6 +24,7 @@ import (
 	"github.com/halley-im/halley/job/internal/hook"
 	"github.com/halley-im/halley/job/internal/meter"
 	events "github.com/halley-im/halley/kit/hook"
+	"github.com/halley-im/halley/kit/kafkaconn"
 	"github.com/halley-im/halley/kit/kittest"
 	"github.com/halley-im/halley/proto/topic"
 	"github.com/halley-im/halley/store"
@@ -69,15 +70,34 @@ type producer struct {
 	mu   sync.Mutex
 	msgs []kafka.Message
 	down bool
+	bad  func(kafka.Message) error // what it returns of a message; nil: it is written
+	// most is how many bytes it gets written in time; 0: any.
+	most int
 }
 
 func (p *producer) Produce(_ context.Context, msgs ...kafka.Message) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.down {
+	bytes := 0
+	for i := range msgs {
+		bytes += len(msgs[i].Value)
+	}
+	if p.down || p.most > 0 && bytes > p.most {
 		return errors.New("down")
 	}
-	p.msgs = append(p.msgs, msgs...)
+	each, failed := make(kafkaconn.WriteErrors, len(msgs)), false
+	for i, m := range msgs {
+		if p.bad != nil {
+			each[i] = p.bad(m)
+		}
+		if each[i] == nil {
+			p.msgs = append(p.msgs, m)
+		}
+		failed = failed || each[i] != nil
+	}
+	if failed {
+		return each
+	}
 	return nil
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/halley-im/halley/job/internal/dead"
 	"github.com/halley-im/halley/job/internal/meter"
 	"github.com/halley-im/halley/kit/hook"
+	"github.com/halley-im/halley/kit/kafkaconn"
 	"github.com/halley-im/halley/kit/logs"
 	"github.com/halley-im/halley/store"
 )
@@ -126,18 +127,48 @@ func (h *Hooks) Offline(ctx context.Context, list ...hook.Offline) bool {
 	}
 	retry := backoff.Backoff{Min: h.retryMin, Max: h.retryMax}
 	for len(msgs) > 0 {
-		try, cancel := context.WithTimeout(ctx, h.writeTimeout)
-		err := h.producer.Produce(try, msgs...)
-		cancel()
-		if err == nil {
-			break
+		n := some(msgs)
+		if again := h.produce(ctx, msgs[:n]); len(again) > 0 {
+			msgs = append(again, msgs[n:]...)
+			if !retry.Wait(ctx, 0) {
+				return false
+			}
+			continue
 		}
-		if !retry.Wait(ctx, 0) {
-			return false
+		retry.Reset()
+		msgs = msgs[n:]
+	}
+	return true
+}
+
+// produce writes events once and returns those to be tried again: what is there already would be told once more.
+func (h *Hooks) produce(ctx context.Context, msgs []kafka.Message) (again []kafka.Message) {
+	ctx, cancel := context.WithTimeout(ctx, h.writeTimeout)
+	defer cancel()
+	for i, err := range kafkaconn.Each(h.producer.Produce(ctx, msgs...), len(msgs)) {
+		switch {
+		case err == nil:
+			h.metrics.produced.WithLabelValues(hook.MessageOffline).Inc()
+		case kafkaconn.TooLarge(err):
+			h.metrics.large.Inc()
+			h.log.Error("event dropped", "key", string(msgs[i].Key), logs.Err, err)
+		default:
+			again = append(again, msgs[i])
 		}
 	}
-	h.metrics.produced.WithLabelValues(hook.MessageOffline).Add(float64(len(msgs)))
-	return true
+	return again
+}
+
+// mostBytes is how much is written at once: what does not get through in the time of one write is written again.
+const mostBytes = 1 << 20
+
+func some(msgs []kafka.Message) int {
+	n, bytes := 0, 0
+	for n < len(msgs) && bytes < mostBytes {
+		bytes += len(msgs[n].Value)
+		n++
+	}
+	return n
 }
 
 // databaseFailed counts a failure and logs the first one of its kind until a call succeeds.

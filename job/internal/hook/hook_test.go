@@ -1,6 +1,7 @@
 package hook_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/halley-im/halley/job/internal/hook"
 	events "github.com/halley-im/halley/kit/hook"
+	"github.com/halley-im/halley/kit/kafkaconn"
 	"github.com/halley-im/halley/kit/kittest"
 	"github.com/halley-im/halley/proto/topic"
 	"github.com/halley-im/halley/store"
@@ -166,6 +168,7 @@ func TestLinkLocalAddressesAreRefused(t *testing.T) {
 	defer c.CloseIdleConnections()
 	for _, url := range []string{
 		"http://169.254.169.254/latest/meta-data/", "http://[fe80::1%25lo]/", "http://[::ffff:169.254.169.254]/", "http://0.0.0.0:1/", "http://[::]:1/", "http://224.0.0.1/",
+		"http://[fd00:ec2::254]/latest/meta-data/", "http://100.100.100.200/", "http://192.0.0.192/",
 	} {
 		resp, err := c.Get(url)
 		if err == nil {
@@ -358,6 +361,35 @@ func TestNothingIsPassedBeforeItIsInTheDatabase(t *testing.T) {
 	}
 }
 
+// slow is a database that gets so many hooks done in the time that it has for a transaction.
+type slow struct {
+	*store.Store
+	most int
+}
+
+func (s *slow) PutHooks(ctx context.Context, now int64, hooks []store.Hook) error {
+	if len(hooks) > s.most {
+		return context.DeadlineExceeded
+	}
+	return s.Store.PutHooks(ctx, now, hooks)
+}
+
+func TestASlowDatabaseIsGivenLessAtOnce(t *testing.T) {
+	v := receive(t, nil)
+	j := start(t, short(line("a", v.url)), &slow{database(t)(), 3})
+	j.happen(0, 20, "x", "y")
+	v.await(40)
+	want := make([]int, 20)
+	for i := range want {
+		want[i] = i
+	}
+	for _, key := range []string{"x", "y"} {
+		if got := v.seqs(key); !slices.Equal(got, want) {
+			t.Errorf("%s: got %v", key, got)
+		}
+	}
+}
+
 func TestRecordsThatCannotBeAreDeadLetters(t *testing.T) {
 	v := receive(t, nil)
 	j := start(t, short(line("a", v.url)), database(t)())
@@ -400,6 +432,56 @@ func TestOfflineWaitsForKafka(t *testing.T) {
 	wg.Wait()
 	if got := j.producer.written(topic.Hooks); len(got) != 1 {
 		t.Errorf("got %d records, want that of x: nobody wants the other tenant's, and y reached everybody", len(got))
+	}
+}
+
+func TestOfflineRepeatsNothingThatKafkaHas(t *testing.T) {
+	j := build(t, short("a http://127.0.0.1:1/ "+secret+" message.offline"), database(t)())
+	tries := 0
+	j.producer.bad = func(m kafka.Message) error {
+		switch {
+		case bytes.HasSuffix(m.Key, []byte("large")):
+			return kafka.MessageSizeTooLarge
+		case bytes.HasSuffix(m.Key, []byte("sick")):
+			if tries++; tries < 3 {
+				return kafkaconn.ErrUnavailable
+			}
+		}
+		return nil
+	}
+	var list []events.Offline
+	for _, conv := range []string{"well", "sick", "large"} {
+		list = append(list, events.Offline{Tenant: tenant, Conversation: conv, Seq: 1, Entry: []byte(`{}`), Users: []events.OfflineUser{{UID: "u"}}})
+	}
+	if !j.Offline(t.Context(), list...) {
+		t.Error("gave up")
+	}
+	var keys []string
+	for _, m := range j.producer.written(topic.Hooks) {
+		keys = append(keys, string(m.Key[bytes.LastIndexByte(m.Key, 0)+1:]))
+	}
+	if !slices.Equal(keys, []string{"well", "sick"}) {
+		t.Errorf("got %v, want each that Kafka takes once", keys)
+	}
+	if got := j.metric("hook_events_too_large_total", ""); got != 1 {
+		t.Errorf("%v are counted as too large, want 1", got)
+	}
+}
+
+func TestASlowKafkaIsGivenLessAtOnce(t *testing.T) {
+	j := build(t, short("a http://127.0.0.1:1/ "+secret+" message.offline"), database(t)())
+	j.producer.most = 2 << 20
+	var list []events.Offline
+	for i := range 200 {
+		list = append(list, events.Offline{
+			Tenant: tenant, Conversation: "x", Seq: int64(i), Entry: []byte(`"` + strings.Repeat("x", 32<<10) + `"`), Users: []events.OfflineUser{{UID: "u"}},
+		})
+	}
+	if !j.Offline(t.Context(), list...) {
+		t.Error("gave up")
+	}
+	if got := j.producer.written(topic.Hooks); len(got) != len(list) {
+		t.Errorf("got %d records, want %d", len(got), len(list))
 	}
 }
 

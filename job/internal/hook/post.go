@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -48,11 +49,14 @@ type answer struct {
 // maxAnswer is how much of an answer is read, so that the connection can be used again.
 const maxAnswer = 64 << 10
 
-var errForbiddenAddress = errors.New("link-local, multicast or unspecified address")
+var errForbiddenAddress = errors.New("link-local, multicast, unspecified or metadata address")
+
+// metadata are the addresses, not link-local, where clouds keep their machines' credentials: AWS by IPv6, Alibaba Cloud, Oracle Cloud.
+var metadata = []netip.Addr{netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("100.100.100.200"), netip.MustParseAddr("192.0.0.192")}
 
 // newClient returns the client of one endpoint. Endpoints are the operator's own, on a private network as a rule, so private addresses are
-// allowed. What is never one is refused when the name is resolved, at every connection: link-local addresses, where clouds keep their
-// machines' credentials. A redirect, by which a receiver could send us elsewhere, is not followed, and no proxy is used, behind
+// allowed. What is never one is refused when the name is resolved, at every connection: link-local addresses and metadata, where clouds
+// keep their machines' credentials. A redirect, by which a receiver could send us elsewhere, is not followed, and no proxy is used, behind
 // which addresses could not be seen.
 func newClient(conns int) *http.Client {
 	dialer := &net.Dialer{ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
@@ -60,7 +64,7 @@ func newClient(conns int) *http.Client {
 		if err != nil {
 			return err
 		}
-		if a := ap.Addr().Unmap(); a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() {
+		if a := ap.Addr().Unmap(); a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() || slices.Contains(metadata, a) {
 			return errForbiddenAddress
 		}
 		return nil

@@ -83,25 +83,34 @@ func (h *handler) Handle(ctx context.Context, first uint64, msgs []kafka.Message
 	}
 }
 
+// mostHooks is the most that go into one transaction.
+const mostHooks = 500
+
+// put tries until all are in the queue; false if ctx ended first. What fails is tried in smaller parts: a database that is too slow
+// for many at once would else never get them done, and the partition would wait for ever.
 func (h *Hooks) put(ctx context.Context, hooks []store.Hook) bool {
 	retry := backoff.Backoff{Min: h.retryMin, Max: h.retryMax}
-	for {
-		err := h.store.PutHooks(ctx, time.Now().UnixMilli(), hooks)
-		if err == nil {
-			h.databaseAnswers("put")
-			break
+	for size := mostHooks; len(hooks) > 0; {
+		part := hooks[:min(size, len(hooks))]
+		if err := h.store.PutHooks(ctx, time.Now().UnixMilli(), part); err != nil {
+			if ctx.Err() != nil {
+				return false
+			}
+			h.databaseFailed("put", err)
+			size = max(1, len(part)/2)
+			if !retry.Wait(ctx, 0) {
+				return false
+			}
+			continue
 		}
-		if ctx.Err() != nil {
-			return false
+		h.databaseAnswers("put")
+		retry.Reset()
+		size = min(mostHooks, 4*size)
+		hooks = hooks[len(part):]
+		for i := range part {
+			h.metrics.queued.WithLabelValues(part[i].Endpoint).Inc()
+			h.senders[part[i].Endpoint].wake(part[i].Tenant)
 		}
-		h.databaseFailed("put", err)
-		if !retry.Wait(ctx, 0) {
-			return false
-		}
-	}
-	for i := range hooks {
-		h.metrics.queued.WithLabelValues(hooks[i].Endpoint).Inc()
-		h.senders[hooks[i].Endpoint].wake(hooks[i].Tenant)
 	}
 	return true
 }

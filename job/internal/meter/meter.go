@@ -63,6 +63,7 @@ type Meter struct {
 	Lag       *prometheus.GaugeVec // topic, partition
 	OldestLag *prometheus.GaugeVec // topic, partition
 	Behind    *prometheus.GaugeVec // topic, partition
+	Assigned  *prometheus.GaugeVec // topic
 
 	Streams *prometheus.GaugeVec // lane, state
 
@@ -138,6 +139,7 @@ func New(reg prometheus.Registerer, lanes []halleyv1.Lane) (*Meter, error) {
 	m.Lag = b.gauge("lag_seconds", "Age of the oldest record that the partition's worker took a moment ago, or has yet to take or to handle; while the partition can't be read, the time since more of it was known to be there.", "topic", "partition")
 	m.OldestLag = b.gauge("unacknowledged_seconds", "Age of the oldest record of the partition that has not ended; 0: none.", "topic", "partition")
 	m.Behind = b.gauge("behind_records", "Records of the partition that its worker has yet to take, as far as Kafka tells.", "topic", "partition")
+	m.Assigned = b.gauge("partitions", "Partitions of the topic that this job reads; of the others it has no lag. Over all jobs less than there are: nobody reads the rest.", "topic")
 	m.Streams = b.gauge("streams", "Streams to comets by state.", "lane", "state")
 	m.Chat = Chat{
 		StoreFails: b.counter("store_failures_total", "Calls of the database that failed and were repeated.", "call"),

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"maps"
 	"slices"
 	"sync"
 
@@ -68,6 +69,9 @@ func (q *absences) put(a *absence) {
 // mostAbsences is how many are told at once.
 const mostAbsences = 200
 
+// mostMembers is how many members are read at once: of a group of 100,000 the database would not tell in time.
+const mostMembers = 2000
+
 // take waits for some; none when ctx has ended.
 func (q *absences) take(ctx context.Context) []*absence {
 	for ctx.Err() == nil {
@@ -110,13 +114,16 @@ func (h *handler) tellAbsent(ctx context.Context) {
 			for uid := range set {
 				all = append(all, uid)
 			}
-			found, ok := insist(ctx, h, "members", func(ctx context.Context) (map[string]conversation.Membership, error) {
-				return h.Store.MembersOf(ctx, id.Tenant, id.Conversation, all)
-			})
-			if !ok {
-				return
+			members[id] = map[string]conversation.Membership{}
+			for part := range slices.Chunk(all, mostMembers) {
+				found, ok := insist(ctx, h, "members", func(ctx context.Context) (map[string]conversation.Membership, error) {
+					return h.Store.MembersOf(ctx, id.Tenant, id.Conversation, part)
+				})
+				if !ok {
+					return
+				}
+				maps.Copy(members[id], found)
 			}
-			members[id] = found
 		}
 		var events []hook.Offline
 		for _, a := range list {

@@ -26,6 +26,8 @@ const (
 type source struct {
 	rec *halleyv1.ChatRecord
 	seq uint64 // its number in the partition
+	// marker is the marker that was accepted, where the change follows from one; others are told of it with the change.
+	marker *marker
 }
 
 // letter is a record to be put aside.
@@ -55,13 +57,13 @@ func (b *batch) add(seq uint64, m *kafka.Message) {
 	case rec.GetUserChange() != nil:
 		u, err := wire.UserChangeOf(rec)
 		if reason = reasonOf(err); reason == "" {
-			b.changes, b.changers = append(b.changes, u), append(b.changers, source{rec, seq})
+			b.changes, b.changers = append(b.changes, u), append(b.changers, source{rec: rec, seq: seq})
 			return
 		}
 	default:
 		p, err := wire.ProposalOf(rec)
 		if reason = reasonOf(err); reason == "" {
-			b.proposals, b.sources = append(b.proposals, p), append(b.sources, source{rec, seq})
+			b.proposals, b.sources = append(b.proposals, p), append(b.sources, source{rec: rec, seq: seq})
 			return
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/halley-im/halley/job/internal/deliver"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
+	"github.com/halley-im/halley/proto/name"
 	"github.com/halley-im/halley/store"
 	"github.com/halley-im/halley/store/conversation"
 )
@@ -17,7 +18,7 @@ import (
 // the members' sessions are in. From half of that on they are being put there: the conversation's Fanout says so first, so that
 // logic puts in whoever connects from then on, then a control delivery does it to those who are connected; then, one by one, to
 // members who come, and it puts out those who go. Fanout turns to the room when there are enough members and all that was
-// acknowledged.
+// acknowledged, some time ago: router hears of a comet's rooms a moment later, and while it doesn't know one, entries miss it.
 
 // fresh is for how long a member who has come is told by uid besides, since router may not know yet that his comet has the room, and
 // for how long one who has gone is left out by name.
@@ -32,6 +33,7 @@ const mostControls = 2000
 // room is what a partition remembers of a group that has one.
 type room struct {
 	told    bool         // all members were told to join, by this handler
+	since   time.Time    // when they were
 	waiting atomic.Int32 // deliveries that put members in, not acknowledged
 	moved   []move
 }
@@ -46,6 +48,15 @@ type move struct {
 }
 
 func (m *move) over(now time.Time) bool { return now.Sub(m.at) > fresh && m.waiting.Load() <= 0 }
+
+// recent returns who came or went a moment ago, and forgets who did so long ago: else each entry of a group that 100,000 have joined would
+// go through them, until the next one comes.
+func (r *room) recent(now time.Time) []move {
+	if len(r.moved) > 0 && r.moved[0].over(now) {
+		r.moved = slices.Clip(slices.DeleteFunc(r.moved, func(m move) bool { return m.over(now) }))
+	}
+	return r.moved
+}
 
 // note remembers who came or went, and forgets who did so long ago. It returns what counts until that is acknowledged.
 func (r *room) note(now time.Time, uids []string, in bool) *atomic.Int32 {
@@ -84,12 +95,15 @@ func moves(k conversation.Kind) bool {
 	return false
 }
 
+// leaves reports whether an entry of this kind takes members out.
+func leaves(k conversation.Kind) bool { return k == conversation.Left || k == conversation.Removed }
+
 // standing reads which of those that repeated entries were about are members now; false if ctx ended first.
 func (h *handler) standing(ctx context.Context, b *batch, outcomes []store.Outcome, rows map[place]*store.Entry) (map[place][]conversation.Membership, bool) {
 	now := map[place][]conversation.Membership{}
 	for i := range outcomes {
 		p, o := &b.proposals[i], &outcomes[i]
-		if !o.Repeated || o.Code != nil || !moves(p.Kind) || fanoutOf(p, o) == conversation.FanoutUID {
+		if !o.Repeated || o.Code != nil || !moves(p.Kind) || fanoutOf(p, o) == conversation.FanoutUID && !leaves(p.Kind) {
 			continue
 		}
 		at := place{idOf(p), o.Seq}
@@ -165,7 +179,7 @@ func (a *audience) toRoom(p *conversation.Proposal, o *store.Outcome, e *store.E
 		}
 	}
 	now := time.Now()
-	for _, m := range r.moved {
+	for _, m := range r.recent(now) {
 		switch {
 		case told[m.uid] || m.over(now):
 		case m.in && !slices.Contains(except, m.uid):
@@ -188,7 +202,7 @@ func (h *handler) want(id store.ID, c *conversation.Conversation) conversation.F
 	case c.Fanout == conversation.FanoutJoining && c.Members < large/4, c.Fanout == conversation.FanoutRoom && c.Members < large/2:
 		return conversation.FanoutUID
 	case c.Fanout == conversation.FanoutJoining && c.Members > large:
-		if r := h.rooms[id]; r != nil && r.told && r.waiting.Load() == 0 {
+		if r := h.rooms[id]; r != nil && r.told && r.waiting.Load() == 0 && time.Since(r.since) >= h.RoomAfter {
 			return conversation.FanoutRoom
 		}
 	}
@@ -199,7 +213,13 @@ func (h *handler) want(id store.ID, c *conversation.Conversation) conversation.F
 func (h *handler) turn(ctx context.Context, b *batch, outcomes []store.Outcome, t *teller) bool {
 	latest := map[store.ID]*conversation.Conversation{}
 	for i := range outcomes {
-		if p, o := &b.proposals[i], &outcomes[i]; conversation.TypeOf(p.Conversation) == conversation.Group && o.Conversation.LastSeq > 0 && !o.Conversation.Dissolved {
+		p, o := &b.proposals[i], &outcomes[i]
+		switch {
+		case conversation.TypeOf(p.Conversation) != conversation.Group || o.Conversation.LastSeq == 0:
+		case o.Conversation.Dissolved:
+			delete(h.rooms, idOf(p))
+			delete(latest, idOf(p))
+		default:
 			latest[idOf(p)] = &o.Conversation
 		}
 	}
@@ -233,7 +253,7 @@ func (h *handler) turn(ctx context.Context, b *batch, outcomes []store.Outcome, 
 	}
 	for _, id := range joins {
 		r := h.room(id)
-		r.told = true
+		r.told, r.since = true, time.Now()
 		t.all(id, &halleyv1.RoomsChange{Join: []string{conversation.Room(id.Conversation)}}, &r.waiting)
 	}
 	for _, id := range leaves {
@@ -252,6 +272,11 @@ func (t *teller) all(id store.ID, c *halleyv1.RoomsChange, waiting *atomic.Int32
 		t.r.items = append(t.r.items, t.h.Lane.NewItem(control(id, c, part, 0), &waited{t.h.owner, []*atomic.Int32{waiting}, true}, 0))
 		t.r.targets += len(part)
 	}
+}
+
+// putOut takes the sessions of who has gone out of both rooms of a group: that of who has it open tells who types and who has read.
+func putOut(id store.ID, uids []string, acceptedAtMs int64) *halleyv1.PushRecord {
+	return control(id, &halleyv1.RoomsChange{Leave: []string{conversation.Room(id.Conversation), name.OpenRoom(id.Conversation)}}, uids, acceptedAtMs)
 }
 
 func control(id store.ID, c *halleyv1.RoomsChange, uids []string, acceptedAtMs int64) *halleyv1.PushRecord {

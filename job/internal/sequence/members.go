@@ -114,7 +114,7 @@ func toGroup(p *conversation.Proposal, o *store.Outcome) bool {
 func (h *handler) audience(ctx context.Context, b *batch, outcomes []store.Outcome) (*audience, bool) {
 	a := &audience{m: h.members, gone: map[store.ID][]leaver{}}
 	last := map[store.ID]int64{}
-	unknown, repeated := map[store.ID]bool{}, map[store.ID]bool{}
+	unknown, needed := map[store.ID]bool{}, map[store.ID]bool{}
 	var ask []store.ID
 	for i := range outcomes {
 		p, o := &b.proposals[i], &outcomes[i]
@@ -133,7 +133,7 @@ func (h *handler) audience(ctx context.Context, b *batch, outcomes []store.Outco
 			at, ok = g.last, true
 		}
 		fits := ok && at == o.Conversation.LastSeq
-		repeated[id] = repeated[id] || o.Repeated
+		needed[id] = true
 		if !o.Repeated {
 			fits = ok && at == o.Seq-1
 			if !ok && o.Seq == 1 {
@@ -152,7 +152,8 @@ func (h *handler) audience(ctx context.Context, b *batch, outcomes []store.Outco
 			ask = append(ask, id)
 		}
 	}
-	for id := range repeated {
+	// A later entry of the batch may have dropped what an earlier one goes by, where another writer turned the group in between.
+	for id := range needed {
 		if h.members.groups[id] == nil && !unknown[id] {
 			ask = append(ask, id)
 		}
@@ -163,14 +164,20 @@ func (h *handler) audience(ctx context.Context, b *batch, outcomes []store.Outco
 // mostRosters is how many groups are read at once: they may be large.
 const mostRosters = 32
 
+// read reads groups, fewer at once where that takes the database too long; false if ctx ended first.
 func (h *handler) read(ctx context.Context, ids []store.ID) bool {
-	for len(ids) > 0 {
-		part := ids[:min(len(ids), mostRosters)]
-		ids = ids[len(part):]
-		found, ok := insist(ctx, h, "rosters", func(ctx context.Context) (map[store.ID]store.Roster, error) { return h.Store.Rosters(ctx, part) })
+	for size := mostRosters; len(ids) > 0; {
+		var part []store.ID
+		found, ok := insist(ctx, h, "rosters", func(ctx context.Context) (map[store.ID]store.Roster, error) {
+			part = ids[:min(size, len(ids))]
+			size = max(1, len(part)/2)
+			return h.Store.Rosters(ctx, part)
+		})
 		if !ok {
 			return false
 		}
+		size = min(mostRosters, 4*size)
+		ids = ids[len(part):]
 		h.Meter.Chat.Rosters.Add(float64(len(part)))
 		for _, id := range part {
 			r := found[id]

@@ -32,24 +32,49 @@ func (r *round) add(o *round) {
 	r.targets += o.targets
 }
 
-// queue is between what stores and what tells. It has no bound of its own: all that is in it is in flight, which the consumer
-// bounds.
+// queue is between what stores and what tells. The consumer bounds the records in it, the queue their targets: a record of some bytes
+// may be for all members of a group.
 type queue struct {
-	signal chan struct{}
+	signal chan struct{} // has a signal after a put
+	eased  chan struct{} // has a signal after a take that made it less than full
+	most   int
 	mu     sync.Mutex
 	rounds []*round
+	size   int
 }
 
-func newQueue() *queue { return &queue{signal: make(chan struct{}, 1)} }
+// mostQueued is how many targets wait at most to be told: some 25 MB.
+const mostQueued = 1 << 18
 
-func (q *queue) put(r *round) {
-	q.mu.Lock()
-	q.rounds = append(q.rounds, r)
-	q.mu.Unlock()
+func newQueue(most int) *queue {
+	return &queue{signal: make(chan struct{}, 1), eased: make(chan struct{}, 1), most: most}
+}
+
+// put waits until the queue is less than full; false if ctx ended first.
+func (q *queue) put(ctx context.Context, r *round) bool {
+	for !q.add(r) {
+		select {
+		case <-q.eased:
+		case <-ctx.Done():
+			return false
+		}
+	}
 	select {
 	case q.signal <- struct{}{}:
 	default:
 	}
+	return true
+}
+
+func (q *queue) add(r *round) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.size >= q.most {
+		return false
+	}
+	q.rounds = append(q.rounds, r)
+	q.size += r.targets
+	return true
 }
 
 // mostTargets ends a round that is made of several.
@@ -92,5 +117,12 @@ func (q *queue) next() *round {
 	left := copy(q.rounds, q.rounds[n:])
 	clear(q.rounds[left:])
 	q.rounds = q.rounds[:left]
+	full := q.size >= q.most
+	if q.size -= r.targets; full && q.size < q.most {
+		select {
+		case q.eased <- struct{}{}:
+		default:
+		}
+	}
 	return r
 }

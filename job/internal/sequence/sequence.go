@@ -73,12 +73,14 @@ type Handlers struct {
 	Members int
 	// Large is the number of members above which a group's entries go to a room; 0: never.
 	Large int64
+	// RoomAfter is for how long its members were put into the room before that.
+	RoomAfter time.Duration
 }
 
 // New returns the handler of a partition.
 func (h *Handlers) New(p *consume.Partition) consume.Handler {
 	return &handler{
-		Handlers: h, owner: p, partition: p.ID, members: newMembers(h.Members), rooms: map[store.ID]*room{}, queue: newQueue(), absent: newAbsences(),
+		Handlers: h, owner: p, partition: p.ID, members: newMembers(h.Members), rooms: map[store.ID]*room{}, queue: newQueue(mostQueued), absent: newAbsences(),
 		log: h.Log.With(logs.Partition, p.ID),
 	}
 }
@@ -101,11 +103,13 @@ func (h *handler) Handle(ctx context.Context, first uint64, msgs []kafka.Message
 		b.add(first+uint64(i), &msgs[i])
 	}
 	h.Records.Records.Add(float64(len(b.proposals) + len(b.changes)))
-	r, ok := h.keep(ctx, &b)
-	if !ok {
+	// Entries are told before the changes of single users are stored, some of which follow from the batch's markers.
+	if len(b.proposals) > 0 && !h.keep(ctx, &b, h.keepProposals) {
 		return
 	}
-	h.queue.put(r)
+	if len(b.changes) > 0 && !h.keep(ctx, &b, h.keepChanges) {
+		return
+	}
 	for _, l := range b.letters {
 		if !h.Dead.Put(ctx, h.partition, l.msg, l.reason) {
 			return
@@ -114,16 +118,10 @@ func (h *handler) Handle(ctx context.Context, first uint64, msgs []kafka.Message
 	}
 }
 
-// keep stores a batch and returns what is to be told of it; false if ctx ended first.
-func (h *handler) keep(ctx context.Context, b *batch) (*round, bool) {
+// keep stores a part of a batch by f and queues what is to be told of it; false if ctx ended first.
+func (h *handler) keep(ctx context.Context, b *batch, f func(context.Context, *batch, *round) bool) bool {
 	r := &round{}
-	if len(b.proposals) > 0 && !h.keepProposals(ctx, b, r) {
-		return nil, false
-	}
-	if len(b.changes) > 0 && !h.keepChanges(ctx, b, r) {
-		return nil, false
-	}
-	return r, true
+	return f(ctx, b, r) && h.queue.put(ctx, r)
 }
 
 func (h *handler) keepProposals(ctx context.Context, b *batch, r *round) bool {
@@ -154,7 +152,7 @@ func (h *handler) keepProposals(ctx context.Context, b *batch, r *round) bool {
 	if !ok {
 		return false
 	}
-	t := teller{h: h, r: r, rows: rows, who: who, standing: standing}
+	t := teller{h: h, r: r, b: b, rows: rows, who: who, standing: standing}
 	for i := range outcomes {
 		n := len(outcomes[i].Listings)
 		t.proposal(&b.sources[i], &b.proposals[i], &outcomes[i], listed[:n])
@@ -205,6 +203,8 @@ func (h *handler) Run(ctx context.Context) {
 		r := h.queue.take(ctx, n.retryAfter(h))
 		if r == nil {
 			if ctx.Err() != nil {
+				// Whoever has the partition next knows nothing of what is owed of records that are passed.
+				n.write(context.WithoutCancel(ctx), h, nil)
 				return
 			}
 			n.write(ctx, h, nil)

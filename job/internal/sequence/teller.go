@@ -22,6 +22,7 @@ import (
 type teller struct {
 	h    *handler
 	r    *round
+	b    *batch
 	rows map[place]*store.Entry
 	who  *audience
 	// standing is what those are now that repeated entries are about.
@@ -40,9 +41,13 @@ type told struct {
 
 // proposal tells of a proposal's outcome; listed are the outcomes of its listings.
 func (t *teller) proposal(src *source, p *conversation.Proposal, o *store.Outcome, listed []store.ChangeOutcome) {
+	t.outcome(src, o.Err(), o.Seq, o.AtMs)
+	if p.Kind == conversation.Marker && o.Code == nil {
+		t.marked(src, p, o)
+		return
+	}
 	t.told = t.told[:0]
 	defer t.end(src)
-	t.outcome(src, o.Err(), o.Seq, o.AtMs)
 	if o.Code != nil {
 		t.rejected(src, p, o)
 		return
@@ -50,13 +55,21 @@ func (t *teller) proposal(src *source, p *conversation.Proposal, o *store.Outcom
 	if o.Conversation.LastSeq > 0 {
 		t.r.marks.Seq(p.Tenant, p.Conversation, o.Conversation.LastSeq)
 	}
-	// Before the entry: it is of a conversation that its new members may not know.
-	for i := range listed {
-		l := &o.Listings[i]
-		t.changed(src, &listed[i], wire.Listed(l, listed[i].Number))
-	}
+	// New members hear of the conversation before the entry, which is of one that they don't know; those who go after it, when they no
+	// longer know it.
+	t.listed(src, o, listed, false)
 	if o.Seq > 0 {
 		t.entry(src, p, o)
+	}
+	t.listed(src, o, listed, true)
+}
+
+// listed tells who is on the list now, or who is off it.
+func (t *teller) listed(src *source, o *store.Outcome, listed []store.ChangeOutcome, off bool) {
+	for i := range listed {
+		if l := &o.Listings[i]; off == (l.Role == conversation.None) {
+			t.changed(src, &listed[i], wire.Listed(l, listed[i].Number))
+		}
 	}
 }
 
@@ -71,6 +84,13 @@ func (t *teller) entry(src *source, p *conversation.Proposal, o *store.Outcome) 
 	fanout := fanoutOf(p, o)
 	if fanout == conversation.FanoutUID {
 		t.toEach(src, id, e, body, err, t.who.of(p, o, e))
+		if leaves(p.Kind) {
+			// A session may still be in the room of when the group was larger, or have been put in by a sync that had read so: who goes must
+			// not be there when the group is large again.
+			if _, out := moved(o, t.standing[place{id, o.Seq}]); len(out) > 0 {
+				t.told = append(t.told, told{rec: putOut(id, out, src.rec.GetAcceptedAtMs())})
+			}
+		}
 		return
 	}
 	// Who comes is in the room before the entry, who goes is out of it before the next one.
@@ -88,7 +108,7 @@ func (t *teller) entry(src *source, p *conversation.Proposal, o *store.Outcome) 
 		t.tell(src, body, err, to, except)
 	}
 	if len(out) > 0 {
-		rec := control(id, &halleyv1.RoomsChange{Leave: []string{at}}, out, src.rec.GetAcceptedAtMs())
+		rec := putOut(id, out, src.rec.GetAcceptedAtMs())
 		t.told = append(t.told, told{rec: rec, waiting: []*atomic.Int32{r.note(time.Now(), out, false)}})
 	}
 }
@@ -119,11 +139,16 @@ func (t *teller) userChange(src *source, u *store.UserChange, o *store.ChangeOut
 	if o.Code != nil {
 		err = &errcode.Error{Code: o.Code, Detail: o.Reason}
 	}
-	t.outcome(src, err, o.Number, u.AtMs)
+	if src.marker == nil {
+		t.outcome(src, err, o.Number, u.AtMs)
+	}
 	if err == nil {
 		c := *u
 		c.Number = o.Number
 		t.changed(src, o, c)
+	}
+	if src.marker != nil {
+		t.others(src, src.marker)
 	}
 }
 

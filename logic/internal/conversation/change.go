@@ -11,6 +11,7 @@ import (
 	"github.com/segmentio/kafka-go"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/halley-im/halley/kit/cursor"
 	"github.com/halley-im/halley/logic/internal/limit"
 	"github.com/halley-im/halley/proto/errcode"
 	"github.com/halley-im/halley/proto/topic"
@@ -26,9 +27,6 @@ type (
 	}
 	seqValue struct {
 		Seq int64 `json:"seq"`
-	}
-	readValue struct {
-		ReadSeq int64 `json:"read_seq"`
 	}
 	textValue struct {
 		Text string `json:"text"`
@@ -62,23 +60,31 @@ func (s *Service) Set(ctx context.Context, o Origin, tenant, uid, id string, v S
 	add := func(kind string, guard int64, value any) {
 		changes = append(changes, store.UserChange{Tenant: tenant, UID: uid, Kind: kind, Object: id, Guard: guard, AtMs: at, Value: jsonOf(value)})
 	}
+	replace := func(kind string, value any) {
+		// Another logic, whose clock is ahead, may have written the one before.
+		guard, err := s.after(ctx, tenant, kind, uid, id)
+		if err != nil {
+			guard = at
+		}
+		add(kind, guard, value)
+	}
 	if v.Mute != nil {
-		add(store.ChangeMute, at, onValue{*v.Mute})
+		replace(store.ChangeMute, onValue{*v.Mute})
 	}
 	if v.Pin != nil {
-		add(store.ChangePin, at, onValue{*v.Pin})
+		replace(store.ChangePin, onValue{*v.Pin})
 	}
 	if v.Hide != nil {
-		add(store.ChangeHide, at, onValue{*v.Hide})
+		replace(store.ChangeHide, onValue{*v.Hide})
 	}
 	if v.Draft != nil {
 		if len(*v.Draft) > maxDraft || !utf8.ValidString(*v.Draft) {
 			return Accepted{}, errcode.InvalidRequest.Errorf("draft: at most %d bytes", maxDraft)
 		}
-		add(store.ChangeDraft, at, textValue{*v.Draft})
+		replace(store.ChangeDraft, textValue{*v.Draft})
 	}
 	if v.Clear != nil {
-		if err := checkSeq("clear", *v.Clear); err != nil {
+		if err := s.reached(ctx, tenant, id, "clear", *v.Clear); err != nil {
 			return Accepted{}, err
 		}
 		// What was cleared stays cleared.
@@ -98,7 +104,7 @@ func (s *Service) Delete(ctx context.Context, o Origin, tenant, uid, id string, 
 	if seq == 0 {
 		return Accepted{}, errcode.InvalidRequest.Errorf("seq: of a message")
 	}
-	if err := checkSeq("seq", seq); err != nil {
+	if err := s.reached(ctx, tenant, id, "seq", seq); err != nil {
 		return Accepted{}, err
 	}
 	return s.change(ctx, id, store.UserChange{
@@ -161,8 +167,7 @@ func (s *Service) changeRecord(u *store.UserChange) (kafka.Message, error) {
 	return kafka.Message{Topic: topic.Chat, Key: topic.UserKey(u.Tenant, u.UID), Value: value}, nil
 }
 
-// Read raises uid's markers; 0 leaves one. His other devices learn of the read marker by a user change, the other members by a
-// volatile event.
+// Read raises uid's markers; 0 leaves one. Job tells his other devices and the other members, once it is stored.
 func (s *Service) Read(ctx context.Context, o Origin, tenant, uid, id string, read, delivered int64) (Accepted, error) {
 	if err := checkSeq("read_seq", read); err != nil {
 		return Accepted{}, err
@@ -173,24 +178,7 @@ func (s *Service) Read(ctx context.Context, o Origin, tenant, uid, id string, re
 	if read == 0 && delivered == 0 {
 		return Accepted{}, errcode.InvalidRequest.Errorf("read_seq or delivered_seq")
 	}
-	p := entry.Proposal{Tenant: tenant, Conversation: id, Kind: entry.Marker, Sender: uid, ReadSeq: read, DeliveredSeq: delivered}
-	msg, a, err := s.check(ctx, o, &p)
-	msgs := []kafka.Message{msg}
-	if err == nil && read > 0 {
-		// The guard is the seq: an older marker can't undo a newer one.
-		u := store.UserChange{Tenant: tenant, UID: uid, Kind: store.ChangeRead, Object: id, Guard: read, AtMs: p.AcceptedAtMs, Value: jsonOf(readValue{read})}
-		msg, err = s.changeRecord(&u)
-		msgs = append(msgs, msg)
-	}
-	if err == nil {
-		err = s.write(ctx, msgs...)
-	}
-	s.metrics.proposal(entry.Marker, err)
-	if err != nil {
-		return Accepted{}, err
-	}
-	s.tellMarker(ctx, o, &p)
-	return a, nil
+	return s.Propose(ctx, o, entry.Proposal{Tenant: tenant, Conversation: id, Kind: entry.Marker, Sender: uid, ReadSeq: read, DeliveredSeq: delivered})
 }
 
 func checkSeq(what string, seq int64) error {
@@ -198,4 +186,25 @@ func checkSeq(what string, seq int64) error {
 		return errcode.InvalidRequest.Errorf("%s: a seq, or 0", what)
 	}
 	return nil
+}
+
+// reached returns nil if a conversation has come to seq, or if nobody can say now how far it is.
+func (s *Service) reached(ctx context.Context, tenant, id, what string, seq int64) error {
+	if err := checkSeq(what, seq); err != nil || seq == 0 {
+		return err
+	}
+	if s.d.Redis != nil {
+		// What is there is never too high, and is there for what was written in the last minutes.
+		rctx, cancel := context.WithTimeout(ctx, redisWait)
+		last, err := cursor.Seq(rctx, s.d.Redis, s.d.RedisPrefix, tenant, id)
+		cancel()
+		if err == nil && seq <= last {
+			return nil
+		}
+	}
+	c, err := s.d.Store.Conversation(ctx, tenant, id)
+	if isAway(err) || err == nil && seq <= c.LastSeq {
+		return nil
+	}
+	return errcode.InvalidRequest.Errorf("%s: the conversation has not come so far", what)
 }

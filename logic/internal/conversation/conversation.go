@@ -28,6 +28,7 @@ import (
 	"github.com/halley-im/halley/logic/internal/push"
 	"github.com/halley-im/halley/logic/internal/remote"
 	"github.com/halley-im/halley/proto/errcode"
+	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/proto/topic"
 	"github.com/halley-im/halley/store"
 	entry "github.com/halley-im/halley/store/conversation"
@@ -44,17 +45,18 @@ type Producer interface {
 type Store interface {
 	Conversation(ctx context.Context, tenant, id string) (entry.Conversation, error)
 	Groups(ctx context.Context, tenant, after string, limit int) ([]entry.Conversation, error)
-	Audit(ctx context.Context, tenant, id string, seq int64) ([]store.Replaced, error)
+	Audit(ctx context.Context, tenant, id string, seq, after int64, limit int) ([]store.Replaced, error)
 	Membership(ctx context.Context, tenant, id, uid string) (entry.Conversation, entry.Membership, error)
 	Blocked(ctx context.Context, tenant, uid, peer string) (bool, error)
 	BlockedBy(ctx context.Context, tenant string, uids []string, peer string) ([]string, error)
 	Conversations(ctx context.Context, tenant, uid string, behind store.Cursor, limit int) ([]store.Summary, *store.Cursor, error)
+	Stored(ctx context.Context, tenant, id, sender, clientMsgID string) (bool, error)
 	Entries(ctx context.Context, tenant, id string, from, to int64, limit int) ([]store.Entry, error)
 	EntriesBefore(ctx context.Context, tenant, id string, from, before int64, limit int) ([]store.Entry, error)
 	Members(ctx context.Context, tenant, id, after string, limit int) ([]entry.Membership, error)
 	Readers(ctx context.Context, tenant, id string, seq int64, after string, limit int) ([]entry.Membership, error)
 	Sync(ctx context.Context, tenant, uid string, q store.SyncQuery) (store.SyncPage, error)
-	PutUsers(ctx context.Context, users []store.User) error
+	ChangeUsers(ctx context.Context, tenant string, uids []string, change func(*store.User) error) (map[string]store.User, error)
 	Users(ctx context.Context, tenant string, uids []string) (map[string]store.User, error)
 	SearchUsers(ctx context.Context, tenant, prefix string, limit int) ([]store.User, error)
 	Contact(ctx context.Context, tenant, uid, peer string) (store.Contact, error)
@@ -66,12 +68,13 @@ type Store interface {
 	Positions(ctx context.Context, tenant, uid string) (seqs map[string]int64, change int64, err error)
 	Pinned(ctx context.Context, tenant, id string, limit int) ([]store.Entry, error)
 	Reactors(ctx context.Context, tenant, id string, seq int64, reaction, after string, limit int) ([]string, error)
-	Admins(ctx context.Context, tenant, id string) ([]entry.Membership, error)
+	Admins(ctx context.Context, tenant, id string, limit int) ([]entry.Membership, error)
 }
 
 // Pusher tells those who are connected of what isn't stored; push.Service is one.
 type Pusher interface {
 	Push(ctx context.Context, r push.Request) (push.Result, error)
+	ControlExcept(ctx context.Context, tenant string, targets []*halleyv1.Target, uids []string, c *halleyv1.Control) error
 }
 
 // Deps are what a Service works with.
@@ -81,7 +84,7 @@ type Deps struct {
 	// Store may be nil: then there are no conversations, and every call is answered unknown_method.
 	Store    Store
 	Producer Producer
-	// Push tells of typing and of read markers; nil: nobody is told.
+	// Push tells of typing; nil: nobody is told.
 	Push Pusher
 	// Limiter counts what a uid sends; nil: no limit.
 	Limiter *limit.Limiter
@@ -233,9 +236,35 @@ func (s *Service) prepare(o Origin, p *entry.Proposal) error {
 			return errcode.TooLarge.Errorf("body: at most %d bytes", s.cfg.BodyBytes)
 		case !utf8.Valid(p.Body):
 			return errcode.InvalidRequest.Errorf("body: not UTF-8")
+		case depth(p.Body) > maxDepth:
+			return errcode.InvalidRequest.Errorf("body: at most %d levels deep", maxDepth)
 		}
 	}
 	return p.Check(&s.d.Rules)
+}
+
+// maxDepth is how deep a body's JSON may be nested. Readers give up somewhere: Python's at a thousand levels, Go's at ten
+// thousand. Who couldn't read one message could read none of the page that it is in, at any later time either.
+const maxDepth = 100
+
+// depth returns how deep JSON is nested.
+func depth(b []byte) (deepest int) {
+	level, text := 0, false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case text && c == '\\':
+			i++
+		case c == '"':
+			text = !text
+		case text:
+		case c == '[' || c == '{':
+			level++
+			deepest = max(deepest, level)
+		case c == ']' || c == '}':
+			level--
+		}
+	}
+	return deepest
 }
 
 // ahead is how many tokens of a uid a process takes at once: a round trip to Redis for each message would cost more than the check.
@@ -296,6 +325,11 @@ func (s *Service) write(ctx context.Context, msgs ...kafka.Message) error {
 	}
 	// Kafka being away is the producer's to log, once.
 	s.d.Log.DebugContext(ctx, "proposal not accepted", "err", err)
+	// A producer that says itself what callers are to be told has written nothing.
+	var told *errcode.Error
+	if errors.As(err, &told) {
+		return err
+	}
 	unknown := errcode.Unknown.Errorf("not known to be accepted: repeat it with the same client_msg_id")
 	unknown.RetryAfter = remote.RetryAfter
 	return fmt.Errorf("%w: %w", unknown, err)
@@ -353,7 +387,23 @@ func (s *Service) authorise(ctx context.Context, p *entry.Proposal) error {
 		}
 		return errcode.Forbidden.Errorf("the group isn't open: ask a member to add you")
 	}
-	return errcode.NotMember
+	return s.repeated(ctx, p)
+}
+
+// repeated refuses who is no member, unless what he asks for is stored already: he has gone before he was told, and nothing but his repeat
+// brings him the outcome, which job tells. What he sent before he went is stored by now: it was ahead of his going in their partition.
+func (s *Service) repeated(ctx context.Context, p *entry.Proposal) error {
+	if !p.Kind.TakesSeq() {
+		return errcode.NotMember
+	}
+	stored, err := s.d.Store.Stored(ctx, p.Tenant, p.Conversation, p.Sender, p.ClientMsgID)
+	switch {
+	case err != nil:
+		return storeError(err)
+	case !stored:
+		return errcode.NotMember
+	}
+	return nil
 }
 
 // invitable refuses to bring somebody into a group who blocks the one who does.

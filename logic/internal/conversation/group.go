@@ -7,7 +7,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
-	"github.com/segmentio/kafka-go"
 
 	"github.com/halley-im/halley/proto/errcode"
 	"github.com/halley-im/halley/proto/name"
@@ -72,24 +71,44 @@ func (s *Service) AskGroup(ctx context.Context, o Origin, tenant, uid, id, note 
 	case m.Role != entry.None:
 		return Accepted{}, errcode.AlreadyMember
 	}
+	told, err := s.approachable(ctx, tenant, id, uid)
+	if err != nil {
+		return Accepted{}, err
+	}
 	at, err := s.after(ctx, tenant, store.ChangeGroupRequest, uid, requestObject(id, uid))
 	if err != nil {
 		return Accepted{}, err
 	}
-	changes, err := s.requestChanges(ctx, tenant, id, uid, requestValue{State: requestAsked, Note: note}, at)
-	if err != nil {
-		return Accepted{}, err
-	}
-	return s.change(ctx, id, changes...)
+	return s.change(ctx, id, requestChanges(tenant, id, uid, told, requestValue{State: requestAsked, Note: note}, at)...)
 }
 
-// AnswerGroup answers the request of uid to be added to a group, in the name of by, who must be its owner or an admin. Accepting proposes the
-// new member too.
+// approachable returns owner and admins of a group whom uid may ask: those who block him aren't told.
+func (s *Service) approachable(ctx context.Context, tenant, id, uid string) ([]string, error) {
+	admins, err := s.admins(ctx, tenant, id)
+	if err != nil || len(admins) == 0 {
+		return nil, err
+	}
+	blocked, err := s.d.Store.BlockedBy(ctx, tenant, admins, uid)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	if admins = slices.DeleteFunc(admins, func(a string) bool { return slices.Contains(blocked, a) }); len(admins) == 0 {
+		return nil, errcode.Blocked.Errorf("nobody of those who could answer takes requests from this user")
+	}
+	return admins, nil
+}
+
+// AnswerGroup answers the request of uid to be added to a group, in the name of by, who must be its owner or an admin. Accepting adds
+// the new member: the request is accepted when he is one, and stays as it is where job refuses to make him one. errcode.Unknown says
+// that this isn't known in time: the caller repeats it under the same clientMsgID.
 func (s *Service) AnswerGroup(ctx context.Context, o Origin, tenant, by, id, clientMsgID, uid string, accept bool) (Accepted, error) {
 	if s.d.Store == nil {
 		return Accepted{}, errNoStore
 	}
 	if err := errors.Join(checkGroup(id), name.UID(uid)); err != nil {
+		return Accepted{}, err
+	}
+	if err := s.admitUser(ctx, o, tenant, by); err != nil {
 		return Accepted{}, err
 	}
 	// Not by the cache, which knows nothing of requests.
@@ -102,63 +121,93 @@ func (s *Service) AnswerGroup(ctx context.Context, o Origin, tenant, by, id, cli
 	case m.Role < entry.Admin:
 		return Accepted{}, errcode.Forbidden.Errorf("only owner and admins answer")
 	}
-	old, err := s.d.Store.UserChangeOf(ctx, tenant, by, store.ChangeGroupRequest, requestObject(id, uid))
+	// As who asks has it: owner and admins may be others by now than those who were told.
+	old, err := s.d.Store.UserChangeOf(ctx, tenant, uid, store.ChangeGroupRequest, requestObject(id, uid))
 	if err != nil {
 		return Accepted{}, storeError(err)
 	}
 	if old.Number == 0 {
 		return Accepted{}, errcode.NotFound.Errorf("%s has not asked", uid)
 	}
+	accepted := Accepted{ID: uuid.NewString(), AcceptedAtMs: s.d.Now().UnixMilli(), Conversation: id}
 	state := requestDeclined
-	var msgs []kafka.Message
-	var accepted Accepted
 	if accept {
 		state = requestAccepted
-		p := entry.Proposal{
+		// He was counted.
+		o.Backend = true
+		accepted, err = s.addAsked(ctx, o, entry.Proposal{
 			Tenant: tenant, Conversation: id, Kind: entry.Joined, Sender: by, ClientMsgID: clientMsgID, Detail: entry.Detail{Members: []string{uid}},
-		}
-		var msg kafka.Message
-		if msg, accepted, err = s.check(ctx, o, &p); err != nil {
-			return Accepted{}, err
-		}
-		msgs = append(msgs, msg)
-	} else if err := s.admitUser(ctx, o, tenant, by); err != nil {
-		return Accepted{}, err
+		})
+	} else {
+		err = s.notIn(ctx, tenant, id, uid)
 	}
-	changes, err := s.requestChanges(ctx, tenant, id, uid, requestValue{State: state}, max(s.d.Now().UnixMilli(), old.Guard+1))
 	if err != nil {
 		return Accepted{}, err
 	}
-	for i := range changes {
-		msg, err := s.changeRecord(&changes[i])
-		if err != nil {
-			return Accepted{}, err
-		}
-		msgs = append(msgs, msg)
+	told, err := s.admins(ctx, tenant, id)
+	if err != nil {
+		return Accepted{}, err
 	}
-	if !accept {
-		accepted = Accepted{ID: uuid.NewString(), AcceptedAtMs: s.d.Now().UnixMilli(), Conversation: id}
-	}
-	return accepted, s.write(ctx, msgs...)
+	_, err = s.change(ctx, id, requestChanges(tenant, id, uid, told, requestValue{State: state}, max(s.d.Now().UnixMilli(), old.Guard+1))...)
+	return accepted, err
 }
 
-// requestChanges are the user changes that tell of a request's state.
-func (s *Service) requestChanges(ctx context.Context, tenant, id, uid string, v requestValue, at int64) ([]store.UserChange, error) {
-	admins, err := s.d.Store.Admins(ctx, tenant, id)
-	if err != nil {
-		return nil, storeError(err)
+// addAsked proposes to add somebody who asked for it, and returns when he is a member.
+func (s *Service) addAsked(ctx context.Context, o Origin, p entry.Proposal) (Accepted, error) {
+	o.Wait = s.d.Redis != nil
+	a, err := s.Propose(ctx, o, p)
+	if err != nil || !o.Wait {
+		return a, err
 	}
-	told := []string{uid}
-	for _, m := range admins[:min(len(admins), mostAsked)] {
-		told = append(told, m.UID)
+	switch out := s.Outcomes(ctx, []string{a.ID})[0]; {
+	case errors.Is(out.Err, errcode.AlreadyMember):
+		// Another one's answer was faster, or this one's was lost on its way to him.
+		return a, nil
+	case out.Known:
+		return a, out.Err
 	}
-	changes := make([]store.UserChange, len(told))
-	for i, to := range told {
-		changes[i] = store.UserChange{
-			Tenant: tenant, UID: to, Kind: store.ChangeGroupRequest, Object: requestObject(id, uid), Guard: at, AtMs: at, Value: jsonOf(v),
+	// Redis may be what is away.
+	_, m, err := s.d.Store.Membership(ctx, p.Tenant, p.Conversation, p.Detail.Members[0])
+	if err == nil && m.Role != entry.None {
+		return a, nil
+	}
+	return Accepted{}, errcode.Unknown.Errorf("not known to be done: repeat it with the same client_msg_id")
+}
+
+// notIn refuses to decline the request of who is a member already.
+func (s *Service) notIn(ctx context.Context, tenant, id, uid string) error {
+	_, m, err := s.d.Store.Membership(ctx, tenant, id, uid)
+	switch {
+	case err != nil:
+		return storeError(err)
+	case m.Role != entry.None:
+		return errcode.AlreadyMember
+	}
+	return nil
+}
+
+// admins returns owner and admins of a group, the owner first: at most mostAsked.
+func (s *Service) admins(ctx context.Context, tenant, id string) ([]string, error) {
+	list, err := s.d.Store.Admins(ctx, tenant, id, mostAsked)
+	uids := make([]string, len(list))
+	for i := range list {
+		uids[i] = list[i].UID
+	}
+	return uids, storeError(err)
+}
+
+// requestChanges are the user changes that tell uid and others of his request's state.
+func requestChanges(tenant, id, uid string, others []string, v requestValue, at int64) []store.UserChange {
+	changes := make([]store.UserChange, 0, len(others)+1)
+	for _, to := range append([]string{uid}, others...) {
+		if to == uid && len(changes) > 0 {
+			continue
 		}
+		changes = append(changes, store.UserChange{
+			Tenant: tenant, UID: to, Kind: store.ChangeGroupRequest, Object: requestObject(id, uid), Guard: at, AtMs: at, Value: jsonOf(v),
+		})
 	}
-	return changes, nil
+	return changes
 }
 
 func requestObject(id, uid string) string { return id + "/" + uid }

@@ -3,8 +3,10 @@ package conversation
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"unicode/utf8"
 
+	"github.com/halley-im/halley/logic/internal/push"
 	"github.com/halley-im/halley/proto/errcode"
 	"github.com/halley-im/halley/proto/name"
 	"github.com/halley-im/halley/store"
@@ -127,54 +129,80 @@ func (s *Service) UpdateUsers(ctx context.Context, tenant string, updates []User
 	if s.d.Store == nil {
 		return nil, errNoStore
 	}
-	uids := make([]string, len(updates))
+	// By user, in the order in which they are named first.
+	var uids []string
+	of := map[string][]*UserUpdate{}
 	for i := range updates {
-		if err := name.UID(updates[i].UID); err != nil {
+		v := &updates[i]
+		if err := v.check(); err != nil {
 			return nil, err
 		}
-		uids[i] = updates[i].UID
+		if of[v.UID] == nil {
+			uids = append(uids, v.UID)
+		}
+		of[v.UID] = append(of[v.UID], v)
 	}
-	found, err := s.d.Store.Users(ctx, tenant, uids)
+	at := s.d.Now().UnixMilli()
+	// Not read and then written: of two who change different parts of a profile none undoes what the other did, a ban above all.
+	changed, err := s.d.Store.ChangeUsers(ctx, tenant, uids, func(u *store.User) error {
+		if u.CreatedAtMs == 0 {
+			u.CreatedAtMs = at
+		}
+		u.UpdatedAtMs = at
+		for _, v := range of[u.UID] {
+			v.apply(u)
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, storeError(err)
 	}
-	at := s.d.Now().UnixMilli()
-	for i := range updates {
-		v := &updates[i]
-		u, ok := found[v.UID]
-		if !ok {
-			u = store.User{Tenant: tenant, UID: v.UID, CreatedAtMs: at}
-		}
-		u.UpdatedAtMs = at
-		set(&u.Name, v.Name)
-		set(&u.Avatar, v.Avatar)
-		set(&u.Disabled, v.Disabled)
-		if v.Visibility != nil {
-			if u.Visibility, err = parseVisibility(*v.Visibility); err != nil {
+	out := &Users{Users: make([]User, len(uids))}
+	for i, uid := range uids {
+		u := changed[uid]
+		out.Users[i] = userView(&u, true)
+	}
+	for _, uid := range uids {
+		u := changed[uid]
+		chose := slices.ContainsFunc(of[uid], func(v *UserUpdate) bool { return v.Visibility != nil })
+		// Whatever was chosen before: who repeats a call that failed here must be hidden, too.
+		if chose && u.Visibility != store.VisibleToAll {
+			if err := s.hide(ctx, &u); err != nil {
 				return nil, err
 			}
 		}
-		if v.Profile != nil {
-			if len(v.Profile) > maxProfile || !json.Valid(v.Profile) {
-				return nil, errcode.InvalidRequest.Errorf("profile: JSON, at most %d bytes", maxProfile)
-			}
-			if u.Profile = v.Profile; string(v.Profile) == "null" {
-				u.Profile = nil
-			}
-		}
-		found[v.UID] = u
-	}
-	put, out := make([]store.User, 0, len(found)), &Users{Users: []User{}}
-	for _, uid := range uids {
-		if u, ok := found[uid]; ok {
-			put, out.Users = append(put, u), append(out.Users, userView(&u, true))
-			delete(found, uid)
-		}
-	}
-	if err := s.d.Store.PutUsers(ctx, put); err != nil {
-		return nil, storeError(err)
 	}
 	return out, nil
+}
+
+func (v *UserUpdate) check() error {
+	if err := name.UID(v.UID); err != nil {
+		return err
+	}
+	if v.Visibility != nil {
+		if _, err := parseVisibility(*v.Visibility); err != nil {
+			return err
+		}
+	}
+	if len(v.Profile) > maxProfile || v.Profile != nil && !(json.Valid(v.Profile) && utf8.Valid(v.Profile)) {
+		return errcode.InvalidRequest.Errorf("profile: JSON, at most %d bytes", maxProfile)
+	}
+	return nil
+}
+
+// apply changes u; v was checked.
+func (v *UserUpdate) apply(u *store.User) {
+	set(&u.Name, v.Name)
+	set(&u.Avatar, v.Avatar)
+	set(&u.Disabled, v.Disabled)
+	if v.Visibility != nil {
+		u.Visibility, _ = parseVisibility(*v.Visibility)
+	}
+	if v.Profile != nil {
+		if u.Profile = v.Profile; string(v.Profile) == "null" {
+			u.Profile = nil
+		}
+	}
 }
 
 func set[T any](to, from *T) {
@@ -208,8 +236,8 @@ func (s *Service) peoplePage(cursor string, limit uint32) (int, error) {
 	if s.d.Store == nil {
 		return 0, errNoStore
 	}
-	if len(cursor) > name.MaxUID {
-		return 0, errcode.InvalidRequest.Errorf("cursor: not one of ours")
+	if err := checkAfter(cursor); err != nil {
+		return 0, err
 	}
 	return pageSize(limit, defaultMember)
 }
@@ -236,9 +264,13 @@ func (s *Service) Block(ctx context.Context, o Origin, tenant, uid, peer string,
 	if err != nil {
 		return Accepted{}, err
 	}
-	return s.change(ctx, "", store.UserChange{
+	accepted, err := s.change(ctx, "", store.UserChange{
 		Tenant: tenant, UID: uid, Kind: store.ChangeBlock, Object: peer, Guard: at, AtMs: at, Value: jsonOf(onValue{!off}), Blocked: !off,
 	})
+	if err != nil || off || s.d.Push == nil {
+		return accepted, err
+	}
+	return accepted, s.endWatches(ctx, tenant, push.UIDTarget(peer), nil, uid)
 }
 
 // pair lets in who changes something between him and another one.
@@ -324,7 +356,11 @@ func (s *Service) Contact(ctx context.Context, o Origin, tenant, uid, peer strin
 	if both {
 		changes = append(changes, contactChange(tenant, peer, uid, theirs, at))
 	}
-	return s.change(ctx, "", changes...)
+	done, err := s.change(ctx, "", changes...)
+	if err == nil && act == ContactRemove {
+		err = s.part(ctx, tenant, uid, peer)
+	}
+	return done, err
 }
 
 // apply changes both sides; both is whether the other one's has to be written.
@@ -377,40 +413,4 @@ func contactChange(tenant, uid, peer string, c store.Contact, at int64) store.Us
 		Tenant: tenant, UID: uid, Kind: store.ChangeContact, Object: peer, Guard: at, AtMs: at, Contact: &c,
 		Value: jsonOf(contactValue{states[c.State], c.Remark, c.Note}),
 	}
-}
-
-// Visible returns those of uids whose presence uid may see. A user without a profile may be seen by all: he has chosen nothing.
-func (s *Service) Visible(ctx context.Context, tenant, uid string, uids []string) (map[string]bool, error) {
-	out := make(map[string]bool, len(uids))
-	for _, u := range uids {
-		out[u] = true
-	}
-	if s.d.Store == nil {
-		return out, nil
-	}
-	found, err := s.d.Store.Users(ctx, tenant, uids)
-	if err != nil {
-		return nil, storeError(err)
-	}
-	var contacts []string
-	for _, u := range found {
-		if u.UID == uid || u.Visibility == store.VisibleToAll {
-			continue
-		}
-		out[u.UID] = false
-		if u.Visibility == store.VisibleToContacts {
-			contacts = append(contacts, u.UID)
-		}
-	}
-	if len(contacts) == 0 {
-		return out, nil
-	}
-	list, err := s.d.Store.ContactsAmong(ctx, tenant, uid, contacts)
-	if err != nil {
-		return nil, storeError(err)
-	}
-	for _, c := range list {
-		out[c.Peer] = c.State == store.ContactAccepted
-	}
-	return out, nil
 }

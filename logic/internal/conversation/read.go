@@ -6,8 +6,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/halley-im/halley/proto/errcode"
+	"github.com/halley-im/halley/proto/name"
 	"github.com/halley-im/halley/store"
 	entry "github.com/halley-im/halley/store/conversation"
 	"github.com/halley-im/halley/store/wire"
@@ -52,7 +54,8 @@ func (s *Service) List(ctx context.Context, tenant, uid, cursor string, limit ui
 	var size int64
 	for i := range list {
 		if size += summaryWidth(&list[i]); size > s.cfg.PageBytes && i > 0 {
-			next = cursorOf(&list[i-1])
+			last := list[i-1].Cursor()
+			next = &last
 			break
 		}
 		page.Conversations = append(page.Conversations, summaryView(&list[i]))
@@ -61,15 +64,6 @@ func (s *Service) List(ctx context.Context, tenant, uid, cursor string, limit ui
 		page.Next = formatCursor(next)
 	}
 	return page, nil
-}
-
-// cursorOf is where a page ends whose last conversation is v, in the order of store.Conversations.
-func cursorOf(v *store.Summary) *store.Cursor {
-	at := v.Conversation.LastMsgAtMs
-	if at == 0 {
-		at = v.Conversation.CreatedAtMs
-	}
-	return &store.Cursor{ActivityMs: at, Conversation: v.Conversation.ID}
 }
 
 func formatCursor(c *store.Cursor) string {
@@ -238,8 +232,11 @@ func (s *Service) Reactors(ctx context.Context, tenant, uid, id string, seq int6
 	if err != nil {
 		return nil, err
 	}
-	if seq <= 0 || seq > maxSeq || len(reaction) == 0 || len(reaction) > entry.MaxReaction || len(cursor) > entry.MaxID {
-		return nil, errcode.InvalidRequest.Errorf("seq, reaction or cursor: not possible")
+	if seq <= 0 || seq > maxSeq || len(reaction) == 0 || len(reaction) > entry.MaxReaction || !utf8.ValidString(reaction) {
+		return nil, errcode.InvalidRequest.Errorf("seq or reaction: not possible")
+	}
+	if err := checkAfter(cursor); err != nil {
+		return nil, err
 	}
 	_, first, err := s.visible(ctx, tenant, uid, id)
 	if err != nil {
@@ -253,6 +250,15 @@ func (s *Service) Reactors(ctx context.Context, tenant, uid, id string, seq int6
 		return nil, storeError(err)
 	}
 	return pageOf(list, n), nil
+}
+
+// checkAfter checks the cursor of a list of users, which is the last one of the page before. What is no text at all the database would not
+// take, and that must not look as if it were away.
+func checkAfter(cursor string) error {
+	if cursor != "" && name.UID(cursor) != nil {
+		return errcode.InvalidRequest.Errorf("cursor: not one of ours")
+	}
+	return nil
 }
 
 func pageOf(list []string, n int) *UIDs {
@@ -303,16 +309,31 @@ func (s *Service) Groups(ctx context.Context, tenant, cursor string, limit uint3
 	return page, nil
 }
 
-// Audit returns what a message said before each of its edits and its recall.
-func (s *Service) Audit(ctx context.Context, tenant, id string, seq int64) (*Audit, error) {
+// Audit returns a page of what a message said before each of its edits and its recall.
+func (s *Service) Audit(ctx context.Context, tenant, id string, seq int64, cursor string, limit uint32) (*Audit, error) {
+	n, err := pageSize(limit, defaultPage)
+	if err != nil {
+		return nil, err
+	}
+	var after int64
+	if cursor != "" {
+		if after, err = strconv.ParseInt(cursor, 10, 64); err != nil {
+			return nil, errcode.InvalidRequest.Errorf("cursor: not one of ours")
+		}
+	}
 	if _, _, err := s.visible(ctx, tenant, "", id); err != nil {
 		return nil, err
 	}
-	list, err := s.d.Store.Audit(ctx, tenant, id, seq)
+	list, err := s.d.Store.Audit(ctx, tenant, id, seq, after, n+1)
 	if err != nil {
 		return nil, storeError(err)
 	}
-	out := &Audit{Replaced: make([]Replaced, len(list))}
+	out := &Audit{}
+	if len(list) > n {
+		list = list[:n]
+		out.Next = strconv.FormatInt(list[n-1].ChangedSeq, 10)
+	}
+	out.Replaced = make([]Replaced, len(list))
 	for i := range list {
 		r := &list[i]
 		out.Replaced[i] = Replaced{
@@ -329,8 +350,11 @@ func (s *Service) Members(ctx context.Context, tenant, uid, id, cursor string, l
 	if err != nil {
 		return nil, err
 	}
-	if readSeq < 0 || readSeq > maxSeq || len(cursor) > entry.MaxID {
-		return nil, errcode.InvalidRequest.Errorf("read_seq or cursor: not possible")
+	if readSeq < 0 || readSeq > maxSeq {
+		return nil, errcode.InvalidRequest.Errorf("read_seq: a seq, or 0")
+	}
+	if err := checkAfter(cursor); err != nil {
+		return nil, err
 	}
 	_, first, err := s.visible(ctx, tenant, uid, id)
 	if err != nil {
@@ -363,22 +387,34 @@ func (s *Service) Members(ctx context.Context, tenant, uid, id, cursor string, l
 	return page, nil
 }
 
-// Sync returns what is newer than what a device of uid has: have is the last seq of each conversation up to which it has
-// everything, change the number of its last user change.
-func (s *Service) Sync(ctx context.Context, tenant, uid string, have map[string]int64, change int64) (*SyncPage, error) {
+// Have is what a device has, and which conversations it asks about.
+type Have struct {
+	// Conversations is the last seq of each up to which it has everything, UserChange the number of its last user change.
+	Conversations map[string]int64
+	UserChange    int64
+	// Above and UpTo leave out all conversations but those with an id above the one and up to the other; empty: none.
+	Above, UpTo string
+}
+
+// Sync returns what is newer than what a device of uid has.
+func (s *Service) Sync(ctx context.Context, tenant, uid string, have Have) (*SyncPage, error) {
 	if s.d.Store == nil {
 		return nil, errNoStore
 	}
-	if change < 0 || change > maxSeq {
+	if have.UserChange < 0 || have.UserChange > maxSeq {
 		return nil, errcode.InvalidRequest.Errorf("user_change: a number, or 0")
 	}
-	for _, seq := range have {
+	for _, seq := range have.Conversations {
 		if seq < 0 || seq > maxSeq {
 			return nil, errcode.InvalidRequest.Errorf("conversations: seqs, or 0")
 		}
 	}
+	if len(have.Above) > entry.MaxID || len(have.UpTo) > entry.MaxID {
+		return nil, errcode.InvalidRequest.Errorf("above and up_to: conversations")
+	}
 	page, err := s.d.Store.Sync(ctx, tenant, uid, store.SyncQuery{
-		Have: have, UserChange: change, Limit: s.cfg.SyncEntries, Newest: s.cfg.SyncNewest, MaxGap: s.cfg.SyncGap,
+		Have: have.Conversations, UserChange: have.UserChange, Above: have.Above, UpTo: have.UpTo,
+		Limit: s.cfg.SyncEntries, Newest: s.cfg.SyncNewest, MaxGap: s.cfg.SyncGap,
 	})
 	if err != nil {
 		return nil, storeError(err)

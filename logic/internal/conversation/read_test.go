@@ -98,7 +98,7 @@ func TestSyncBringsEverythingInPages(t *testing.T) {
 		}
 		var change int64
 		for pages := 1; ; pages++ {
-			page, err := s.Sync(t.Context(), tenant, "me", have, change)
+			page, err := s.Sync(t.Context(), tenant, "me", conversation.Have{Conversations: have, UserChange: change})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -175,6 +175,33 @@ func TestPagesAreBoundedInBytes(t *testing.T) {
 	send(t, s2, "d/ann/bob", "ann", "1", `"`+strings.Repeat("x", 30_000)+`"`)
 	if es, err := s2.History(t.Context(), tenant, "bob", conversation.Range{Conversation: "d/ann/bob"}); err != nil || len(es.Entries) != 1 {
 		t.Errorf("got %v, %v", es, err)
+	}
+}
+
+// What takes more room in JSON than in memory is counted by what it takes there.
+func TestPagesAreBoundedWhateverGroupsAreCalled(t *testing.T) {
+	s, _ := newService(t, nil)
+	nasty := strings.Repeat("\x01", 10_000) // a few more, and the row has no room for it
+	for i := range 40 {
+		if _, err := s.CreateGroup(t.Context(), backend, tenant, "foe", fmt.Sprint(i), entry.Detail{Members: []string{"me"}, Info: &entry.Info{Announcement: &nasty}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := s.List(t.Context(), tenant, "me", "", 200)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := s.Sync(t.Context(), tenant, "me", conversation.Have{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list.Next == "" || !page.More || len(list.Conversations) == 0 || len(page.UserChanges) == 0 {
+		t.Errorf("all fits into a page: %d, %d", len(list.Conversations), len(page.Conversations))
+	}
+	for _, v := range []any{list, page} {
+		if b, err := json.Marshal(v); err != nil || len(b) > 300_000 {
+			t.Errorf("%T: %d bytes, %v", v, len(b), err)
+		}
 	}
 }
 

@@ -12,19 +12,8 @@ import (
 	entry "github.com/halley-im/halley/store/conversation"
 )
 
-// openTTL is how long typing and read markers are worth telling.
+// openTTL is how long typing is worth telling.
 const openTTL = 5 * time.Second
-
-// OpenRoom returns the room of the sessions that have a group open. It is another one than conversation://ID, in which all
-// members' sessions of a large group are: leaving that one would lose them messages.
-func OpenRoom(id string) string { return openPrefix + id }
-
-const openPrefix = name.RoomTypeConversation + "://open/"
-
-// IsOpenRoom reports whether a room is one of OpenRoom's.
-func IsOpenRoom(room string) bool {
-	return len(room) > len(openPrefix) && room[:len(openPrefix)] == openPrefix
-}
 
 // Gone returns those of rooms that are of groups in which uid is not. The member's row says so: his list may be behind it for a moment,
 // when he has just been put into the room.
@@ -32,7 +21,8 @@ func (s *Service) Gone(ctx context.Context, tenant, uid string, rooms []string) 
 	var gone []string
 	for _, room := range rooms {
 		_, id, _ := strings.Cut(room, "://")
-		if IsOpenRoom(room) || name.RoomType(room) != name.RoomTypeConversation || entry.TypeOf(id) != entry.Group {
+		id = strings.TrimPrefix(id, "open/")
+		if name.RoomType(room) != name.RoomTypeConversation || entry.TypeOf(id) != entry.Group {
 			continue
 		}
 		_, m, err := s.d.Store.Membership(ctx, tenant, id, uid)
@@ -54,10 +44,21 @@ func (s *Service) Open(ctx context.Context, tenant, uid, id string) (string, err
 	if err := s.AdmitReader(ctx, tenant, uid); err != nil {
 		return "", err
 	}
-	if err := s.inside(ctx, tenant, uid, id); err != nil || entry.TypeOf(id) != entry.Group {
+	if entry.TypeOf(id) != entry.Group {
+		return "", s.inside(ctx, tenant, uid, id)
+	}
+	if err := entry.CheckID(id); err != nil {
 		return "", err
 	}
-	return OpenRoom(id), nil
+	// Not by the cache: who was taken out a moment ago would stay in the room.
+	_, m, err := s.d.Store.Membership(ctx, tenant, id, uid)
+	switch {
+	case err != nil:
+		return "", storeError(err)
+	case m.Role == entry.None:
+		return "", errcode.NotMember
+	}
+	return name.OpenRoom(id), nil
 }
 
 type typingEvent struct {
@@ -86,23 +87,6 @@ func (s *Service) Typing(ctx context.Context, o Origin, tenant, uid, id string, 
 	return s.tell(ctx, o, tenant, uid, id, map[string]typingEvent{"typing": {id, uid, off}})
 }
 
-type markerEvent struct {
-	Conversation string `json:"conversation"`
-	UID          string `json:"uid"`
-	ReadSeq      int64  `json:"read_seq,omitempty"`
-	DeliveredSeq int64  `json:"delivered_seq,omitempty"`
-}
-
-// tellMarker tells the others of a marker. It may fail: they find it when they ask for members.
-func (s *Service) tellMarker(ctx context.Context, o Origin, p *entry.Proposal) {
-	err := s.tell(ctx, o, p.Tenant, p.Sender, p.Conversation, map[string]markerEvent{
-		"marker": {p.Conversation, p.Sender, p.ReadSeq, p.DeliveredSeq},
-	})
-	if err != nil {
-		s.d.Log.DebugContext(ctx, "marker not told", "err", errcode.From(err).Code.Name)
-	}
-}
-
 // tell pushes an event to the others: to the one of a direct conversation, in a group to those who have it open.
 func (s *Service) tell(ctx context.Context, o Origin, tenant, uid, id string, event any) error {
 	if s.d.Push == nil {
@@ -110,7 +94,7 @@ func (s *Service) tell(ctx context.Context, o Origin, tenant, uid, id string, ev
 	}
 	r := push.Request{Tenant: tenant, Op: int32(frame.OpEvent), Body: jsonOf(event), TTL: openTTL, System: true}
 	if entry.TypeOf(id) == entry.Group {
-		r.Rooms, r.ExcludeUIDs = []string{OpenRoom(id)}, []string{uid}
+		r.Rooms, r.ExcludeUIDs = []string{name.OpenRoom(id)}, []string{uid}
 	} else if r.UIDs = peersOf(id, uid); len(r.UIDs) == 0 {
 		return nil
 	}

@@ -66,6 +66,7 @@ type MemberPage struct {
 // Audit is what a message said before.
 type Audit struct {
 	Replaced []Replaced `json:"replaced" doc:"Oldest first."`
+	Next     string     `json:"next,omitempty" doc:"Cursor of the next page; not there: this is the last."`
 }
 
 // Replaced is what a message said before a change of it.
@@ -211,25 +212,43 @@ const (
 
 // width is about how many bytes an entry takes in JSON: enough to bound a page.
 func width(e *store.Entry) int64 {
-	n := entryFrame + len(e.Body) + len(e.ClientMsgID) + uidWidth*(len(e.Detail.Mentions)+len(e.Detail.Members))
+	n := entryFrame + len(e.Body) + textWidth(e.ClientMsgID) + uidWidth*(len(e.Detail.Mentions)+len(e.Detail.Members)) + textWidth(e.Detail.Reaction)
 	if i := e.Detail.Info; i != nil {
 		for _, t := range []*string{i.Title, i.Avatar, i.Announcement} {
 			if t != nil {
-				n += len(*t)
+				n += textWidth(*t)
 			}
 		}
 	}
 	for _, r := range e.Reactions {
-		n += uidWidth * (1 + len(r.UIDs))
+		n += uidWidth*(1+len(r.UIDs)) + textWidth(r.Reaction)
 	}
 	return int64(n)
 }
 
 func summaryWidth(s *store.Summary) int64 {
 	c := &s.Conversation
-	n := int64(conversationFrame + len(c.Title) + len(c.Avatar) + len(c.Announcement))
+	n := int64(conversationFrame + textWidth(c.Title) + textWidth(c.Avatar) + textWidth(c.Announcement))
 	if s.Last != nil {
 		n += width(s.Last)
+	}
+	return n
+}
+
+// textWidth is how many bytes a text takes in JSON, at most. Not its length: of control characters each takes six, and who
+// names his groups so must not make others' pages too large for them.
+func textWidth(s string) int {
+	n := len(s)
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c < ' ':
+			n += 5
+		case c == '"' || c == '\\':
+			n++
+		case c == 0xe2:
+			// The two separators of lines that JavaScript had trouble with begin so.
+			n += 3
+		}
 	}
 	return n
 }

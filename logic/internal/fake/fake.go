@@ -122,6 +122,7 @@ func (p *Producer) Records(t testing.TB) []Record {
 type Router struct {
 	halleyv1.UnimplementedRouterServer
 	OnRegister func(*halleyv1.RegisterRequest) (*halleyv1.RegisterResponse, error)
+	OnGone     func(*halleyv1.DeregisterRequest)
 	OnPresence func(*halleyv1.GetPresenceRequest) (*halleyv1.GetPresenceResponse, error)
 	OnMembers  func(*halleyv1.ListMembersRequest) (*halleyv1.ListMembersResponse, error)
 	OnCount    func(*halleyv1.CountRoomsRequest) (*halleyv1.CountRoomsResponse, error)
@@ -133,6 +134,14 @@ func (r *Router) Register(ctx context.Context, req *halleyv1.RegisterRequest) (*
 		return r.OnRegister(req)
 	}
 	return Registered(), nil
+}
+
+// Deregister implements RouterServer.
+func (r *Router) Deregister(_ context.Context, req *halleyv1.DeregisterRequest) (*halleyv1.DeregisterResponse, error) {
+	if r.OnGone != nil {
+		r.OnGone(req)
+	}
+	return &halleyv1.DeregisterResponse{Status: halleyv1.EpochStatus_EPOCH_STATUS_OK}, nil
 }
 
 // Registered is the answer to a Register that found nothing in its way.

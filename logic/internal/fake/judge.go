@@ -136,6 +136,11 @@ func (j *Judge) judge(msgs []kafka.Message) {
 		if err == nil {
 			_, err = j.Store.PutListings(ctx, outs[0].Listings)
 		}
+		if err == nil {
+			if u, ok := wire.ReadChange(&p, &outs[0]); ok {
+				_, err = j.Store.PutUserChanges(ctx, []store.UserChange{u})
+			}
+		}
 		if err != nil {
 			j.T.Errorf("append: %v", err)
 			continue

@@ -51,7 +51,7 @@ type (
 		ConversationPath
 		Body struct {
 			Speaker
-			Body       json.RawMessage `json:"body" doc:"Any JSON value, at most 32 KiB."`
+			Body       json.RawMessage `json:"body" doc:"Any JSON value, at most 32 KiB and 100 levels deep."`
 			Mentions   []string        `json:"mentions,omitempty" doc:"Users whom it mentions."`
 			MentionAll bool            `json:"mention_all,omitempty" doc:"It mentions everybody; in groups for owner and admins only."`
 		}
@@ -101,7 +101,7 @@ type (
 // OldMessage is a message that is imported.
 type OldMessage struct {
 	Speaker
-	Body       json.RawMessage `json:"body" doc:"Any JSON value, at most 32 KiB."`
+	Body       json.RawMessage `json:"body" doc:"Any JSON value, at most 32 KiB and 100 levels deep."`
 	AcceptedAt int64           `json:"accepted_at" doc:"When it was sent. Times of a conversation never go back: an earlier one than the last entry's becomes that."`
 	Mentions   []string        `json:"mentions,omitempty"`
 }

@@ -86,7 +86,7 @@ func newChatServer(t testing.TB, opts ...func(*conversation.Config, *conversatio
 	s.judge = &fake.Judge{Producer: &fake.Producer{}, T: t, Store: storetest.Open(t, storetest.Config(t)), Redis: rdb, Prefix: prefix}
 	s.server = newServer(t, func(_ *httpapi.Config, d *httpapi.Deps) {
 		cfg := defaults[conversation.Config](t)
-		deps := conversation.Deps{Store: s.judge.Store, Producer: s.judge, Push: d.Push, Redis: rdb, RedisPrefix: prefix, Now: d.Now}
+		deps := conversation.Deps{Store: s.judge.Store, Producer: s.judge, Push: d.Push.(conversation.Pusher), Redis: rdb, RedisPrefix: prefix, Now: d.Now}
 		for _, o := range opts {
 			o(&cfg, &deps)
 		}
@@ -393,6 +393,15 @@ func TestAdministratorsSeeGroupsAndWhatWasSaid(t *testing.T) {
 	want := fmt.Sprintf(`{"replaced":[{"changed_seq":2,"kind":"edit","changed_by":"ann","at":%d,"body":{"text":"first"}},{"changed_seq":3,"kind":"recall","changed_by":"ann","at":%d,"body":"second"}]}`, at, at)
 	if got := s.do("GET", direct+"/messages/1/audit", "admin", "").want(t, 200, "").body; got != want {
 		t.Errorf("got %s", got)
+	}
+	first := s.do("GET", direct+"/messages/1/audit?limit=1", "admin", "").want(t, 200, "").json(t)
+	rest := s.do("GET", direct+"/messages/1/audit?cursor="+first["next"].(string), "admin", "").want(t, 200, "").json(t)
+	if list := rest["replaced"].([]any); len(first["replaced"].([]any)) != 1 || len(list) != 1 || list[0].(map[string]any)["changed_seq"] != 3.0 || rest["next"] != nil {
+		t.Errorf("in pages: got %v, %v", first, rest)
+	}
+	for _, path := range []string{direct + "/messages/1/audit?cursor=x", direct + "/members?cursor=%FF", "/v1/users/ann/contacts?cursor=%FF", "/v1/users/ann/blocks?cursor=a%20b",
+		direct + "/messages/1/reactions?reaction=%FF", direct + "/messages/1/reactions?reaction=x&cursor=%FF"} {
+		s.do("GET", path, "admin", "").want(t, 400, "invalid_request")
 	}
 }
 

@@ -86,6 +86,9 @@ func (c Config) Validate() error {
 	if err := c.Idempotency.Validate(); err != nil {
 		return fmt.Errorf("http: %w", err)
 	}
+	if c.Idempotency.Progress <= c.RequestTimeout {
+		return errors.New("http: idempotency-progress must be more than request-timeout: else a repeat is carried out beside the first")
+	}
 	return c.Goim.Validate()
 }
 

@@ -143,8 +143,12 @@ type (
 		Cursor string `query:"cursor" doc:"Field next of the page before."`
 		Limit  uint32 `query:"limit" default:"100" minimum:"1" maximum:"200"`
 	}
-	messageInput struct{ MessagePath }
-	auditOutput  struct{ Body conversation.Audit }
+	auditInput struct {
+		MessagePath
+		Cursor string `query:"cursor" doc:"Field next of the page before."`
+		Limit  uint32 `query:"limit" default:"50" minimum:"1" maximum:"200"`
+	}
+	auditOutput struct{ Body conversation.Audit }
 )
 
 func (a *api) registerConversations() {
@@ -179,7 +183,9 @@ func (a *api) registerConversations() {
 		return huma.Operation{OperationID: id, Method: http.MethodPost, Path: path, Summary: summary, Tags: []string{"groups"}}
 	}
 	handle(a, rt, done("request-to-join", one+"/requests", "Ask owner and admins to be added to a group"), a.requestToJoin)
-	handle(a, rt, done("answer-request", one+"/requests/answer", "Answer such a request"), a.answerRequest)
+	answer := done("answer-request", one+"/requests/answer", "Answer such a request")
+	answer.Description = "Accepting is answered when the user is a member; what the group refuses has its code. 503 unknown: repeat it with the same client_msg_id or Idempotency-Key."
+	handle(a, rt, answer, a.answerRequest)
 	handle(a, rt, done("set-markers", one+"/read", "Raise a member's read and delivered markers"), a.setMarkers)
 	handle(a, route{scope: apikey.Chat}, done("tell-typing", one+"/typing", "Tell the others that a member types"), a.tellTyping)
 }
@@ -334,8 +340,8 @@ func (a *api) listGroups(ctx context.Context, in *groupsInput) (*listOutput, err
 	return &listOutput{*page}, nil
 }
 
-func (a *api) audit(ctx context.Context, in *messageInput) (*auditOutput, error) {
-	list, err := a.d.Chat.Audit(ctx, callOf(ctx).tenant, in.Conversation, in.Seq)
+func (a *api) audit(ctx context.Context, in *auditInput) (*auditOutput, error) {
+	list, err := a.d.Chat.Audit(ctx, callOf(ctx).tenant, in.Conversation, in.Seq, in.Cursor, in.Limit)
 	if err != nil {
 		return nil, err
 	}

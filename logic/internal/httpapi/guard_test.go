@@ -408,6 +408,7 @@ func TestConfigIsChecked(t *testing.T) {
 		"batch":            func(c *httpapi.Config) { c.MaxBatch = 0 },
 		"sizes":            func(c *httpapi.Config) { c.MaxRequestBytes = c.MaxPushBytes },
 		"timeout":          func(c *httpapi.Config) { c.RequestTimeout = 0 },
+		"progress":         func(c *httpapi.Config) { c.Idempotency.Progress = c.RequestTimeout },
 		"origin path":      func(c *httpapi.Config) { c.CORSOrigins = []string{"https://example.org/"} },
 		"origin no scheme": func(c *httpapi.Config) { c.CORSOrigins = []string{"example.org"} },
 		"key":              func(c *httpapi.Config) { c.APIKeys = []string{"x"} },

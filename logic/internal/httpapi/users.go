@@ -71,6 +71,8 @@ type (
 		Body struct {
 			Conversations map[string]int64 `json:"conversations,omitempty" doc:"The last seq of each conversation up to which the device has everything."`
 			UserChange    int64            `json:"user_change,omitempty" minimum:"0" doc:"Number of the last user change that it has."`
+			Above         string           `json:"above,omitempty" doc:"Only conversations with an id above this one, compared byte by byte."`
+			UpTo          string           `json:"up_to,omitempty" doc:"Only conversations with an id up to this one."`
 		}
 	}
 	syncOutput    struct{ Body conversation.SyncPage }
@@ -194,7 +196,10 @@ func (a *api) syncUser(ctx context.Context, in *syncInput) (*syncOutput, error) 
 	if err := name.UID(in.UID); err != nil {
 		return nil, err
 	}
-	page, err := a.d.Chat.Sync(ctx, callOf(ctx).tenant, in.UID, in.Body.Conversations, in.Body.UserChange)
+	b := &in.Body
+	page, err := a.d.Chat.Sync(ctx, callOf(ctx).tenant, in.UID, conversation.Have{
+		Conversations: b.Conversations, UserChange: b.UserChange, Above: b.Above, UpTo: b.UpTo,
+	})
 	if err != nil {
 		return nil, err
 	}

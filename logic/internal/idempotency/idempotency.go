@@ -81,8 +81,8 @@ func (a *Answer) Final() bool {
 	case http.StatusAccepted, http.StatusMultiStatus:
 		// Its outcome was not known yet; some of it was not done, and may be now.
 		return false
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests:
-		// Rights, states and rates change.
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests:
+		// Rights, states and rates change, and what wasn't there may come: a group that was accepted a moment ago.
 		return false
 	}
 	return a.Status >= 200 && a.Status < 500

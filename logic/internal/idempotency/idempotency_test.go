@@ -115,7 +115,7 @@ func TestInProgressIsRefusedForAWhile(t *testing.T) {
 }
 
 func TestWhatIsNotFinalIsTriedAgain(t *testing.T) {
-	for _, status := range []int{401, 403, 408, 409, 429, 500, 503} {
+	for _, status := range []int{202, 207, 401, 403, 404, 408, 409, 429, 500, 503} {
 		s := onRedis(t)
 		_, r := begin(t, s, scope, "k", body)
 		r.End(t.Context(), &idempotency.Answer{Status: status})

@@ -127,12 +127,12 @@ func targetsOf(r *Request) []*halleyv1.Target {
 	return ts
 }
 
-func (s *Service) buildControl(tenant string, targets []*halleyv1.Target, c *halleyv1.Control) ([]kafka.Message, error) {
+func (s *Service) buildControl(tenant string, targets []*halleyv1.Target, except []string, c *halleyv1.Control) ([]kafka.Message, error) {
 	if err := name.Tenant(tenant); err != nil {
 		return nil, err
 	}
 	rec := &halleyv1.PushRecord{
-		Id: newID(), Tenant: tenant, Class: halleyv1.Class_CLASS_CONTROL, AcceptedAtMs: s.now().UnixMilli(),
+		Id: newID(), Tenant: tenant, Class: halleyv1.Class_CLASS_CONTROL, AcceptedAtMs: s.now().UnixMilli(), ExcludeUids: except,
 		Content: &halleyv1.PushRecord_Control{Control: c},
 	}
 	return s.split(nil, topic.Urgent, rec, targets)

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -152,8 +151,8 @@ func New(cfg Config, d Deps) (*Service, error) {
 }
 
 // Push checks r, writes it and returns when Kafka acknowledged all its records. Errors carry a code: one for
-// what is wrong with r, or errcode.Unavailable; then some records may be written all the same, and the call is to
-// be repeated with the same ID. Body is not kept. A push without targets is accepted and becomes nothing.
+// what is wrong with r (errcode.TooLarge also where Kafka takes none so large), or errcode.Unavailable; then some records may be written all the
+// same, and the call is to be repeated with the same ID. Body is not kept. A push without targets is accepted and becomes nothing.
 func (s *Service) Push(ctx context.Context, r Request) (Result, error) {
 	// Room for the usual case, one record, so that it doesn't go to the heap.
 	var buf [1]kafka.Message
@@ -188,10 +187,10 @@ func (s *Service) PushMany(ctx context.Context, rs []Request) []Outcome {
 		}
 	}
 	if err := s.write(ctx, msgs); err != nil {
-		each := eachOf(err, len(msgs))
+		each := kafkaconn.Each(err, len(msgs))
 		for i, err := range each {
 			if err != nil {
-				out[owner[i]] = Outcome{Err: s.unavailable(err)}
+				out[owner[i]] = Outcome{Err: s.failed(err)}
 			}
 		}
 	}
@@ -206,7 +205,12 @@ func (s *Service) PushMany(ctx context.Context, rs []Request) []Outcome {
 // Control sends a control delivery to sessions: to those of uids and keys, those in rooms, or single
 // connections. It is never dropped and has no ttl. Errors are as Push's.
 func (s *Service) Control(ctx context.Context, tenant string, targets []*halleyv1.Target, c *halleyv1.Control) error {
-	msgs, err := s.buildControl(tenant, targets, c)
+	return s.ControlExcept(ctx, tenant, targets, nil, c)
+}
+
+// ControlExcept is Control that leaves out the sessions of some uids.
+func (s *Service) ControlExcept(ctx context.Context, tenant string, targets []*halleyv1.Target, uids []string, c *halleyv1.Control) error {
+	msgs, err := s.buildControl(tenant, targets, uids, c)
 	if err != nil {
 		return err
 	}
@@ -251,28 +255,22 @@ func (s *Service) write(ctx context.Context, msgs []kafka.Message) error {
 		return nil
 	}
 	s.metrics.failures.Inc()
-	for _, err := range eachOf(err, len(msgs)) {
+	for _, err := range kafkaconn.Each(err, len(msgs)) {
 		if err == nil {
 			s.metrics.records.Inc()
 		}
 	}
 	// Kafka being away is the producer's to log, once; each push of that time would say the same.
 	s.log.DebugContext(ctx, "push not accepted", "err", err)
-	return s.unavailable(err)
+	return s.failed(err)
 }
 
-// unavailable is what a caller is told of a write that failed.
-func (s *Service) unavailable(err error) error {
-	return fmt.Errorf("%w: %w", errcode.Unavailable.After(s.cfg.RetryAfter), err)
-}
-
-// eachOf returns what a failed write of n messages says of each of them: where it doesn't tell them apart, the same of all.
-func eachOf(err error, n int) []error {
-	var each kafkaconn.WriteErrors
-	if errors.As(err, &each) && len(each) == n {
-		return each
+// failed is what a caller is told of a write that failed.
+func (s *Service) failed(err error) error {
+	if kafkaconn.TooLarge(err) {
+		return fmt.Errorf("%w: %w", errcode.TooLarge.Errorf("the push: larger than Kafka takes"), err)
 	}
-	return slices.Repeat([]error{err}, n)
+	return fmt.Errorf("%w: %w", errcode.Unavailable.After(s.cfg.RetryAfter), err)
 }
 
 func newID() string { return uuid.NewString() }

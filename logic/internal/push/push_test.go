@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
 
+	"github.com/halley-im/halley/kit/kafkaconn"
 	"github.com/halley-im/halley/logic/internal/fake"
 	"github.com/halley-im/halley/logic/internal/push"
 	"github.com/halley-im/halley/proto/errcode"
@@ -251,6 +252,18 @@ func TestPushIsUnavailableWhenKafkaIsAway(t *testing.T) {
 	}
 	if m := errcode.Proto(err).GetMessage(); strings.Contains(m, "broker") {
 		t.Errorf("the caller is told %q", m)
+	}
+}
+
+func TestPushThatKafkaFindsTooLargeIsNotToBeTriedAgain(t *testing.T) {
+	s, p := service(t)
+	p.Fail(fmt.Errorf("%w: %w", kafkaconn.ErrUnavailable, kafka.MessageSizeTooLarge))
+	r := push.Request{Tenant: "acme", Op: 1000, UIDs: []string{"ann"}}
+	_, err := s.Push(t.Context(), r)
+	for _, err := range []error{err, s.PushMany(t.Context(), []push.Request{r})[0].Err} {
+		if !errors.Is(err, errcode.TooLarge) || errcode.From(err).Code.Retry {
+			t.Errorf("got %v, want too_large", err)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -44,35 +45,64 @@ func (r *Registry) follow(ctx context.Context, alive func()) error {
 	if err != nil {
 		return err
 	}
-	reader := kafkaconn.NewReader(r.kafka, topic.Revoked, 0, r.log)
-	// Close waits for the fetch in hand, kafkaconn.Config.MaxWait at most; what it returns is of no use to anybody.
-	defer func() { _ = reader.Close() }()
-	if err := reader.SetOffset(first); err != nil {
-		return err
-	}
-	next := first
-	lastSweep := r.now()
-	for {
-		if next >= end {
+	fetcher := kafkaconn.NewFetcher(r.kafka, topic.Revoked, r.log)
+	defer func() { _ = fetcher.Close() }()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var next atomic.Int64
+	next.Store(first)
+	came, gone := make(chan struct{}, 1), make(chan struct{}, 1)
+	fetcher.Read(ctx, []kafkaconn.Source{{
+		Offset: first,
+		Take: func(msgs []kafka.Message) {
+			for _, m := range msgs {
+				r.apply(ctx, m)
+			}
+			next.Store(msgs[len(msgs)-1].Offset + 1)
+			signal(came)
+		},
+		Full:       func() bool { return false },
+		OutOfRange: func(int64) { signal(gone) },
+	}})
+	sweep := time.NewTicker(r.cfg.Sweep)
+	defer sweep.Stop()
+	for moved := time.Now(); ; {
+		if next.Load() >= end {
+			moved = time.Now()
 			r.markRead(ctx)
 			alive()
 		}
-		// The limit lets the sweep run where nothing is ever revoked.
-		readCtx, cancel := context.WithTimeout(ctx, r.cfg.Sweep)
-		m, err := reader.ReadMessage(readCtx)
-		cancel()
-		if now := r.now(); now.Sub(lastSweep) >= r.cfg.Sweep {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-gone:
+			return errGone
+		case <-came:
+			moved = time.Now()
+		case <-sweep.C:
 			r.sweep()
-			lastSweep = now
+			// Reading goes on by itself whatever fails: as long as something does, what others revoke isn't known here.
+			if next.Load() < end && time.Since(moved) > r.cfg.Timeout {
+				return errStuck
+			}
+			if _, end, err = r.bounds(ctx); err != nil {
+				return err
+			}
 		}
-		switch {
-		case err == nil:
-			next = m.Offset + 1
-			r.apply(ctx, m)
-		case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
-		default:
-			return fmt.Errorf("read revocations: %w", err)
-		}
+	}
+}
+
+var (
+	// errStuck says that there are records which don't come.
+	errStuck = errors.New("there are more revocations, and they don't come")
+	// errGone says that the topic was made anew, or that Kafka forgot what was to be read next.
+	errGone = errors.New("the next revocation is not there any more")
+)
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 

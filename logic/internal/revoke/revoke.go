@@ -33,8 +33,8 @@ type Config struct {
 	Unread bool `help:"Let clients log in before the list was read once: revoked tokens may pass while Kafka is away at start."`
 	// Retry is the wait between attempts to read while Kafka is away.
 	Retry time.Duration `help:"Wait between attempts to read the list while Kafka is away." default:"1s"`
-	// Sweep is how often expired entries are forgotten.
-	Sweep time.Duration `help:"How often expired entries are forgotten." default:"1m"`
+	// Sweep is how often expired entries are forgotten, and Kafka is asked whether there is more than was read.
+	Sweep time.Duration `help:"How often expired entries are forgotten, and Kafka is asked whether there are revocations that were not read." default:"1m"`
 	// Timeout is how long a revocation waits for Kafka.
 	Timeout time.Duration `help:"How long a revocation waits for Kafka." default:"5s"`
 }

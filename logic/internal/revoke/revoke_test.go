@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/halley-im/halley/kit/kafkaconn"
@@ -209,6 +213,66 @@ func TestExpiredRecordsAreNotReadBack(t *testing.T) {
 	if r.Revoked(&auth.Claims{Tenant: "red", UID: "old"}) || !r.Revoked(&auth.Claims{Tenant: "red", UID: "new"}) {
 		t.Error("got the wrong ones")
 	}
+}
+
+func failures(t *testing.T, reg *prometheus.Registry) float64 {
+	t.Helper()
+	list, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range list {
+		if f.GetName() == "halley_logic_revocation_read_failures_total" {
+			return f.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	return 0
+}
+
+func TestRevocationsThatDoNotComeAreMissed(t *testing.T) {
+	k, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.Close)
+	cfg := kittest.Kafka(t)
+	cfg.Brokers = k.ListenAddrs()
+	if err := kafkaconn.EnsureTopics(t.Context(), cfg, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	p := kafkaconn.NewProducer(cfg, slog.New(slog.DiscardHandler))
+	t.Cleanup(func() { _ = p.Close() })
+	c := config()
+	c.Timeout = 500 * time.Millisecond
+	reg := prometheus.NewRegistry()
+	following := cfg
+	hangs, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = hangs.Close() })
+	following.Brokers = append([]string{hangs.Addr().String()}, cfg.Brokers...)
+	following.WriteTimeout = 500 * time.Millisecond
+	r := registry(t, revoke.Deps{Kafka: following, Producer: p, Metrics: reg}, c)
+	run(t, r)
+	kittest.Eventually(t, 20*time.Second, func() bool { return r.Ready() == nil }, "one broker hangs, and the list is not read")
+	had := failures(t, reg)
+
+	var sick atomic.Bool
+	sick.Store(true)
+	const fetchKey = 1
+	k.ControlKey(fetchKey, func(kmsg.Request) (kmsg.Response, error, bool) {
+		k.KeepControl()
+		return nil, errors.New("sick"), sick.Load()
+	})
+	other := registry(t, revoke.Deps{Kafka: cfg, Producer: p}, config())
+	if err := other.Revoke(t.Context(), "red", "ann", "", start); err != nil {
+		t.Fatal(err)
+	}
+	kittest.Eventually(t, 20*time.Second, func() bool { return failures(t, reg) > had }, "nobody is told that revocations don't come")
+	sick.Store(false)
+	ann := auth.Claims{Tenant: "red", UID: "ann", IssuedAt: start.Add(-time.Second)}
+	kittest.Eventually(t, 20*time.Second, func() bool { return r.Revoked(&ann) })
 }
 
 func TestWithoutKafkaItIsNotReadyUnlessConfigured(t *testing.T) {

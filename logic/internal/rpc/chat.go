@@ -8,6 +8,7 @@ import (
 
 	"github.com/halley-im/halley/logic/internal/conversation"
 	"github.com/halley-im/halley/proto/errcode"
+	"github.com/halley-im/halley/proto/name"
 	entry "github.com/halley-im/halley/store/conversation"
 	"github.com/halley-im/halley/store/wire"
 )
@@ -174,6 +175,8 @@ func setConversation(ctx context.Context, c *call, a *settings) (any, error) {
 type syncArgs struct {
 	Conversations map[string]seq `json:"conversations"`
 	UserChange    seq            `json:"user_change"`
+	Above         string         `json:"above"`
+	UpTo          string         `json:"up_to"`
 }
 
 func sync(ctx context.Context, c *call, a *syncArgs) (any, error) {
@@ -181,7 +184,9 @@ func sync(ctx context.Context, c *call, a *syncArgs) (any, error) {
 	for id, n := range a.Conversations {
 		have[id] = int64(n)
 	}
-	page, err := c.s.d.Chat.Sync(ctx, c.tenant(), c.uid(), have, int64(a.UserChange))
+	page, err := c.s.d.Chat.Sync(ctx, c.tenant(), c.uid(), conversation.Have{
+		Conversations: have, UserChange: int64(a.UserChange), Above: a.Above, UpTo: a.UpTo,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +197,7 @@ func sync(ctx context.Context, c *call, a *syncArgs) (any, error) {
 }
 
 // mostEntered is the most rooms that a session is put into at once; the next page, or the next sync, has the rest.
-const mostEntered = 200
+const mostEntered = 1000
 
 // enterGroups puts the session into the rooms of its user's large groups. Here, and not when it connects: a client syncs after
 // that, and whenever it may have missed something, and what sync reads tells the rooms, too; so a crowd that comes back asks the
@@ -236,7 +241,7 @@ func openConversation(ctx context.Context, c *call, a *pageArgs) (any, error) {
 	}
 	var leave []string
 	for _, r := range c.req.GetRooms() {
-		if r != room && conversation.IsOpenRoom(r) {
+		if r != room && name.IsOpenRoom(r) {
 			leave = append(leave, r)
 		}
 	}

@@ -80,7 +80,7 @@ func newChatRig(t testing.TB, change ...func(*conversation.Config, *conversation
 	r.rig = newRig(t, func(_ *rpc.Config, d *rpc.Deps) {
 		r.judge = &fake.Judge{Producer: d.Producer.(*fake.Producer), T: t, Store: r.db.Store}
 		cfg := chatConfig(t)
-		deps := conversation.Deps{Store: r.db, Producer: r.judge, Push: d.Push, Now: func() time.Time { return r.at }}
+		deps := conversation.Deps{Store: r.db, Producer: r.judge, Push: d.Push.(conversation.Pusher), Now: func() time.Time { return r.at }}
 		for _, f := range change {
 			f(&cfg, &deps)
 		}
@@ -299,6 +299,29 @@ func TestGroups(t *testing.T) {
 	}
 }
 
+// Who was taken out before he was told what became of a message repeats it, as he must, and is told: it is stored, and no refusal may say otherwise.
+func TestWhoHasGoneIsToldWhatBecameOfWhatHeSent(t *testing.T) {
+	r := newChatRig(t)
+	g := r.as("ann", `{"group.create":{"client_msg_id":"g1","title":"Team","members":["bob"]}}`).GetGroupCreate().GetConversation()
+	const send = `{"message.send":{"conversation":%q,"client_msg_id":%q,"body":{"text":"hi"}}}`
+	r.as("bob", send, g, "m1")
+	if got := r.does("ann", "group.remove", fmt.Sprintf(`"conversation":%q,"members":["bob"]`, g)); got != "" {
+		t.Fatal(got)
+	}
+	r.at = r.at.Add(time.Minute) // Nothing is believed any more.
+	r.judge.Taken()
+	r.as("bob", send, g, "m1")
+	recs := r.judge.Taken()
+	if len(recs) != 1 {
+		t.Fatalf("%d proposals, want the repeat", len(recs))
+	}
+	if code, _ := r.judge.Outcome(recs[0].GetId()); code != "" {
+		t.Errorf("the repeat was rejected: %s", code)
+	}
+	r.refused("not_member", "bob", send, g, "m2")
+	r.refused("not_member", "eve", send, g, "m1")
+}
+
 func TestRequestsToJoinAreAnswered(t *testing.T) {
 	r := newChatRig(t)
 	g := r.as("ann", `{"group.create":{"client_msg_id":"g1","title":"Team","members":["bob"]}}`).GetGroupCreate().GetConversation()
@@ -373,6 +396,14 @@ func TestWhatHasNoPlaceIsRefusedByStableCodes(t *testing.T) {
 	if got := r.does("ann", "message.send", `"conversation":"d/ann/bob","client_msg_id":"same","body":2`); got != "conflict" {
 		t.Errorf("another body under the same id: got %q", got)
 	}
+	// As deep as there is.
+	deep := strings.Repeat("[", 100) + `"[[\"{"` + strings.Repeat("]", 100)
+	if got := r.does("ann", "message.send", `"conversation":"d/ann/bob","body":`+deep); got != "" {
+		t.Errorf("a deep one: got %q", got)
+	}
+	for _, body := range []string{"[" + deep + "]", `{"a":` + deep + `}`} {
+		r.refused("invalid_request", "ann", `{"message.send":{"conversation":"d/ann/bob","client_msg_id":"deeper","body":%s}}`, body)
+	}
 	// The largest there is.
 	if got := r.does("ann", "message.send", `"conversation":"d/ann/bob","body":"`+strings.Repeat("x", 32<<10-2)+`"`); got != "" {
 		t.Errorf("the largest: got %q", got)
@@ -430,6 +461,7 @@ func TestTooManyMessagesAreRefused(t *testing.T) {
 
 func TestKafkaThatDoesNotAnswerLeavesItUnknown(t *testing.T) {
 	r := newChatRig(t)
+	r.say("bob", direct, "1")
 	r.kafka.Fail(context.DeadlineExceeded)
 	for _, body := range []string{
 		`{"message.send":{"conversation":"d/ann/bob","client_msg_id":"c","body":1}}`, `{"conversation.read":{"conversation":"d/ann/bob","read_seq":1}}`,

@@ -53,11 +53,24 @@ func (s *Server) Connect(ctx context.Context, req *halleyv1.ConnectRequest) (*ha
 			res, err = s.connectGoim(ctx, req, body.Goim)
 		}
 	}
+	if session := res.GetSession(); session != nil && ctx.Err() != nil {
+		s.takeBack(ctx, session)
+	}
 	s.metrics.connect(kind, s.d.Now().Sub(start), err)
 	if err != nil {
 		return s.refuse(ctx, kind, req, res.GetSession(), err), nil
 	}
 	return res, nil
+}
+
+// takeBack has router forget a session that comet will not hear of: it no longer waits for the answer, has refused the client, and
+// doesn't know by what names router may have it.
+func (s *Server) takeBack(ctx context.Context, session *halleyv1.Session) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.d.RouterTimeout)
+	defer cancel()
+	if _, err := s.d.Router.Deregister(ctx, &halleyv1.DeregisterRequest{Sessions: []*halleyv1.Session{session}}); err != nil {
+		s.d.Log.WarnContext(ctx, "session not taken back, comet's next rewrite does it", "session", session.GetConn().GetId(), "err", err)
+	}
 }
 
 // refuse makes the answer to a log-in that failed. goim's clients know no error and get no frame; whoever is
@@ -98,7 +111,7 @@ func (s *Server) connectSigned(ctx context.Context, req *halleyv1.ConnectRequest
 	// Once more: who revokes kicks the sessions that router knows, and this one may have come just after.
 	if s.d.Revoked.Revoked(claims) {
 		// Router has forgotten those that gave way, so the kick doesn't find them.
-		s.displace(ctx, session, reg)
+		s.displace(ctx, session, reg, false)
 		return written(session, nil), errcode.TokenRevoked
 	}
 
@@ -116,7 +129,7 @@ func (s *Server) connectSigned(ctx context.Context, req *halleyv1.ConnectRequest
 	}
 	return &halleyv1.ConnectResponse{
 		Session: session, Reply: encode(reply), Effects: effects, IdleTimeoutMs: s.cfg.IdleTimeout.Milliseconds(),
-		Replaces: s.displace(ctx, session, reg),
+		Replaces: s.displace(ctx, session, reg, true),
 	}, nil
 }
 
@@ -201,7 +214,7 @@ func (s *Server) connectGoim(ctx context.Context, req *halleyv1.ConnectRequest, 
 	if err != nil {
 		return written(session, err), err
 	}
-	s.displace(ctx, session, reg)
+	s.displace(ctx, session, reg, true)
 	effects := &halleyv1.Effects{Accepts: &halleyv1.Accepts{Ops: g.Accepts}}
 	if g.RoomID != "" {
 		effects.ChangeRoom = proto.String(g.RoomID)
@@ -258,15 +271,17 @@ func written(session *halleyv1.Session, err error) *halleyv1.ConnectResponse {
 
 // displace has those sessions closed that gave way to session, and returns the connection that it takes over
 // from, if there is one. Router has forgotten them already: that Kafka doesn't take the deliveries is no reason to
-// refuse the new session; comet's next rewrite of its buckets finds them.
-func (s *Server) displace(ctx context.Context, session *halleyv1.Session, reg *halleyv1.RegisterResult) (replaces *halleyv1.Conn) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReplaceTimeout)
+// refuse the new session; comet's next rewrite of its buckets finds them. taken is whether the new session comes to be; even if it
+// doesn't, or comet no longer waits for it, they have given way.
+func (s *Server) displace(ctx context.Context, session *halleyv1.Session, reg *halleyv1.RegisterResult, taken bool) (replaces *halleyv1.Conn) {
+	taken = taken && ctx.Err() == nil
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.ReplaceTimeout)
 	defer cancel()
 	if r := reg.GetReplaced(); r != nil {
 		replaces = r.GetConn()
 		// On its own comet the old connection is flushed and closed in one go with the new one's start. On another one it must
 		// outlive this answer: the new one joins its rooms only now, and what is sent to them meanwhile reaches the old one alone.
-		if replaces.GetEpoch() != session.GetConn().GetEpoch() {
+		if !taken || replaces.GetEpoch() != session.GetConn().GetEpoch() {
 			s.kick(ctx, session, []*halleyv1.Target{push.ConnTarget(replaces)}, s.cfg.ResumeLinger)
 		}
 	}

@@ -231,14 +231,43 @@ func TestRevocationDuringConnectRefusesIt(t *testing.T) {
 	r.router.OnRegister = func(*halleyv1.RegisterRequest) (*halleyv1.RegisterResponse, error) {
 		// The kick that comes with the revocation may have looked at router just before.
 		r.revoked.revoked = func(c *auth.Claims) bool { return c.UID == "ann" }
-		return displacing(nil, at("c2", "e2", "b.5"))(nil)
+		return displacing(at("c1", "e1", "a.0"), at("c2", "e2", "b.5"))(nil)
 	}
-	res := r.connect(body(r.token(auth.Claims{UID: "ann"})))
+	res := r.connect(body(r.token(auth.Claims{UID: "ann"}), `"resume":{"replaces":"a.0"}`))
 	wantCode(t, res.GetError(), "token_revoked")
 	if res.GetSession().GetUid() != "ann" {
 		t.Error("comet isn't told what to take out of router again")
 	}
-	if got := r.kicked(); !slices.Equal(got, []string{"b.5"}) {
+	if got := r.kicked(); !slices.Equal(got, []string{"a.0", "b.5"}) {
+		t.Errorf("those that gave way to it: got %v kicked", got)
+	}
+}
+
+// TestSessionThatCometNoLongerWaitsForIsTakenBack: comet has refused it by then, and knows it by no name.
+func TestSessionThatCometNoLongerWaitsForIsTakenBack(t *testing.T) {
+	r := newRig(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var gone []*halleyv1.Session
+	r.router.OnGone = func(q *halleyv1.DeregisterRequest) { gone = append(gone, q.GetSessions()...) }
+	asked := false
+	r.router.OnRegister = func(q *halleyv1.RegisterRequest) (*halleyv1.RegisterResponse, error) {
+		asked = true
+		return displacing(at("c1", "e1", "a.0"), at("c2", "e2", "b.5"))(q)
+	}
+	r.revoked.revoked = func(*auth.Claims) bool {
+		if asked {
+			cancel()
+		}
+		return false
+	}
+	_, _ = r.Connect(ctx, &halleyv1.ConnectRequest{
+		Conn: conn("a.1"), Auth: []byte(body(r.token(auth.Claims{UID: "ann", Key: "k"}), `"resume":{"replaces":"a.0"}`)),
+	})
+	if len(gone) != 1 || gone[0].GetConn().GetId() != "a.1" || gone[0].GetUid() != "ann" || gone[0].GetKey() != "k" {
+		t.Errorf("got %v taken back", gone)
+	}
+	if got := r.kicked(); !slices.Equal(got, []string{"a.0", "b.5"}) {
 		t.Errorf("those that gave way to it: got %v kicked", got)
 	}
 }

@@ -37,7 +37,7 @@ func everyMethod() []*halleyv1.Request {
 		{Method: &halleyv1.Request_ConversationSet{ConversationSet: &halleyv1.ConversationSet{Conversation: conv, Clear: proto.Float64(1)}}},
 		{Method: &halleyv1.Request_ConversationOpen{ConversationOpen: &halleyv1.ConversationOpen{Conversation: conv}}},
 		{Method: &halleyv1.Request_Typing{Typing: &halleyv1.Typing{Conversation: conv}}},
-		{Method: &halleyv1.Request_Sync{Sync: &halleyv1.Sync{Conversations: map[string]float64{conv: 1}, UserChange: 1}}},
+		{Method: &halleyv1.Request_Sync{Sync: &halleyv1.Sync{Conversations: map[string]float64{conv: 1}, UserChange: 1, Above: "d/a", UpTo: "i/"}}},
 		{Method: &halleyv1.Request_SyncCursor{SyncCursor: &halleyv1.SyncCursor{}}},
 		{Method: &halleyv1.Request_GroupCreate{GroupCreate: &halleyv1.GroupCreate{ClientMsgId: id, Title: "t", Members: []string{"bob"}}}},
 		{Method: &halleyv1.Request_GroupAdd{GroupAdd: &halleyv1.GroupAdd{Conversation: someGroup, ClientMsgId: id, Members: []string{"eve"}}}},
@@ -185,18 +185,64 @@ func TestPresenceIsShownAsItsUserChose(t *testing.T) {
 	r.as("ann", `{"contact.ask":{"uid":"friend"}}`)
 	r.as("ann", `{"contact.ask":{"uid":"stranger"}}`)
 	r.as("friend", `{"contact.answer":{"uid":"ann","accept":true}}`)
-	reply, res := r.ask(member("ann"), `{"presence.watch":{"uids":["all","none","friend","stranger","unknown","ann"]}}`)
+	r.as("ex", `{"user.update":{"visibility":"all"}}`)
+	for _, uid := range []string{"ex", "foe"} {
+		r.as(uid, `{"block.set":{"uid":"ann"}}`)
+	}
+	reply, res := r.ask(member("ann"), `{"presence.watch":{"uids":["all","none","friend","stranger","unknown","ann","ex","foe"]}}`)
 	var seen []string
 	for _, p := range reply.GetPresenceWatch().GetStates() {
 		if p.GetLastSeen() > 0 && len(p.GetPlatforms()) > 0 {
 			seen = append(seen, p.GetUid())
 		}
 	}
-	if want := []string{"all", "ann", "friend", "unknown"}; !slices.Equal(sorted(seen), want) || len(reply.GetPresenceWatch().GetStates()) != 6 {
+	if want := []string{"all", "ann", "friend", "unknown"}; !slices.Equal(sorted(seen), want) || len(reply.GetPresenceWatch().GetStates()) != 8 {
 		t.Errorf("got %v, want %v", seen, want)
 	}
 	if want := []string{"presence://all", "presence://ann", "presence://friend", "presence://unknown"}; !slices.Equal(sorted(res.GetEffects().GetJoin()), want) {
 		t.Errorf("joins: got %v", res.GetEffects())
+	}
+}
+
+// TestWhoMayNotSeeAUserAnyMoreWatchesHimNoMore: by what he chose, by the end of a contact, and by a watch that came in between.
+func TestWhoMayNotSeeAUserAnyMoreWatchesHimNoMore(t *testing.T) {
+	r := newChatRig(t)
+	r.router.OnPresence = func(q *halleyv1.GetPresenceRequest) (*halleyv1.GetPresenceResponse, error) {
+		return &halleyv1.GetPresenceResponse{States: make([]*halleyv1.Presence, len(q.GetUids()))}, nil
+	}
+	r.as("ann", `{"contact.ask":{"uid":"friend"}}`)
+	r.as("ann", `{"contact.ask":{"uid":"asked"}}`)
+	r.as("friend", `{"contact.answer":{"uid":"ann","accept":true}}`)
+	ended := func() (out []string) {
+		for _, rec := range r.kafka.Records(t)[r.told:] {
+			r.told++
+			if leave := rec.GetControl().GetRooms().GetLeave(); leave != nil {
+				to := rec.GetTargets()[0]
+				out = append(out, fmt.Sprint(to.GetUid(), to.GetRoom(), " ", leave, " but ", rec.GetExcludeUids()))
+			}
+		}
+		return sorted(out)
+	}
+	for _, tt := range []struct {
+		body string
+		want []string
+	}{
+		{`{"user.update":{"visibility":"all"}}`, nil},
+		{`{"user.update":{"name":"Ann"}}`, nil},
+		{`{"user.update":{"visibility":"contacts"}}`, []string{"presence://ann [presence://ann] but [ann friend]"}},
+		{`{"contact.remove":{"uid":"asked"}}`, []string{"asked [presence://ann] but []"}},
+		{`{"contact.remove":{"uid":"friend"}}`, []string{"friend [presence://ann] but []"}},
+		{`{"user.update":{"visibility":"nobody"}}`, []string{"presence://ann [presence://ann] but [ann]"}},
+	} {
+		r.as("ann", "%s", tt.body)
+		if got := ended(); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: got %q, want %q", tt.body, got, tt.want)
+		}
+	}
+	q := member("friend")
+	q.Rooms = []string{"presence://ann"}
+	if _, res := r.ask(q, `{"presence.watch":{"uids":["ann"]}}`); !slices.Equal(res.GetEffects().GetLeave(), q.Rooms) {
+		t.Errorf("who watched him when he asked again: got %v", res.GetEffects())
 	}
 }
 
@@ -215,18 +261,18 @@ func (r *chatRig) events() (out []string) {
 	return out
 }
 
-func TestTypingAndMarkersAreTold(t *testing.T) {
+func TestTypingIsTold(t *testing.T) {
 	r := newChatRig(t)
 	r.say("ann", direct, "1")
 	g := r.as("ann", `{"group.create":{"client_msg_id":"g1","members":["bob"]}}`).GetGroupCreate().GetConversation()
 	room := "conversation://open/" + g
 	r.as("ann", `{"typing":{"conversation":"d/ann/bob"}}`)
 	r.as("ann", `{"typing":{"conversation":%q,"off":true}}`, g)
+	// Job tells of markers.
 	r.as("bob", `{"conversation.read":{"conversation":"d/ann/bob","read_seq":1}}`)
 	r.as("bob", `{"typing":{"conversation":"d/bob/bob"}}`)
 	want := []string{
 		`bob {"typing":{"conversation":"d/ann/bob","uid":"ann"}}`, room + `ann {"typing":{"conversation":"` + g + `","uid":"ann","off":true}}`,
-		`ann {"marker":{"conversation":"d/ann/bob","uid":"bob","read_seq":1}}`,
 	}
 	if got := r.events(); !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
@@ -276,7 +322,13 @@ func TestSyncPutsTheSessionIntoItsLargeGroups(t *testing.T) {
 		t.Errorf("when it is in: got %v", res)
 	}
 	r.as("ann", `{"group.remove":{"conversation":%q,"client_msg_id":"r","members":["bob"]}}`, g)
-	if res := sync(room, "conversation://"+small, "chat://x"); !slices.Equal(res.GetEffects().GetLeave(), []string{room}) || res.GetAgain() {
+	open := "conversation://open/" + g
+	if res := sync(room, "conversation://"+small, open, "conversation://open/"+small, "chat://x"); !slices.Equal(res.GetEffects().GetLeave(), []string{room, open}) || res.GetAgain() {
 		t.Errorf("when it has to go: got %v", res)
 	}
+	// He is taken for a member for some seconds where it doesn't matter; here it would be for as long as the session lives.
+	r.as("ann", `{"group.add":{"conversation":%q,"client_msg_id":"a","members":["bob"]}}`, g)
+	r.as("bob", `{"typing":{"conversation":%q}}`, g)
+	r.as("ann", `{"group.remove":{"conversation":%q,"client_msg_id":"r2","members":["bob"]}}`, g)
+	r.refused("not_member", "bob", `{"conversation.open":{"conversation":%q}}`, g)
 }

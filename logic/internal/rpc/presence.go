@@ -79,18 +79,25 @@ func watchPresence(ctx context.Context, c *call, a *uidList) (any, error) {
 	case !ok:
 		return nil, errcode.Forbidden.Errorf("this session may not watch presence")
 	}
+	if err := c.s.d.Chat.AdmitReader(ctx, c.tenant(), c.uid()); err != nil {
+		return nil, err
+	}
 	visible, err := c.s.d.Chat.Visible(ctx, c.tenant(), c.uid(), uids)
 	if err != nil {
 		return nil, err
 	}
-	var join []string
+	var join, leave []string
 	for _, uid := range uids {
-		if !visible[uid] {
-			continue
-		}
-		if r := name.PresenceRoom(uid); !c.in(r) {
+		switch r := name.PresenceRoom(uid); {
+		case visible[uid] && !c.in(r):
 			join = append(join, r)
+		case !visible[uid] && c.in(r):
+			// He hid while he was being watched, or while this session joined.
+			leave = append(leave, r)
 		}
+	}
+	if len(leave) > 0 {
+		c.change().Leave = leave
 	}
 	if c.watched()+len(join) > c.s.cfg.Watch {
 		return nil, errcode.TooManyWatched

@@ -86,6 +86,7 @@ func (c Config) Validate() error {
 // Router are the calls of router that this package makes.
 type Router interface {
 	Register(ctx context.Context, in *halleyv1.RegisterRequest, opts ...grpc.CallOption) (*halleyv1.RegisterResponse, error)
+	Deregister(ctx context.Context, in *halleyv1.DeregisterRequest, opts ...grpc.CallOption) (*halleyv1.DeregisterResponse, error)
 	GetPresence(ctx context.Context, in *halleyv1.GetPresenceRequest, opts ...grpc.CallOption) (*halleyv1.GetPresenceResponse, error)
 }
 

@@ -74,6 +74,11 @@ func (c clock) live(e epoch) bool {
 	return ok
 }
 
+// anyLive reports whether one of some leases, by their places in the view, isn't due.
+func (c clock) anyLive(indices []int) bool {
+	return slices.ContainsFunc(indices, func(i int) bool { return c.leases[i].due > c.now })
+}
+
 // known reports whether an epoch's lease is there, due or not.
 func (c clock) known(e epoch) bool {
 	_, ok := c.byEpoch[e]

@@ -359,11 +359,16 @@ func (r *registration) makeRoom(c clock, u *userRecord) bool {
 			continue
 		}
 		switch {
+		case o.signed && !r.m.GetSigned():
+			// It is not displaced, even where its key's entry was lost.
+			stay = append(stay, o)
 		case o.conn == r.replaces,
 			o.key == r.m.GetKey(),
 			o.device != "" && o.device == r.m.GetDeviceId(),
 			l.GetNewestWinsPlatform() && o.platform != "" && o.platform == r.m.GetPlatform():
 			leave = append(leave, o)
+		case r.m.GetSigned() && !o.signed:
+			// Whoever comes without a token may name any uid: he takes up nobody's place.
 		default:
 			stay = append(stay, o)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/halley-im/halley/kit/hook"
+	"github.com/halley-im/halley/kit/kafkaconn"
 	"github.com/halley-im/halley/proto/frame"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/proto/name"
@@ -137,6 +138,7 @@ type said struct {
 	online    bool
 	platforms []string
 	changed   bool
+	untold    bool // Kafka did not take it
 }
 
 // settleUsers announces the state of uids whose sessions changed a while ago and have been quiet since.
@@ -161,18 +163,22 @@ func (s *Store) settleUsers(ctx context.Context, c clock, work []claimedWork) er
 		return err
 	}
 	var msgs []kafka.Message
+	var of []int // whom msgs are of
 	for i := range all {
 		a := &all[i]
 		u := s.user(looks[i].value())
 		a.online, a.platforms = u.state(c.live)
 		a.changed = u.told || !u.isAnnounced(a.online, a.platforms)
 		watchers, _ := s.room(watch[i].value()).count(c.live)
+		if watchers == 0 && c.anyLive(watch[i].read.state.missing) {
+			watchers = 1 // as far as is known: a comet has not said yet whether it has some
+		}
 		if s.opt.Hooks && a.online != u.announced {
 			m, err := u.hook(c.now, a)
 			if err != nil {
 				return err
 			}
-			msgs = append(msgs, m)
+			msgs, of = append(msgs, m), append(of, i)
 		}
 		if !a.changed || watchers == 0 {
 			continue
@@ -185,31 +191,45 @@ func (s *Store) settleUsers(ctx context.Context, c clock, work []claimedWork) er
 		if err != nil {
 			return err
 		}
-		msgs = append(msgs, m)
+		msgs, of = append(msgs, m), append(of, i)
 	}
+	var failed error
 	if len(msgs) > 0 {
-		if err := s.producer.Produce(ctx, msgs...); err != nil {
-			s.metrics.eventsFailed.WithLabelValues("presence").Add(float64(len(msgs)))
-			return err
-		}
-		s.metrics.events.WithLabelValues("presence").Add(float64(len(msgs)))
+		// So that there is time left to note what is told, where a part is not.
+		pctx, cancel := context.WithTimeout(ctx, min(s.opt.ProduceTimeout, s.opt.ClaimTime/4))
+		failed = s.producer.Produce(pctx, msgs...)
+		cancel()
 	}
-	edits := make([]*edit, len(all))
+	for i, err := range kafkaconn.Each(failed, len(msgs)) {
+		if err != nil {
+			s.metrics.eventsFailed.WithLabelValues("presence").Inc()
+			all[of[i]].untold = true
+			continue
+		}
+		s.metrics.events.WithLabelValues("presence").Inc()
+	}
+	edits := make([]*edit, 0, len(all))
 	for i := range all {
 		a := &all[i]
-		edits[i] = &edit{bucket: a.work.bucket, field: a.work.member, plan: func(old string, it *item) error {
+		if a.untold {
+			continue // another claim tells it
+		}
+		e := &edit{bucket: a.work.bucket, field: a.work.member, plan: func(old string, it *item) error {
 			if a.changed && old != "" {
 				u := s.user(old)
-				u.announced, u.platforms, u.told = a.online, a.platforms, false
+				u.announced, u.platforms = a.online, a.platforms
+				// Who was told something since it was read may know what it was meanwhile.
+				u.told = u.told && old != looks[i].value()
 				it.set(a.work.member, u.encode())
 			}
 			it.finished(a.work)
 			return nil
 		}}
-		edits[i].old, edits[i].known = looks[i].value(), true
+		e.old, e.known = looks[i].value(), true
+		edits = append(edits, e)
 	}
 	_, err := s.apply(ctx, guard{mode: modeWrite}, edits)
-	return err
+	return errors.Join(failed, err)
 }
 
 // hook makes the record by which the host's backend is told that a uid came or went.
@@ -357,13 +377,15 @@ func (s *Store) produceEvents(ctx context.Context) {
 		pctx, cancel := context.WithTimeout(ctx, s.opt.ProduceTimeout)
 		err := s.producer.Produce(pctx, msgs...)
 		cancel()
-		if err != nil {
-			s.metrics.eventsFailed.WithLabelValues("room.member").Add(float64(len(msgs)))
-			if ctx.Err() == nil {
-				s.log.Warn("room.member events lost", "err", err)
+		for _, err := range kafkaconn.Each(err, len(msgs)) {
+			if err != nil {
+				s.metrics.eventsFailed.WithLabelValues("room.member").Inc()
+			} else {
+				s.metrics.events.WithLabelValues("room.member").Inc()
 			}
-			continue
 		}
-		s.metrics.events.WithLabelValues("room.member").Add(float64(len(msgs)))
+		if err != nil && ctx.Err() == nil {
+			s.log.Warn("room.member events lost", "err", err)
+		}
 	}
 }

@@ -5198,6 +5198,10 @@ type Sync struct {
 	// The last seq of each conversation up to which the device has everything.
 	Conversations map[string]float64 `protobuf:"bytes,1,rep,name=conversations,proto3" json:"conversations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
 	UserChange    float64            `protobuf:"fixed64,2,opt,name=user_change,proto3" json:"user_change,omitempty"`
+	// Asks about conversations only whose ids are above the one and up to the other, compared byte by byte; empty: from the first, to the last.
+	// A device that has more than a request can name asks about them in parts.
+	Above         string `protobuf:"bytes,3,opt,name=above,proto3" json:"above,omitempty"`
+	UpTo          string `protobuf:"bytes,4,opt,name=up_to,proto3" json:"up_to,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5244,6 +5248,20 @@ func (x *Sync) GetUserChange() float64 {
 		return x.UserChange
 	}
 	return 0
+}
+
+func (x *Sync) GetAbove() string {
+	if x != nil {
+		return x.Above
+	}
+	return ""
+}
+
+func (x *Sync) GetUpTo() string {
+	if x != nil {
+		return x.UpTo
+	}
+	return ""
 }
 
 type SyncPage struct {
@@ -7548,10 +7566,12 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\vTypingEvent\x12\"\n" +
 	"\fconversation\x18\x01 \x01(\tR\fconversation\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x10\n" +
-	"\x03off\x18\x03 \x01(\bR\x03off\"\xb4\x01\n" +
+	"\x03off\x18\x03 \x01(\bR\x03off\"\xe0\x01\n" +
 	"\x04Sync\x12H\n" +
 	"\rconversations\x18\x01 \x03(\v2\".halley.v1.Sync.ConversationsEntryR\rconversations\x12 \n" +
-	"\vuser_change\x18\x02 \x01(\x01R\vuser_change\x1a@\n" +
+	"\vuser_change\x18\x02 \x01(\x01R\vuser_change\x12\x14\n" +
+	"\x05above\x18\x03 \x01(\tR\x05above\x12\x14\n" +
+	"\x05up_to\x18\x04 \x01(\tR\x05up_to\x1a@\n" +
 	"\x12ConversationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\x9d\x01\n" +

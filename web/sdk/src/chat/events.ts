@@ -12,6 +12,8 @@ export interface SpeakerOptions extends ConnectionOptions {
   askEvery?: number;
   /** Milliseconds for which what is to be sent waits for what is new, after a connection was made [2,000]. */
   syncFirst?: number;
+  /** Conversations that a question for what is new names at most; who has more asks in parts [3,000, for which a request has room]. */
+  syncNamed?: number;
 }
 
 /** Entries of one conversation, in order. */

@@ -289,6 +289,7 @@ export class Speaker extends Emitter<SpeakerEvents> {
       },
       held: this.#held,
       sleepers: this.#sleepers,
+      most: this.#options.syncNamed ?? 3000,
       userChange: () => this.#userChange,
       read: (method, params) => this.#read(method, params),
       history: (params) => this.history(params),

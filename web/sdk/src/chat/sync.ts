@@ -7,8 +7,6 @@ import { Gate, type Sleepers } from "./gate.ts";
 import { Log } from "./log.ts";
 import type { Held } from "./marks.ts";
 
-/** Conversations that a sync names at most: what a request may hold. */
-const maxNamed = 3000;
 /** Syncs after which a conversation that was heard of and isn't told is given up. */
 const maxStrange = 5;
 
@@ -16,6 +14,8 @@ export interface SyncHost {
   readonly online: boolean;
   readonly held: ReadonlyMap<string, Held>;
   readonly sleepers: Sleepers;
+  /** Conversations that a question names at most. */
+  readonly most: number;
   /** The number of the last user change that is known. */
   userChange(): number;
   read<M extends Method>(method: M, params: Params<M>): Promise<Result<M>>;
@@ -73,13 +73,21 @@ export class Sync {
 
   async #all(): Promise<boolean> {
     const host = this.#host;
+    let above = "";
     for (let attempt = 0; ; ) {
       if (!host.online) return false;
-      this.#again = false;
+      if (!above) this.#again = false;
       try {
-        const page = await host.read("sync", { conversations: this.#named(), user_change: host.userChange() });
+        const asked = this.#named(above);
+        const page = await host.read("sync", asked);
         const progress = this.#page(page);
-        if ((page.more && progress) || this.#again) {
+        if (page.more && progress) {
+          attempt = 0;
+          continue;
+        }
+        above = asked.up_to ?? "";
+        if (above) continue;
+        if (this.#again) {
           attempt = 0;
           continue;
         }
@@ -101,11 +109,17 @@ export class Sync {
     return true;
   }
 
-  /** What this device has. */
-  #named(): Record<string, number> {
-    let all = [...this.#host.held.values()];
-    if (all.length > maxNamed) all = all.sort((a, b) => b.conversation.lastAt - a.conversation.lastAt).slice(0, maxNamed);
-    return Object.fromEntries(all.map((h) => [h.conversation.id, h.log.have]));
+  /** What this device has of the conversations above one, as many as a question may name. */
+  #named(above: string): wire.Sync {
+    const host = this.#host;
+    let held = [...host.held].filter(([id]) => id > above);
+    let upTo = "";
+    if (held.length > host.most) {
+      held = held.sort(([a], [b]) => (a < b ? -1 : 1)).slice(0, host.most);
+      upTo = held.at(-1)?.[0] ?? "";
+    }
+    const conversations = Object.fromEntries(held.map(([id, { log }]) => [id, log.have]));
+    return { conversations, user_change: host.userChange(), ...(above && { above }), ...(upTo && { up_to: upTo }) };
   }
 
   /** Takes a page in, and returns whether there was anything in it. */

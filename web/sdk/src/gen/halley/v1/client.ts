@@ -549,6 +549,12 @@ export interface Sync {
   /** The last seq of each conversation up to which the device has everything. */
   conversations?: Record<string, number>;
   user_change?: number;
+  /**
+   * Asks about conversations only whose ids are above the one and up to the other, compared byte by byte; empty: from the first, to the last.
+   * A device that has more than a request can name asks about them in parts.
+   */
+  above?: string;
+  up_to?: string;
 }
 
 export interface SyncPage {
