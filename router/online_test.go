@@ -21,7 +21,7 @@ func pages(t *testing.T, r halleyv1.RouterClient, tenant string, limit uint32) [
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n := len(res.GetUsers()); n > int(limit) || n < int(limit) && res.GetNext() != "" && len(out) < 100 {
+		if n := len(res.GetUsers()); n > int(limit) || n < int(limit) && res.GetNext() != "" {
 			t.Fatalf("a page of %d with next %q, want %d", n, res.GetNext(), limit)
 		}
 		out = append(out, res.GetUsers()...)
@@ -32,12 +32,12 @@ func pages(t *testing.T, r halleyv1.RouterClient, tenant string, limit uint32) [
 }
 
 func TestAllWhoAreOnlineAreListedOnceInPages(t *testing.T) {
-	w := newWorld(t, dying())
+	w := newWorld(t, short())
 	r, _ := w.router()
 	c := newComet(t, r, "c1")
-	c.keepAlive(100 * time.Millisecond)
+	c.keepAlive(time.Second)
 	var want []string
-	for i := range 300 {
+	for i := range 90 {
 		uid := fmt.Sprintf("u.%d", i)
 		if i%10 == 0 {
 			uid = fmt.Sprintf("00000000-0000-4000-8000-%012d", i) // stored in a form of its own
@@ -56,7 +56,7 @@ func TestAllWhoAreOnlineAreListedOnceInPages(t *testing.T) {
 	c.register(again, nil)
 	c.register(c.session("shop", "eve", "k"), nil)
 	slices.Sort(want)
-	for _, limit := range []uint32{1, 7, 100, 1000} {
+	for _, limit := range []uint32{1, 7, 1000} {
 		all := pages(t, r, "default", limit)
 		var got []string
 		for _, u := range all {
@@ -90,9 +90,9 @@ func TestWhoseCometDiedIsNotListed(t *testing.T) {
 	w := newWorld(t, dying())
 	r, _ := w.router()
 	c := newComet(t, r, "c1")
+	stop := c.keepAlive(100 * time.Millisecond)
 	c.register(c.session("default", "alice", "k1"), nil)
-	if got := pages(t, r, "default", 10); len(got) != 1 {
-		t.Fatalf("got %v, want alice", got)
-	}
+	eventually(t, func() bool { return len(pages(t, r, "default", 10)) == 1 }, "alice")
+	stop()
 	eventually(t, func() bool { return len(pages(t, r, "default", 10)) == 0 }, "nobody")
 }
