@@ -24,10 +24,16 @@ const (
 	// UserOnline and UserOffline are a user's first session and the end of his last one.
 	UserOnline  = "user.online"
 	UserOffline = "user.offline"
+	// CallIncoming is a call for users who have no session, CallStop that it no longer rings for them; CallState and CallEnded are what becomes of
+	// a call.
+	CallIncoming = "call.incoming"
+	CallStop     = "call.stop"
+	CallState    = "call.state"
+	CallEnded    = "call.ended"
 )
 
 // Events are all of them.
-var Events = []string{MessageOffline, UserOnline, UserOffline}
+var Events = []string{MessageOffline, UserOnline, UserOffline, CallIncoming, CallStop, CallState, CallEnded}
 
 // MaxData is the most bytes of an event's data.
 const MaxData = 256 << 10
