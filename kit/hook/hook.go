@@ -121,6 +121,24 @@ func (p *Presence) Message() (kafka.Message, error) {
 	return message(kind, p.Tenant, "uid", p.UID, p.AtMs, data, p.Mark)
 }
 
+// Call is what becomes of a call.
+type Call struct {
+	// Type is one of CallIncoming, CallStop, CallState and CallEnded.
+	Type   string
+	Tenant string
+	Call   string
+	AtMs   int64
+	// Data is a JSON object.
+	Data []byte
+	// Mark is the same for a repeat of this event alone.
+	Mark []string
+}
+
+// Message returns the record of c. Those of a call are told in order.
+func (c *Call) Message() (kafka.Message, error) {
+	return message(c.Type, c.Tenant, "call", c.Call, c.AtMs, c.Data, c.Mark...)
+}
+
 // space is that of the ids' UUIDv5.
 var space = uuid.MustParse("6ac5f3a4-9a3e-4c0b-8c53-5d1c7f0b2e11")
 

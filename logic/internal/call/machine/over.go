@@ -223,6 +223,7 @@ func (s *step) settle() {
 		c.State = Active
 		if c.Activated == 0 {
 			c.Activated = s.now
+			s.out.First = true
 		}
 	case in >= 2:
 		c.State = Connecting

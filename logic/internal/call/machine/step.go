@@ -86,6 +86,8 @@ type Step struct {
 	Audience []string
 	// StateChanged: the state isn't what it was.
 	StateChanged bool
+	// First: it is active for the first time.
+	First bool
 }
 
 // step is one under way.
