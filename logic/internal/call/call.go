@@ -137,6 +137,11 @@ func (s *Service) admit(ctx context.Context, who Who, id string) error {
 	if err := name.Call(id); err != nil {
 		return err
 	}
+	return s.Admit(ctx, who)
+}
+
+// Admit counts a request of a session's; an error of errcode.RateLimited if it asks too often.
+func (s *Service) Admit(ctx context.Context, who Who) error {
 	return s.count(ctx, "call", who, limit.Rate{PerSecond: s.cfg.SignalRate, Burst: s.cfg.SignalBurst, Ahead: 20})
 }
 
@@ -302,7 +307,7 @@ func (s *Service) hold(ctx context.Context, key, id string, keep time.Duration) 
 
 // Current returns what who is in, what rings for him, and the call of a conversation, if one is named.
 func (s *Service) Current(ctx context.Context, who Who, conversation string) (*Calls, error) {
-	if err := s.count(ctx, "call", who, limit.Rate{PerSecond: s.cfg.SignalRate, Burst: s.cfg.SignalBurst, Ahead: 20}); err != nil {
+	if err := s.Admit(ctx, who); err != nil {
 		return nil, err
 	}
 	live, err := s.liveOf(ctx, who.Tenant, who.UID)
