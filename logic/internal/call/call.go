@@ -195,8 +195,8 @@ func (s *Service) keep(ctx context.Context, l *loaded, next *machine.Call, st *m
 		return false, err
 	}
 	at := next.Due()
-	if len(records)+len(l.unsent) > 0 {
-		at = l.now + unsentDue.Milliseconds()
+	if soon := l.now + unsentDue.Milliseconds(); len(records)+len(l.unsent) > 0 && (at == 0 || at > soon) {
+		at = soon
 	}
 	var m mark
 	if at > 0 {

@@ -3,6 +3,7 @@ package call_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -116,9 +117,10 @@ func TestCancelWhileInviting(t *testing.T) {
 
 func TestCancelAgainstAccept(t *testing.T) {
 	t.Parallel()
-	for range 10 {
-		w, ann, bob := pairOf(t)
-		id := ann.call("bob")
+	w := newWorld(t)
+	for i := range 10 {
+		ann, bob := w.device(fmt.Sprint("ann", i), "a1"), w.device(fmt.Sprint("bob", i), "b1")
+		id := ann.call(bob.UID)
 		var wg sync.WaitGroup
 		var cancelled, accepted *call.Reply
 		wg.Go(func() { cancelled = ann.verb(id, machine.DoCancel) })
@@ -137,7 +139,7 @@ func TestCancelAgainstAccept(t *testing.T) {
 
 func TestNoAnswer(t *testing.T) {
 	t.Parallel()
-	w, ann, bob := pairOf(t)
+	w, ann, bob := pairOf(t, func(c *call.Config) { c.Ring = 300 * time.Millisecond })
 	id := ann.call("bob")
 	bob.verb(id, machine.DoRinging)
 	w.beats(id, ann)
@@ -151,7 +153,7 @@ func TestNoAnswer(t *testing.T) {
 
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newWorld(t, func(c *call.Config) { c.ReachTimeout = 200 * time.Millisecond })
 	ann := w.device("ann", "a1")
 	id := ann.call("bob")
 	ann.waitEnd(id, machine.Unreachable)
@@ -167,11 +169,11 @@ func TestUnreachable(t *testing.T) {
 // A phone that is woken has the whole ring time; what it finds when it comes is what is so.
 func TestWakeAfterCancel(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *call.Config) { c.Wake = true })
+	w := newWorld(t, func(c *call.Config) { c.Wake, c.ReachTimeout = true, 100*time.Millisecond })
 	ann := w.device("ann", "a1")
 	id := ann.call("bob")
 	w.beats(id, ann)
-	time.Sleep(12 * unit) // Later than a callee without anybody to wake him is given up.
+	time.Sleep(300 * time.Millisecond) // Later than a callee without anybody to wake him is given up.
 	if s := w.get(id).State; s != machine.Inviting {
 		t.Fatalf("it is %s while the phone wakes", s)
 	}
@@ -257,10 +259,11 @@ func TestTwoDevicesOneAnswersTheOtherStops(t *testing.T) {
 
 func TestAnsweredOnTwoAtOnce(t *testing.T) {
 	t.Parallel()
-	for range 10 {
-		w, ann, bob := pairOf(t)
-		laptop := w.device("bob", "b2")
-		id := ann.call("bob")
+	w := newWorld(t)
+	for i := range 10 {
+		ann, bob := w.device(fmt.Sprint("ann", i), "a1"), w.device(fmt.Sprint("bob", i), "b1")
+		laptop := w.device(bob.UID, "b2")
+		id := ann.call(bob.UID)
 		var wg sync.WaitGroup
 		replies := make([]*call.Reply, 2)
 		for i, d := range []*device{bob, laptop} {
@@ -270,7 +273,7 @@ func TestAnsweredOnTwoAtOnce(t *testing.T) {
 		if replies[0].Generation+replies[1].Generation != 1 {
 			t.Errorf("generations %d and %d: one must have won", replies[0].Generation, replies[1].Generation)
 		}
-		if g := w.leg(id, "bob").Generation; g != 1 {
+		if g := w.leg(id, bob.UID).Generation; g != 1 {
 			t.Errorf("bob's generation is %d", g)
 		}
 	}
@@ -278,14 +281,15 @@ func TestAnsweredOnTwoAtOnce(t *testing.T) {
 
 func TestGlare(t *testing.T) {
 	t.Parallel()
-	for range 10 {
-		w, ann, bob := pairOf(t)
+	w := newWorld(t)
+	for n := range 10 {
+		ann, bob := w.device(fmt.Sprint("ann", n), "a1"), w.device(fmt.Sprint("bob", n), "b1")
 		var wg sync.WaitGroup
 		replies := make([]*call.Reply, 2)
 		for i, d := range []*device{ann, bob} {
 			wg.Go(func() {
 				var err error
-				if replies[i], err = d.invite(call.Invitation{To: []string{map[string]string{"ann": "bob", "bob": "ann"}[d.UID]}}); err != nil {
+				if replies[i], err = d.invite(call.Invitation{To: []string{map[*device]string{ann: bob.UID, bob: ann.UID}[d]}}); err != nil {
 					t.Errorf("%s: %v", d.UID, err)
 				}
 			})
@@ -343,7 +347,7 @@ func TestTheSameUserGetsHisOwnCallBack(t *testing.T) {
 
 func TestBlockedCallerHearsRingingThenNoAnswer(t *testing.T) {
 	t.Parallel()
-	w, ann, bob := pairOf(t)
+	w, ann, bob := pairOf(t, func(c *call.Config) { c.PretendAfter, c.Ring = 100*time.Millisecond, 2*time.Second })
 	w.blocks[[2]string{"bob", "ann"}] = true
 	id := ann.call("bob")
 	w.beats(id, ann)
@@ -364,7 +368,7 @@ func TestBlockedCallerHearsRingingThenNoAnswer(t *testing.T) {
 
 func TestMediaThatDoesNotComeEndsTheCall(t *testing.T) {
 	t.Parallel()
-	w, ann, bob := pairOf(t)
+	w, ann, bob := pairOf(t, func(c *call.Config) { c.MediaTimeout = 500 * time.Millisecond })
 	id := ann.call("bob")
 	bob.accept(id)
 	w.beats(id, ann, bob)
@@ -378,7 +382,7 @@ func TestMediaThatDoesNotComeEndsTheCall(t *testing.T) {
 
 func TestACallDoesNotLastForEver(t *testing.T) {
 	t.Parallel()
-	w, ann, bob := pairOf(t, func(c *call.Config) { c.MaxLength, c.EndingNotice = 20*unit, 10*unit })
+	w, ann, bob := pairOf(t, func(c *call.Config) { c.MaxLength, c.EndingNotice = 3*time.Second, time.Minute })
 	id := talk(w, ann, bob)
 	w.beats(id, ann, bob)
 	ann.wait("call.state", func(e *event) bool { return e.view().Ending })

@@ -174,8 +174,8 @@ func (d *db) save(ctx context.Context, l *loaded, next *machine.Call, records []
 		return nil, false, fmt.Errorf("encode call: %w", err)
 	}
 	due := next.Due()
-	if len(l.unsent)+len(records) > 0 {
-		due = l.now + unsentDue.Milliseconds()
+	if soon := l.now + unsentDue.Milliseconds(); len(l.unsent)+len(records) > 0 && (due == 0 || due > soon) {
+		due = soon
 	}
 	args := []any{l.rev, state, due, keep.Milliseconds(), l.last}
 	unsent = slices.Clone(l.unsent)
@@ -221,9 +221,9 @@ type mark struct {
 
 func score(atMs int64) string { return strconv.FormatInt(atMs*1024+rand.Int64N(1024), 10) }
 
-// index has the call looked at in a second at the latest. It comes before the change: whoever dies after it leaves no call that nobody looks at.
-func (d *db) index(ctx context.Context, tenant, id string, nowMs int64) (mark, error) {
-	m := mark{memberOf(tenant, id), score(nowMs + unsentDue.Milliseconds())}
+// index has the call looked at at a time, or before. It comes before the change: whoever dies after it leaves no call that nobody looks at.
+func (d *db) index(ctx context.Context, tenant, id string, atMs int64) (mark, error) {
+	m := mark{memberOf(tenant, id), score(atMs)}
 	f, err := strconv.ParseFloat(m.score, 64)
 	if err != nil {
 		return m, err
