@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -124,6 +125,12 @@ func newWorld(t testing.TB, change ...func(*call.Config)) *world {
 		c(&w.cfg)
 	}
 	w.redis, w.prefix = kittest.Redis(t)
+	if addr := os.Getenv(kittest.EnvRedis); addr != "" && os.Getenv("HALLEY_TEST_REDIS_CLUSTER") != "" {
+		// It refuses whatever touches two slots.
+		c := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{addr}})
+		t.Cleanup(func() { _ = c.Close() })
+		w.redis = c
+	}
 	for range 2 {
 		w.start()
 	}
@@ -469,7 +476,7 @@ func (w *world) beats(id string, of ...*device) (stop func()) {
 	return stop
 }
 
-func (w *world) get(id string) *call.Record {
+func (w *world) get(id string) *call.CallRecord {
 	w.t.Helper()
 	for _, n := range w.nodes {
 		if n.dead.Load() {

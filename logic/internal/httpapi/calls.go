@@ -20,13 +20,13 @@ type (
 		Limit        int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
 	}
 	callsOutput struct {
-		Body *calls.Page
+		Body *calls.CallPage
 	}
 	callInput struct {
 		ID string `path:"id" doc:"The call's id."`
 	}
 	callOutput struct {
-		Body *calls.Record
+		Body *calls.CallRecord
 	}
 )
 
