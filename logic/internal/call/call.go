@@ -149,7 +149,7 @@ func (s *Service) count(ctx context.Context, what string, who Who, r limit.Rate)
 	if s.d.Limiter == nil {
 		return nil
 	}
-	if wait, ok := s.d.Limiter.Allow(ctx, what+":"+who.Tenant+":"+who.Session, r); !ok {
+	if wait, ok := s.d.Limiter.Allow(ctx, what+":"+who.Tenant+":"+who.Key, r); !ok {
 		return errcode.RateLimited.After(wait)
 	}
 	return nil
@@ -391,7 +391,7 @@ func (s *Service) sessions(ctx context.Context, tenant, uid string) (list []mach
 	}
 	for _, x := range res.GetSessions() {
 		if x.GetSigned() {
-			list = append(list, machine.Branch{Session: x.GetKey(), Device: x.GetDeviceId(), Platform: x.GetPlatform(), State: machine.BranchPending})
+			list = append(list, machine.Branch{Key: x.GetKey(), Device: x.GetDeviceId(), Platform: x.GetPlatform(), State: machine.BranchPending})
 		}
 	}
 	return list, true

@@ -102,7 +102,7 @@ type Question struct {
 // CallPage is a part of a list.
 type CallPage struct {
 	Calls []CallRecord `json:"calls"`
-	Next  string   `json:"next,omitempty"`
+	Next  string       `json:"next,omitempty"`
 }
 
 // mostScanned bounds what one page looks at.

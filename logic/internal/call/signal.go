@@ -80,7 +80,7 @@ func (s *Service) signal(ctx context.Context, who Who, g *Signal) (string, error
 	m, err := record(l.Call, "call.signal", signalJSON{
 		Call: g.Call, From: who.UID, Generation: g.Generation, ToGeneration: g.ToGeneration, Negotiation: g.Negotiation, Description: g.Description,
 		Candidates: g.Candidates, Done: g.Done,
-	}, l.now, signalTTL, nil, push.KeyTarget(to.Session))
+	}, l.now, signalTTL, nil, push.KeyTarget(to.Key))
 	if err != nil {
 		return "", err
 	}

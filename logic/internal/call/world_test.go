@@ -240,7 +240,7 @@ func (w *world) deliver(m kafka.Message) {
 		}
 		for _, d := range w.devices {
 			for _, t := range r.GetTargets() {
-				if d.online && (t.GetUid() == d.UID || t.GetKey() == d.Session) && !slices.Contains(r.GetExcludeKeys(), d.Session) {
+				if d.online && (t.GetUid() == d.UID || t.GetKey() == d.Key) && !slices.Contains(r.GetExcludeKeys(), d.Key) {
 					d.got = append(d.got, e)
 					break
 				}
@@ -256,7 +256,7 @@ func (w *world) ListSessions(_ context.Context, in *halleyv1.ListSessionsRequest
 	out := &halleyv1.ListSessionsResponse{}
 	for _, d := range w.devices {
 		if d.UID == in.GetUid() && d.online {
-			out.Sessions = append(out.Sessions, &halleyv1.Session{Tenant: "default", Uid: d.UID, Key: d.Session, DeviceId: d.Device, Platform: "web", Signed: true})
+			out.Sessions = append(out.Sessions, &halleyv1.Session{Tenant: "default", Uid: d.UID, Key: d.Key, DeviceId: d.Device, Platform: "web", Signed: true})
 		}
 	}
 	return out, nil
@@ -309,7 +309,7 @@ func (w *world) device(uid, name string) *device {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	d := &device{
-		Who: machine.Who{UID: uid, Session: uuid.NewString(), Device: name, Platform: "web"}, w: w, online: true, node: w.nodes[len(w.devices)%len(w.nodes)],
+		Who: machine.Who{UID: uid, Session: uuid.NewString(), Key: "key-" + uid + "-" + name, Device: name, Platform: "web"}, w: w, online: true, node: w.nodes[len(w.devices)%len(w.nodes)],
 	}
 	w.devices = append(w.devices, d)
 	return d

@@ -22,8 +22,10 @@ func (c *call) caller() (calls.Who, error) {
 	}
 	ses := c.session()
 	return calls.Who{
-		Tenant:    ses.GetTenant(),
-		Who:       machine.Who{UID: ses.GetUid(), Session: ses.GetKey(), Device: ses.GetDeviceId(), Platform: ses.GetPlatform()},
+		Tenant: ses.GetTenant(),
+		Who: machine.Who{
+			UID: ses.GetUid(), Session: ses.GetConn().GetId(), Key: ses.GetKey(), Device: ses.GetDeviceId(), Platform: ses.GetPlatform(),
+		},
 		RelayOnly: c.s.d.Turn.RelayOnly(g.Relay),
 	}, nil
 }

@@ -102,7 +102,7 @@ type Sends struct {
 
 // Branch is one device of a callee.
 type Branch struct {
-	Session  string `json:"session"`
+	Key      string `json:"key"`
 	Device   string `json:"device,omitempty"`
 	Platform string `json:"platform,omitempty"`
 	State    string `json:"state"`
@@ -116,8 +116,9 @@ type Leg struct {
 	// Was is what an away leg comes back as.
 	Was    LegState `json:"was,omitempty"`
 	Reason string   `json:"reason,omitempty"`
-	// Session is the key of the session that has the leg.
+	// Session is the connection that has the leg, Key the key by which it is reached: a device's next connection may have the same.
 	Session    string `json:"session,omitempty"`
+	Key        string `json:"key,omitempty"`
 	Device     string `json:"device,omitempty"`
 	Platform   string `json:"platform,omitempty"`
 	Generation uint32 `json:"generation,omitempty"`

@@ -47,7 +47,7 @@ func (h *history) fail(format string, args ...any) {
 
 func (h *history) device(uid string) machine.Who {
 	n := h.rnd.IntN(3)
-	return machine.Who{UID: uid, Session: fmt.Sprintf("%s-s%d", uid, h.rnd.IntN(2)*3+n), Device: fmt.Sprintf("%s-d%d", uid, n)}
+	return machine.Who{UID: uid, Session: fmt.Sprintf("%s-s%d", uid, h.rnd.IntN(2)*3+n), Key: fmt.Sprintf("%s-k%d", uid, n), Device: fmt.Sprintf("%s-d%d", uid, n)}
 }
 
 func (h *history) callee(uid string) machine.Callee {
@@ -205,7 +205,7 @@ func (h *history) random(n int) {
 	if l := h.c.Leg(uid); l != nil && h.rnd.IntN(3) > 0 {
 		cmd.Generation = l.Generation
 		if l.Session != "" {
-			cmd.By.Session, cmd.By.Device = l.Session, l.Device
+			cmd.By.Session, cmd.By.Key, cmd.By.Device = l.Session, l.Key, l.Device
 		}
 	}
 	cmd.Take, cmd.Quiet, cmd.Busy, cmd.Member = h.rnd.IntN(4) == 0, h.rnd.IntN(4) == 0, h.rnd.IntN(4) == 0, h.rnd.IntN(4) == 0

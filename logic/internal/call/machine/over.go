@@ -11,7 +11,7 @@ import (
 func (s *step) stop(l *Leg, reason, except string) {
 	s.out.Stops = append(s.out.Stops, Stop{UID: l.UID, Reason: reason, Except: except})
 	for i := range l.Branches {
-		if b := &l.Branches[i]; b.Session != except {
+		if b := &l.Branches[i]; b.Key != except {
 			b.State, b.Reason = BranchStopped, reason
 		}
 	}
@@ -48,7 +48,7 @@ func (s *step) decline(l *Leg, cmd *Command) {
 	if cmd.Busy {
 		state = LegBusy
 	}
-	s.refuse(l, state, StopDeclined, cmd.By.Session)
+	s.refuse(l, state, StopDeclined, cmd.By.Key)
 }
 
 // unanswered reports whether nobody but the caller is or was in.

@@ -7,9 +7,9 @@ import (
 	"github.com/halley-im/halley/proto/errcode"
 )
 
-// Who gives a command.
+// Who gives a command. Session is his connection; Key is his session's key.
 type Who struct {
-	UID, Session, Device, Platform string
+	UID, Session, Key, Device, Platform string
 }
 
 // Callee is who is to be asked.
@@ -64,7 +64,7 @@ type Command struct {
 type Stop struct {
 	UID    string
 	Reason string
-	// Except is a session that isn't told; Only one that alone is.
+	// Except is the key of a session that isn't told; Only of one that alone is.
 	Except, Only string
 }
 
@@ -176,7 +176,7 @@ func New(in *Invite, now int64, p *Policy) (*Call, Step) {
 	}
 	s := begin(c, now, p)
 	l := &Leg{
-		UID: in.By.UID, State: LegAccepted, Session: in.By.Session, Device: in.By.Device, Platform: in.By.Platform, Generation: 1, Order: 1,
+		UID: in.By.UID, State: LegAccepted, Session: in.By.Session, Key: in.By.Key, Device: in.By.Device, Platform: in.By.Platform, Generation: 1, Order: 1,
 		Sends: Sends{Audio: in.Sends.Audio, Video: in.Sends.Video}, LeaseUntil: s.after(p.Lease),
 	}
 	c.Legs = append(c.Legs, l)
@@ -381,15 +381,15 @@ const mostBranches = 32
 func (l *Leg) branch(by Who) *Branch {
 	for i := range l.Branches {
 		b := &l.Branches[i]
-		if b.Session == by.Session || by.Device != "" && b.Device == by.Device {
-			b.Session = by.Session
+		if b.Key == by.Key || by.Device != "" && b.Device == by.Device {
+			b.Key = by.Key
 			return b
 		}
 	}
 	if len(l.Branches) >= mostBranches {
 		return &Branch{}
 	}
-	l.Branches = append(l.Branches, Branch{Session: by.Session, Device: by.Device, Platform: by.Platform, State: BranchPending})
+	l.Branches = append(l.Branches, Branch{Key: by.Key, Device: by.Device, Platform: by.Platform, State: BranchPending})
 	return &l.Branches[len(l.Branches)-1]
 }
 
@@ -426,7 +426,7 @@ func (s *step) enter(l *Leg, cmd *Command) error {
 		return errcode.CallFull
 	}
 	if l.Asked() {
-		s.stop(l, StopAnswered, cmd.By.Session)
+		s.stop(l, StopAnswered, cmd.By.Key)
 		if b := l.branch(cmd.By); b.State != BranchWon {
 			b.State, b.Reason = BranchWon, ""
 		}
@@ -449,7 +449,7 @@ func (s *step) enter(l *Leg, cmd *Command) error {
 
 // give gives the leg to the session.
 func (s *step) give(l *Leg, cmd *Command) {
-	l.Session, l.Device, l.Platform = cmd.By.Session, cmd.By.Device, cmd.By.Platform
+	l.Session, l.Key, l.Device, l.Platform = cmd.By.Session, cmd.By.Key, cmd.By.Device, cmd.By.Platform
 	l.Generation++
 	l.Sends = Sends{Audio: cmd.Sends.Audio, Video: cmd.Sends.Video}
 	l.LeaseUntil = s.after(s.p.Lease)
@@ -458,7 +458,10 @@ func (s *step) give(l *Leg, cmd *Command) {
 
 // take gives the leg to another session of its user.
 func (s *step) take(l *Leg, cmd *Command) {
-	s.out.Stops = append(s.out.Stops, Stop{UID: l.UID, Reason: StopTaken, Only: l.Session})
+	if l.Key != cmd.By.Key {
+		// Else it is the same session by another connection: the one before is gone.
+		s.out.Stops = append(s.out.Stops, Stop{UID: l.UID, Reason: StopTaken, Only: l.Key})
+	}
 	if l.State == LegAway {
 		l.State, l.Was, l.AwayUntil = l.Was, "", 0
 	}
