@@ -8758,7 +8758,7 @@ func (x *CallAdd) GetUids() []string {
 	return nil
 }
 
-// CallRemove puts somebody out, or stops asking him; the caller may, and in a group's conversation its owner and admins.
+// CallRemove puts somebody out for good, or stops asking him; the caller may.
 type CallRemove struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Call          string                 `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
@@ -9561,13 +9561,13 @@ type CallLeg struct {
 	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	// Why it left: hangup, removed, connection_lost, failed_media or ended.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	// The device that has the leg; empty: none, or one without a device id.
+	// The device that has the leg, or had it last; empty: none, or one without a device id.
 	Device   string `protobuf:"bytes,4,opt,name=device,proto3" json:"device,omitempty"`
 	Platform string `protobuf:"bytes,5,opt,name=platform,proto3" json:"platform,omitempty"`
 	// 0: nobody has had the leg; 1 more with every session that takes it.
 	Generation uint32 `protobuf:"varint,6,opt,name=generation,proto3" json:"generation,omitempty"`
-	// Order of taking the leg for the first time, from 1, the caller's; 0: never taken. Of two legs the one with the larger number is
-	// the polite one, and it makes the first offer.
+	// Order of coming in, from 1, the caller's; 0: never was in. Who left and comes again gets a new one. Of two legs the one with the larger
+	// number is the polite one, and it makes the first offer.
 	Order uint32     `protobuf:"varint,7,opt,name=order,proto3" json:"order,omitempty"`
 	Sends *CallSends `protobuf:"bytes,8,opt,name=sends,proto3" json:"sends,omitempty"`
 	// When the leg was connected first; 0: never.

@@ -955,7 +955,7 @@ export interface CallAdd {
   uids?: string[];
 }
 
-/** CallRemove puts somebody out, or stops asking him; the caller may, and in a group's conversation its owner and admins. */
+/** CallRemove puts somebody out for good, or stops asking him; the caller may. */
 export interface CallRemove {
   call?: string;
   command?: string;
@@ -1072,14 +1072,14 @@ export interface CallLeg {
   state?: string;
   /** Why it left: hangup, removed, connection_lost, failed_media or ended. */
   reason?: string;
-  /** The device that has the leg; empty: none, or one without a device id. */
+  /** The device that has the leg, or had it last; empty: none, or one without a device id. */
   device?: string;
   platform?: string;
   /** 0: nobody has had the leg; 1 more with every session that takes it. */
   generation?: number;
   /**
-   * Order of taking the leg for the first time, from 1, the caller's; 0: never taken. Of two legs the one with the larger number is
-   * the polite one, and it makes the first offer.
+   * Order of coming in, from 1, the caller's; 0: never was in. Who left and comes again gets a new one. Of two legs the one with the larger
+   * number is the polite one, and it makes the first offer.
    */
   order?: number;
   sends?: CallSends;
