@@ -74,7 +74,9 @@ type Job struct {
 	consumers []*consume.Consumer
 	// hooks is nil without a queue.
 	hooks *hook.Hooks
-	ended atomic.Bool
+	// appender is nil without a store.
+	appender *sequence.Appender
+	ended    atomic.Bool
 }
 
 // lanes are those whose topics hold PushRecords; that of conversations holds ChatRecords.
@@ -136,8 +138,9 @@ func New(cfg Config, deps Deps) (*Job, error) {
 		if j.hooks != nil {
 			hooks = j.hooks
 		}
+		j.appender = sequence.NewAppender(deps.Store)
 		h := &sequence.Handlers{
-			Lane: hub.Lane(lane), Meter: m, Records: m.Lanes[lane], Dead: letters(m.Lanes[lane], topic.Chat, "sequence"), Store: deps.Store,
+			Lane: hub.Lane(lane), Meter: m, Records: m.Lanes[lane], Dead: letters(m.Lanes[lane], topic.Chat, "sequence"), Store: deps.Store, Appender: j.appender,
 			Hooks: hooks, Redis: deps.Redis, Prefix: deps.RedisPrefix, RedisTimeout: cfg.OutcomeTimeout, Log: log.With(logs.Component, "sequence"),
 			RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, Members: cfg.ChatMembers, Large: cfg.ChatLarge,
 		}
@@ -175,6 +178,9 @@ func (j *Job) Run(ctx context.Context) error {
 		consuming.Go(func() { j.hooks.Run(ctx) })
 	}
 	consuming.Wait()
+	if j.appender != nil {
+		j.appender.Wait()
+	}
 	select {
 	case err := <-failed:
 		return err

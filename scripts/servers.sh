@@ -156,7 +156,7 @@ CONF
     java -Xmx128m -cp "$jars/*" $log kafka.tools.StorageTool format -t "$(head -c 16 /dev/urandom | base64 | tr '+/' 'ab' | head -c 22)" \
       -c "$conf" >>"$dir/kafka.log" 2>&1 || return 1
   cd "$dir/kafka"
-  setsid java -Xms256m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=4 -cp "$jars/*" \
+  setsid java -Xms256m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$jars/*" \
     $log kafka.Kafka "$conf" >>"$dir/kafka.log" 2>&1 </dev/null &
   echo $! >"$dir/kafka.pid"
   await kafka 60 kafka_answers "$port"

@@ -58,6 +58,8 @@ type Handlers struct {
 	Records *meter.Lane
 	Dead    *dead.Letters
 	Store   Store
+	// Appender joins what the partitions store.
+	Appender *Appender
 	// Hooks are told of messages that did not reach somebody. Nil: nobody wants to know.
 	Hooks Hooks
 	// Redis takes outcomes and marks, below Prefix, in RedisTimeout. Nil: nobody waits for outcomes, and there are no marks.
@@ -125,7 +127,7 @@ func (h *handler) keep(ctx context.Context, b *batch) (*round, bool) {
 }
 
 func (h *handler) keepProposals(ctx context.Context, b *batch, r *round) bool {
-	outcomes, ok := inParts(ctx, h, "append", b.proposals, h.Store.Append)
+	outcomes, ok := h.append(ctx, b.proposals)
 	if !ok {
 		return false
 	}
@@ -163,6 +165,19 @@ func (h *handler) keepProposals(ctx context.Context, b *batch, r *round) bool {
 	}
 	h.members.shrink()
 	return true
+}
+
+// append stores proposals, together with those of other partitions; what the database failed at alone, and in parts.
+func (h *handler) append(ctx context.Context, ps []conversation.Proposal) ([]store.Outcome, bool) {
+	joined := true
+	return inParts(ctx, h, "append", ps, func(ctx context.Context, ps []conversation.Proposal) ([]store.Outcome, error) {
+		if !joined {
+			return h.Store.Append(ctx, ps)
+		}
+		out, err := h.Appender.Append(ctx, ps)
+		joined = err == nil
+		return out, err
+	})
 }
 
 func (h *handler) keepChanges(ctx context.Context, b *batch, r *round) bool {
