@@ -148,9 +148,19 @@ func (p *Phone) beat(ctx context.Context) {
 	}
 }
 
-// Raw asks and reads the answer as it is.
+// Raw asks, again and again while that makes sense, and reads the answer as it is.
 func (p *Phone) Raw(ctx context.Context, method string, args, into any) error {
-	return p.c.Request(ctx, method, args, into)
+	for {
+		err := p.c.Request(ctx, method, args, into)
+		var told *client.Error
+		if !errors.As(err, &told) || !told.Retry || told.Code == "rate_limited" || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // Try gives a command, again and again under the same id while that makes sense.
@@ -158,35 +168,23 @@ func (p *Phone) Try(ctx context.Context, method string, args map[string]any) (*h
 	if method != "call.invite" && method != "call.heartbeat" && args["command"] == nil {
 		args["command"] = uuid.NewString()
 	}
-	for {
-		var raw json.RawMessage
-		err := p.c.Request(ctx, method, args, &raw)
-		var told *client.Error
-		if errors.As(err, &told) && told.Retry && ctx.Err() == nil && told.Code != "rate_limited" {
-			select {
-			case <-ctx.Done():
-			case <-time.After(100 * time.Millisecond):
-			}
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		r := &halleyv1.CallReply{}
-		if err := protojson.Unmarshal(raw, r); err != nil {
-			p.t.Errorf("%s: %s: %v", method, raw, err)
-			return nil, err
-		}
-		p.mu.Lock()
-		switch id := r.GetCall().GetCall(); {
-		case r.GetCall().GetState() == "ended" || r.GetGeneration() == 0:
-			delete(p.legs, id)
-		default:
-			p.legs[id] = r.GetGeneration()
-		}
-		p.mu.Unlock()
-		return r, nil
+	var raw json.RawMessage
+	if err := p.Raw(ctx, method, args, &raw); err != nil {
+		return nil, err
 	}
+	r := &halleyv1.CallReply{}
+	if err := protojson.Unmarshal(raw, r); err != nil {
+		p.t.Errorf("%s: %s: %v", method, raw, err)
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if id := r.GetCall().GetCall(); r.GetCall().GetState() == "ended" || r.GetGeneration() == 0 {
+		delete(p.legs, id)
+	} else {
+		p.legs[id] = r.GetGeneration()
+	}
+	return r, nil
 }
 
 // Do is Try that must succeed.
@@ -345,6 +343,6 @@ func (p *Phone) Signal(call, to string, toGeneration uint32, more map[string]any
 	var r struct {
 		Sent bool `json:"sent"`
 	}
-	err := p.c.Request(ctx, "call.signal", args, &r)
+	err := p.Raw(ctx, "call.signal", args, &r)
 	return r.Sent, err
 }
