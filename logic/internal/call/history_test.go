@@ -116,7 +116,7 @@ func TestRandomLives(t *testing.T) {
 	cancel()
 	wg.Wait()
 	s := w.newNode()
-	var all []call.CallRecord
+	var all []call.Report
 	kittest.Eventually(t, 30*time.Second, func() bool {
 		page, err := s.List(context.Background(), "default", call.Question{State: "live"})
 		return err == nil && len(page.Calls) == 0
@@ -158,10 +158,10 @@ func TestRandomLives(t *testing.T) {
 }
 
 // judge checks what devices were told against how the calls ended.
-func (w *world) judge(all []call.CallRecord) {
+func (w *world) judge(all []call.Report) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	ends := map[string]call.CallRecord{}
+	ends := map[string]call.Report{}
 	for _, c := range all {
 		ends[c.Call] = c
 		silent := c.Kind == "direct" && c.Caller == "ann" && c.Conversation == "d/ann/eve"

@@ -16,8 +16,8 @@ import (
 	entry "github.com/halley-im/halley/store/conversation"
 )
 
-// CallRecord is a call as backends see it. Its name, and CallPage's, are those of schemas in openapi.yaml, where "record" would say nothing.
-type CallRecord struct {
+// Report is a call as backends see it.
+type Report struct {
 	View
 	DurationMs int64 `json:"duration_ms" doc:"From when it was active first to its end."`
 	// Branches and Quality are of Get only.
@@ -34,12 +34,12 @@ type DeviceView struct {
 	Reason   string `json:"reason,omitempty"`
 }
 
-func recordOf(c *machine.Call) CallRecord {
-	return CallRecord{View: viewOf(c), DurationMs: c.Duration().Milliseconds()}
+func recordOf(c *machine.Call) Report {
+	return Report{View: viewOf(c), DurationMs: c.Duration().Milliseconds()}
 }
 
 // Get returns a call with its devices and quality; errcode.CallUnknown if there is none, or no longer.
-func (s *Service) Get(ctx context.Context, tenant, id string) (*CallRecord, error) {
+func (s *Service) Get(ctx context.Context, tenant, id string) (*Report, error) {
 	if err := name.Call(id); err != nil {
 		return nil, err
 	}
@@ -74,7 +74,7 @@ func (s *Service) Get(ctx context.Context, tenant, id string) (*CallRecord, erro
 }
 
 // End ends a call, if it isn't over.
-func (s *Service) End(ctx context.Context, tenant, id string) (*CallRecord, error) {
+func (s *Service) End(ctx context.Context, tenant, id string) (*Report, error) {
 	if err := name.Call(id); err != nil {
 		return nil, err
 	}
@@ -94,22 +94,22 @@ type Question struct {
 	UID, Conversation string
 	// State is live or ended; empty: both.
 	State string
-	// Cursor is CallPage.Next of the page before.
+	// Cursor is Reports.Next of the page before.
 	Cursor string
 	Limit  int
 }
 
-// CallPage is a part of a list.
-type CallPage struct {
-	Calls []CallRecord `json:"calls"`
-	Next  string       `json:"next,omitempty"`
+// Reports is a part of a list.
+type Reports struct {
+	Calls []Report `json:"calls"`
+	Next  string   `json:"next,omitempty"`
 }
 
 // mostScanned bounds what one page looks at.
 const mostScanned = 1000
 
 // List returns calls, the newest first. A page may be shorter than asked for while there is more.
-func (s *Service) List(ctx context.Context, tenant string, q Question) (*CallPage, error) {
+func (s *Service) List(ctx context.Context, tenant string, q Question) (*Reports, error) {
 	key := s.db.keys.all(tenant)
 	switch {
 	case q.UID != "" && q.Conversation != "":
@@ -136,7 +136,7 @@ func (s *Service) List(ctx context.Context, tenant string, q Question) (*CallPag
 	if err != nil {
 		return nil, err
 	}
-	out := &CallPage{Calls: []CallRecord{}}
+	out := &Reports{Calls: []Report{}}
 	for scanned := 0; scanned < mostScanned; {
 		rctx, cancel := context.WithTimeout(ctx, s.cfg.RedisTimeout)
 		list, err := s.d.Redis.ZRevRangeByScoreWithScores(rctx, key, &redis.ZRangeBy{Max: below, Min: "-inf", Offset: int64(skip), Count: int64(limit)}).Result()

@@ -302,7 +302,6 @@ type device struct {
 	got    []event // under w.mu
 	// node is the process that its requests go to.
 	node *node
-	n    int
 }
 
 func (w *world) device(uid, name string) *device {
@@ -476,7 +475,7 @@ func (w *world) beats(id string, of ...*device) (stop func()) {
 	return stop
 }
 
-func (w *world) get(id string) *call.CallRecord {
+func (w *world) get(id string) *call.Report {
 	w.t.Helper()
 	for _, n := range w.nodes {
 		if n.dead.Load() {

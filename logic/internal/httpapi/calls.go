@@ -20,13 +20,13 @@ type (
 		Limit        int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
 	}
 	callsOutput struct {
-		Body *calls.CallPage
+		Body *calls.Reports
 	}
 	callInput struct {
 		ID string `path:"id" doc:"The call's id."`
 	}
 	callOutput struct {
-		Body *calls.CallRecord
+		Body *calls.Report
 	}
 )
 
