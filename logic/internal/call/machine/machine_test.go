@@ -151,6 +151,15 @@ func (h *history) check() {
 			h.fail("the call is over, %s is %s", l.UID, l.State)
 		}
 	}
+	// No timer is lost: whatever must happen to a leg by itself, the call is looked at by then.
+	for _, l := range c.Legs {
+		until := map[machine.LegState]int64{
+			machine.LegInvited: l.RingUntil, machine.LegRinging: l.RingUntil, machine.LegAccepted: l.LeaseUntil, machine.LegJoined: l.LeaseUntil, machine.LegAway: l.AwayUntil,
+		}[l.State]
+		if l.Live() && (until == 0 || c.Due() > until) {
+			h.fail("%s is %s until %d, the call is due at %d", l.UID, l.State, until, c.Due())
+		}
+	}
 	if in > c.Limit {
 		h.fail("%d are in", in)
 	}
