@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -152,6 +153,10 @@ func (c *Client) RetryNow() {
 var readers = []string{"conversation.list", "conversation.history", "conversation.members", "sync", "sync.cursor", "room.members"}
 
 func opOf(method string) frame.Op {
+	if strings.HasPrefix(method, "call.") || method == "ice.servers" {
+		// Not behind what waits for a database.
+		return frame.OpRequestCall
+	}
 	if slices.Contains(readers, method) {
 		return frame.OpRequestUnordered
 	}

@@ -3,6 +3,7 @@ module github.com/halley-im/halley/e2e
 go 1.26.0
 
 require (
+	github.com/google/uuid v1.6.0
 	github.com/halley-im/halley/client v0.0.0
 	github.com/halley-im/halley/proto v0.0.0
 	github.com/redis/go-redis/v9 v9.23.0

@@ -6,11 +6,13 @@ import (
 	"time"
 
 	"github.com/halley-im/halley/logic/internal/auth"
+	"github.com/halley-im/halley/logic/internal/call"
 	"github.com/halley-im/halley/logic/internal/conversation"
 	"github.com/halley-im/halley/logic/internal/push"
 	"github.com/halley-im/halley/logic/internal/revoke"
 	"github.com/halley-im/halley/logic/internal/room"
 	"github.com/halley-im/halley/logic/internal/rpc"
+	"github.com/halley-im/halley/logic/internal/turn"
 )
 
 // Config is all that can be set in logic.
@@ -41,6 +43,9 @@ type Config struct {
 	HTTP    HTTPConfig    `embed:"" prefix:"http-"`
 	// Chat is the policy of conversations.
 	Chat conversation.Config `embed:"" prefix:"chat-"`
+	// Call is the policy of calls, Turn the servers that help them through NATs.
+	Call call.Config `embed:"" prefix:"call-"`
+	Turn turn.Config `embed:"" prefix:"turn-"`
 }
 
 // tokenLifetime is the longest life of a token; 0: for ever.
@@ -70,7 +75,7 @@ func (c Config) Validate() error {
 	if c.RouterTimeout <= 0 || c.StopTimeout <= 0 {
 		return errors.New("logic: router-timeout and stop-timeout must be more than 0")
 	}
-	for _, part := range []interface{ Validate() error }{c.Token, c.Push, c.Revoke, c.Room, c.Session, c.HTTP, c.Chat, c.GoimCompat, c.Demo} {
+	for _, part := range []interface{ Validate() error }{c.Token, c.Push, c.Revoke, c.Room, c.Session, c.HTTP, c.Chat, c.Call, c.Turn, c.GoimCompat, c.Demo} {
 		if err := part.Validate(); err != nil {
 			return fmt.Errorf("logic: %w", err)
 		}

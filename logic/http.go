@@ -19,7 +19,7 @@ type HTTPConfig = httpapi.Config
 // handler makes the handler of the HTTP API.
 func (l *Logic) handler() (http.Handler, error) {
 	d := httpapi.Deps{
-		Log: l.log, Metrics: l.deps.Metrics, Push: l.push, Rooms: l.rooms, Chat: l.chat, Limiter: l.limiter, Minter: l.minter, Revoker: l.revoked, Router: l.router,
+		Log: l.log, Metrics: l.deps.Metrics, Push: l.push, Rooms: l.rooms, Chat: l.chat, Calls: l.calls, Limiter: l.limiter, Minter: l.minter, Revoker: l.revoked, Router: l.router,
 		RouterTimeout: l.cfg.RouterTimeout, RoomBodyBytes: l.cfg.Session.RoomBodyBytes, Redis: l.deps.Redis, RedisPrefix: l.deps.RedisPrefix, APIKeys: l.deps.APIKeys,
 		GoimOpen: openness(l.cfg.GoimCompat), Demo: openness(l.cfg.Demo), Secret: l.deps.Secret, Ready: l.Ready, Needs: l.needs(),
 		Web: l.deps.Web, Version: l.deps.Version, Now: l.deps.Clock,

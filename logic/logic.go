@@ -23,12 +23,14 @@ import (
 	"github.com/halley-im/halley/kit/kafkaconn"
 	"github.com/halley-im/halley/kit/token"
 	"github.com/halley-im/halley/logic/internal/auth"
+	"github.com/halley-im/halley/logic/internal/call"
 	"github.com/halley-im/halley/logic/internal/conversation"
 	"github.com/halley-im/halley/logic/internal/limit"
 	"github.com/halley-im/halley/logic/internal/push"
 	"github.com/halley-im/halley/logic/internal/revoke"
 	"github.com/halley-im/halley/logic/internal/room"
 	"github.com/halley-im/halley/logic/internal/rpc"
+	"github.com/halley-im/halley/logic/internal/turn"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/store"
 )
@@ -89,6 +91,8 @@ type Logic struct {
 	rooms    *room.Service
 	limiter  *limit.Limiter
 	chat     *conversation.Service
+	calls    *call.Service
+	turn     *turn.Minter
 	rpc      *rpc.Server
 	http     http.Handler
 }
@@ -135,8 +139,15 @@ func New(cfg Config, d Deps) (*Logic, error) {
 	if l.chat, err = l.conversations(); err != nil {
 		return nil, err
 	}
+	if l.turn, err = turn.New(cfg.Turn, cfg.Call.MaxLength, d.Clock); err != nil {
+		return nil, err
+	}
+	if l.calls, err = l.callService(); err != nil {
+		return nil, err
+	}
 	if l.rpc, err = rpc.New(cfg.Session, rpc.Deps{
 		Log: d.Log, Metrics: d.Metrics, Router: l.router, Verifier: l.verifier, Revoked: l.revoked, Rooms: l.rooms, Push: l.push, Chat: l.chat,
+		Calls: l.calls, Turn: l.turn,
 		Producer: d.Kafka, TrustGoim: cfg.GoimCompat.On(), Upstream: cfg.Upstream, RouterTimeout: cfg.RouterTimeout,
 		ProduceTimeout: cfg.Push.Timeout, ProduceRetry: cfg.Push.RetryAfter, Now: d.Clock,
 	}); err != nil {
@@ -161,26 +172,43 @@ func (l *Logic) conversations() (*conversation.Service, error) {
 	return conversation.New(l.cfg.Chat, d)
 }
 
+// callService makes the part that takes what concerns calls; without Redis there are none.
+func (l *Logic) callService() (*call.Service, error) {
+	if l.deps.Redis == nil {
+		return nil, nil
+	}
+	return call.New(l.cfg.Call, call.Deps{
+		Log: l.log, Metrics: l.deps.Metrics, Redis: l.deps.Redis, RedisPrefix: l.deps.RedisPrefix, Producer: l.deps.Kafka, Router: l.router,
+		RouterTimeout: l.cfg.RouterTimeout, People: l.chat, Entries: l.chat.EntryRules(), Limiter: l.limiter,
+	})
+}
+
 // Register puts logic's gRPC service on a server that the caller owns.
 func (l *Logic) Register(s grpc.ServiceRegistrar) { halleyv1.RegisterLogicServer(s, l.rpc) }
 
 // Ready returns nil when this process can serve: the revocations were read once, or may be done without.
 func (l *Logic) Ready(context.Context) error { return l.revoked.Ready() }
 
-// Run serves the HTTP API and follows the revocations until ctx ends; then it lets requests in hand end, for
-// Config.StopTimeout at most, and returns nil. If one of the two fails the other is ended and the error
+// Run serves the HTTP API, follows the revocations and does what is due in calls until ctx ends; then it lets requests in hand end, for
+// Config.StopTimeout at most, and returns nil. If one of them fails the others are ended and the error
 // returned.
 func (l *Logic) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var (
 		wg   sync.WaitGroup
-		errs = make([]error, 2)
+		errs = make([]error, 3)
 	)
 	wg.Go(func() {
 		defer cancel()
 		errs[0] = l.revoked.Run(ctx)
 	})
+	if l.calls != nil {
+		wg.Go(func() {
+			defer cancel()
+			errs[2] = l.calls.Run(ctx)
+		})
+	}
 	if l.deps.HTTP != nil {
 		wg.Go(func() {
 			defer cancel()

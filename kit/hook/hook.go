@@ -24,10 +24,16 @@ const (
 	// UserOnline and UserOffline are a user's first session and the end of his last one.
 	UserOnline  = "user.online"
 	UserOffline = "user.offline"
+	// CallIncoming is a call for users who have no session, CallStop that it no longer rings for them; CallState and CallEnded are what becomes of
+	// a call.
+	CallIncoming = "call.incoming"
+	CallStop     = "call.stop"
+	CallState    = "call.state"
+	CallEnded    = "call.ended"
 )
 
 // Events are all of them.
-var Events = []string{MessageOffline, UserOnline, UserOffline}
+var Events = []string{MessageOffline, UserOnline, UserOffline, CallIncoming, CallStop, CallState, CallEnded}
 
 // MaxData is the most bytes of an event's data.
 const MaxData = 256 << 10
@@ -113,6 +119,24 @@ func (p *Presence) Message() (kafka.Message, error) {
 		return kafka.Message{}, fmt.Errorf("%s: %w", kind, err)
 	}
 	return message(kind, p.Tenant, "uid", p.UID, p.AtMs, data, p.Mark)
+}
+
+// Call is what becomes of a call.
+type Call struct {
+	// Type is one of CallIncoming, CallStop, CallState and CallEnded.
+	Type   string
+	Tenant string
+	Call   string
+	AtMs   int64
+	// Data is a JSON object.
+	Data []byte
+	// Mark is the same for a repeat of this event alone.
+	Mark []string
+}
+
+// Message returns the record of c. Those of a call are told in order.
+func (c *Call) Message() (kafka.Message, error) {
+	return message(c.Type, c.Tenant, "call", c.Call, c.AtMs, c.Data, c.Mark...)
 }
 
 // space is that of the ids' UUIDv5.

@@ -34,6 +34,8 @@ type Claims struct {
 	Accepts []int32
 	// Watch is "watch": whether the bearer may watch presence, WatchEveryone or WatchNobody; empty: as the server's settings say.
 	Watch string
+	// RelayOnly is "relay_only": the bearer's calls go through relays only, so that nobody learns his address.
+	RelayOnly bool
 	// IssuedAt is "iat" to the millisecond where the token has fractions; zero if missing.
 	IssuedAt time.Time
 	// NotBefore is "nbf"; zero if missing.
@@ -59,6 +61,7 @@ type wire struct {
 	Rooms     []string `json:"rooms,omitempty"`
 	Accepts   []int32  `json:"accepts,omitempty"`
 	Watch     string   `json:"watch,omitempty"`
+	RelayOnly bool     `json:"relay_only,omitempty"`
 	IssuedAt  *date    `json:"iat,omitempty"`
 	NotBefore *date    `json:"nbf,omitempty"`
 	ExpiresAt *date    `json:"exp,omitempty"`
@@ -114,7 +117,7 @@ func Sign(k *Key, c Claims) (string, error) {
 		return "", fmt.Errorf("sign token: key %s is of tenant %s", k.ID, k.Tenant)
 	}
 	w := &wire{
-		Sub: c.UID, Tenant: c.Tenant, Device: c.DeviceID, Platform: c.Platform, Key: c.Key, Rooms: c.Rooms, Accepts: c.Accepts, Watch: c.Watch,
+		Sub: c.UID, Tenant: c.Tenant, Device: c.DeviceID, Platform: c.Platform, Key: c.Key, Rooms: c.Rooms, Accepts: c.Accepts, Watch: c.Watch, RelayOnly: c.RelayOnly,
 		IssuedAt: dateOf(c.IssuedAt), NotBefore: dateOf(c.NotBefore), ExpiresAt: dateOf(c.ExpiresAt),
 	}
 	t := jwt.NewWithClaims(k.method, w)

@@ -94,7 +94,7 @@ func (v *Verifier) Verify(compact string) (*Claims, error) {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, reason(err))
 	}
 	c := &Claims{
-		Tenant: w.Tenant, UID: w.Sub, DeviceID: w.Device, Platform: w.Platform, Key: w.Key, Rooms: w.Rooms, Accepts: w.Accepts, Watch: w.Watch,
+		Tenant: w.Tenant, UID: w.Sub, DeviceID: w.Device, Platform: w.Platform, Key: w.Key, Rooms: w.Rooms, Accepts: w.Accepts, Watch: w.Watch, RelayOnly: w.RelayOnly,
 		IssuedAt: timeOf(w.IssuedAt), NotBefore: timeOf(w.NotBefore), ExpiresAt: timeOf(w.ExpiresAt),
 	}
 	if c.DeviceID == "" {

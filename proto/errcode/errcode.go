@@ -63,6 +63,10 @@ var (
 	TooLate          = row("too_late", "the time for this change is over", http.StatusConflict, codes.FailedPrecondition, 4000, false)
 	Recalled         = row("recalled", "the message was recalled", http.StatusConflict, codes.FailedPrecondition, 4000, false)
 	Dissolved        = row("dissolved", "the group was dissolved", http.StatusGone, codes.FailedPrecondition, 4005, false)
+	CallUnknown      = row("call_unknown", "the server does not know this call", http.StatusNotFound, codes.NotFound, 4005, false)
+	CallFull         = row("call_full", "as many are in the call as may be", http.StatusForbidden, codes.ResourceExhausted, 4004, false)
+	CallTaken        = row("call_taken", "another device has the user's part in the call", http.StatusConflict, codes.FailedPrecondition, 4000, false)
+	InCall           = row("in_call", "the user is in another call", http.StatusConflict, codes.FailedPrecondition, 4000, false)
 	IdempotencyBusy  = row("idempotency_in_progress", "a request with this Idempotency-Key is in progress", http.StatusConflict, codes.Aborted, 4000, true)
 	IdempotencyReuse = row("idempotency_mismatch", "this Idempotency-Key was used with another body", http.StatusUnprocessableEntity, codes.InvalidArgument, 4000, false)
 

@@ -90,6 +90,33 @@ func Room(s string) error {
 	return nil
 }
 
+// Call checks a call's id, which its caller makes: a UUID in its canonical form, lower case.
+func Call(s string) error {
+	if len(s) != 36 {
+		return errcode.InvalidRequest.Errorf("call: a UUID of 36 characters")
+	}
+	for i := range len(s) {
+		c := s[i]
+		if dash := i == 8 || i == 13 || i == 18 || i == 23; dash != (c == '-') || !dash && (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return errcode.InvalidRequest.Errorf("call: a UUID in lower case")
+		}
+	}
+	return nil
+}
+
+// Command checks the id that a client gives a command: 1 to 64 printable bytes of ASCII.
+func Command(s string) error {
+	if len(s) == 0 || len(s) > MaxKey {
+		return errcode.InvalidRequest.Errorf("command: 1 to %d bytes", MaxKey)
+	}
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return errcode.InvalidRequest.Errorf("command: printable ASCII without blanks")
+		}
+	}
+	return nil
+}
+
 // RoomType returns the part of a room before "://".
 func RoomType(room string) string {
 	typ, _, _ := strings.Cut(room, "://")

@@ -67,7 +67,10 @@ func ConversationKey(tenant, conversation string) []byte { return Join(tenant, "
 // UserKey returns the record key of changes that concern one uid alone.
 func UserKey(tenant, uid string) []byte { return Join(tenant, "uid", uid) }
 
-// HookKey returns the record key of events that are told in order: those of one conversation ("conv", id) or uid ("uid", uid).
+// CallKey returns the record key of all that is told of a call, to whomever, signals included: in the order in which it happened.
+func CallKey(tenant, call string) []byte { return Join(tenant, "call", call) }
+
+// HookKey returns the record key of events that are told in order: those of one conversation ("conv", id), uid ("uid", uid) or call ("call", id).
 func HookKey(tenant, kind, name string) []byte { return Join(tenant, kind, name) }
 
 // Join joins parts by a NUL byte, which no identity may contain.

@@ -30,6 +30,7 @@ import (
 
 	"github.com/halley-im/halley/kit/token"
 	"github.com/halley-im/halley/logic/internal/apikey"
+	calls "github.com/halley-im/halley/logic/internal/call"
 	"github.com/halley-im/halley/logic/internal/conversation"
 	"github.com/halley-im/halley/logic/internal/goim"
 	"github.com/halley-im/halley/logic/internal/idempotency"
@@ -96,6 +97,8 @@ type Deps struct {
 	RoomBodyBytes int64
 	// Chat takes what concerns conversations and people.
 	Chat *conversation.Service
+	// Calls takes what concerns calls; nil: there are none.
+	Calls *calls.Service
 	// Limiter counts requests; nil: one of its own.
 	Limiter *limit.Limiter
 	// Redis holds limits and kept answers, below RedisPrefix; nil: none.
@@ -211,6 +214,7 @@ func build(cfg Config, d Deps) (*api, error) {
 	a.registerChat()
 	a.registerConversations()
 	a.registerUsers()
+	a.registerCalls()
 	return a, nil
 }
 

@@ -25,7 +25,9 @@ type (
 			Rooms    []string `json:"rooms,omitempty" doc:"Rooms that the session may join, or patterns of them." example:"[\"chat://*\"]"`
 			Accepts  []int32  `json:"accepts,omitempty" doc:"Ops that pushes may have to reach the session; left out: all."`
 			Watch    string   `json:"watch,omitempty" enum:"everyone,nobody" doc:"Whose presence the session may watch; left out: as logic.session_watch_rules says."`
-			TTL      float64  `json:"ttl,omitempty" minimum:"0" doc:"Seconds until it expires; left out: the server's default."`
+			// RelayOnly keeps the user's addresses from those whom he calls.
+			RelayOnly bool    `json:"relay_only,omitempty" doc:"Whether the user's calls go through relays only, so that nobody learns his address."`
+			TTL       float64 `json:"ttl,omitempty" minimum:"0" doc:"Seconds until it expires; left out: the server's default."`
 		}
 	}
 	tokenOutput struct {
@@ -66,7 +68,7 @@ func (a *api) makeToken(ctx context.Context, in *tokenInput) (*tokenOutput, erro
 		return nil, err
 	}
 	compact, expires, err := a.d.Minter.Mint(token.Claims{
-		Tenant: callOf(ctx).tenant, UID: b.UID, DeviceID: b.Device, Platform: b.Platform, Key: b.Key, Rooms: b.Rooms, Accepts: b.Accepts, Watch: b.Watch,
+		Tenant: callOf(ctx).tenant, UID: b.UID, DeviceID: b.Device, Platform: b.Platform, Key: b.Key, Rooms: b.Rooms, Accepts: b.Accepts, Watch: b.Watch, RelayOnly: b.RelayOnly,
 	}, time.Duration(b.TTL*float64(time.Second)))
 	if err != nil {
 		return nil, err

@@ -313,15 +313,17 @@ func (s *Server) kick(ctx context.Context, session *halleyv1.Session, targets []
 type grants struct {
 	Rooms []string `json:"r,omitempty"`
 	Watch string   `json:"w,omitempty"`
+	// Relay is the claim relay_only.
+	Relay bool `json:"y,omitempty"`
 }
 
 // encodeGrants returns nil for a token that grants nothing in particular, which is the usual one.
 func encodeGrants(c *auth.Claims) []byte {
-	if len(c.Rooms) == 0 && c.Watch == "" {
+	if len(c.Rooms) == 0 && c.Watch == "" && !c.RelayOnly {
 		// Not nil: a refreshed token takes away what the one before it granted.
 		return []byte{}
 	}
-	return encode(grants{Rooms: c.Rooms, Watch: c.Watch})
+	return encode(grants{Rooms: c.Rooms, Watch: c.Watch, Relay: c.RelayOnly})
 }
 
 func decodeGrants(b []byte) (grants, error) {

@@ -90,10 +90,10 @@ func TestMethodsOfConversationsAreThoseOfTheContract(t *testing.T) {
 			t.Errorf("%s: got %v", b, reply)
 		}
 	}
-	// None is forgotten: those of the contract are these and the ones of rooms, sessions and presence.
+	// None is forgotten: those of the contract are these and the ones of rooms, sessions, presence and calls.
 	methods := (&halleyv1.Request{}).ProtoReflect().Descriptor().Oneofs().Get(0).Fields()
-	if methods.Len() != len(all)+7 {
-		t.Errorf("the contract has %d methods, %d are tried", methods.Len(), len(all)+7)
+	if n := len(all) + len(everyCallMethod()) + 7; methods.Len() != n {
+		t.Errorf("the contract has %d methods, %d are tried", methods.Len(), n)
 	}
 }
 

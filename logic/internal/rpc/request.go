@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 
+	"github.com/halley-im/halley/logic/internal/call/machine"
 	"github.com/halley-im/halley/logic/internal/conversation"
 	"github.com/halley-im/halley/proto/errcode"
 	"github.com/halley-im/halley/proto/frame"
@@ -34,6 +35,8 @@ func (c *call) change() *halleyv1.Effects {
 type method struct {
 	// reads says that it changes nothing: op 103 takes it.
 	reads bool
+	// calls says that it is of calls: op 104 takes it.
+	calls bool
 	// run carries the method out and returns the result's JSON value.
 	run func(ctx context.Context, c *call, args json.RawMessage) (any, error)
 }
@@ -100,6 +103,23 @@ var methods = map[string]method{
 	"contact.remove": {run: contact(does(conversation.ContactRemove))},
 	"block.list":     {reads: true, run: asks(listBlocks)},
 	"block.set":      {run: handle(setBlock)},
+
+	"call.invite":    {calls: true, run: handle(invite)},
+	"call.ringing":   {calls: true, run: commands(machine.DoRinging)},
+	"call.accept":    {calls: true, run: commands(machine.DoAccept)},
+	"call.decline":   {calls: true, run: commands(machine.DoDecline)},
+	"call.cancel":    {calls: true, run: commands(machine.DoCancel)},
+	"call.connected": {calls: true, run: commands(machine.DoConnected)},
+	"call.update":    {calls: true, run: commands(machine.DoUpdate)},
+	"call.hangup":    {calls: true, run: commands(machine.DoHangup)},
+	"call.leaving":   {calls: true, run: commands(machine.DoLeaving)},
+	"call.add":       {calls: true, run: commands(machine.DoAdd)},
+	"call.remove":    {calls: true, run: commands(machine.DoRemove)},
+	"call.heartbeat": {calls: true, run: commands(machine.DoHeartbeat)},
+	"call.signal":    {calls: true, run: handle(signal)},
+	"call.stats":     {calls: true, run: handle(callStats)},
+	"call.current":   {calls: true, reads: true, run: handle(currentCalls)},
+	"ice.servers":    {calls: true, reads: true, run: handle(iceServers)},
 }
 
 func known(name string) bool {
@@ -173,7 +193,9 @@ func (s *Server) dispatch(ctx context.Context, c *call, res *halleyv1.SessionRes
 			return label, errcode.InvalidRequest.Errorf("op %d is for methods that only read", frame.OpRequestUnordered)
 		}
 	case frame.OpRequestCall:
-		return label, errcode.InvalidRequest.Errorf("op %d is for methods of calls", frame.OpRequestCall)
+		if !m.calls {
+			return label, errcode.InvalidRequest.Errorf("op %d is for methods of calls", frame.OpRequestCall)
+		}
 	}
 	result, err = m.run(ctx, c, args)
 	return label, err

@@ -17,9 +17,11 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/halley-im/halley/logic/internal/auth"
+	calls "github.com/halley-im/halley/logic/internal/call"
 	"github.com/halley-im/halley/logic/internal/conversation"
 	"github.com/halley-im/halley/logic/internal/push"
 	"github.com/halley-im/halley/logic/internal/room"
+	"github.com/halley-im/halley/logic/internal/turn"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/proto/name"
 )
@@ -119,6 +121,9 @@ type Deps struct {
 	Push     Pusher
 	// Chat takes what concerns conversations and people.
 	Chat *conversation.Service
+	// Calls takes what concerns calls, Turn tells of STUN and TURN servers; nil: there are no calls.
+	Calls *calls.Service
+	Turn  *turn.Minter
 	// Producer writes clients' frames to the topic for the host's backend.
 	Producer Producer
 	// TrustGoim lets goim's unsigned tokens in.

@@ -328,6 +328,22 @@ type Request struct {
 	//	*Request_ContactRemove
 	//	*Request_BlockList
 	//	*Request_BlockSet
+	//	*Request_CallInvite
+	//	*Request_CallRinging
+	//	*Request_CallAccept
+	//	*Request_CallDecline
+	//	*Request_CallCancel
+	//	*Request_CallConnected
+	//	*Request_CallSignal
+	//	*Request_CallUpdate
+	//	*Request_CallHangup
+	//	*Request_CallLeaving
+	//	*Request_CallAdd
+	//	*Request_CallRemove
+	//	*Request_CallCurrent
+	//	*Request_CallHeartbeat
+	//	*Request_CallStats
+	//	*Request_IceServers
 	Method        isRequest_Method `protobuf_oneof:"method"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -775,6 +791,150 @@ func (x *Request) GetBlockSet() *BlockSet {
 	return nil
 }
 
+func (x *Request) GetCallInvite() *CallInvite {
+	if x != nil {
+		if x, ok := x.Method.(*Request_CallInvite); ok {
+			return x.CallInvite
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetCallRinging() *CallRinging {
+	if x != nil {
+		if x, ok := x.Method.(*Request_CallRinging); ok {
+			return x.CallRinging
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetCallAccept() *CallAccept {
+	if x != nil {
+		if x, ok := x.Method.(*Request_CallAccept); ok {
+			return x.CallAccept
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetCallDecline() *CallDecline {
+	if x != nil {
+		if x, ok := x.Method.(*Request_CallDecline); ok {
+			return x.CallDecline
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetCallCancel() *CallCancel {
+	if x != nil {
+		if x, ok := x.Method.(*Request_CallCancel); ok {
+			return x.CallCancel
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetCallConnected() *CallConnected {
+	if x != nil {
+		if x, ok := x.Method.(*Request_CallConnected); ok {
+			return x.CallConnected
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetCallSignal() *CallSignal {
+	if x != nil {
+		if x, ok := x.Method.(*Request_CallSignal); ok {
+			return x.CallSignal
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetCallUpdate() *CallUpdate {
+	if x != nil {
+		if x, ok := x.Method.(*Request_CallUpdate); ok {
+			return x.CallUpdate
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetCallHangup() *CallHangup {
+	if x != nil {
+		if x, ok := x.Method.(*Request_CallHangup); ok {
+			return x.CallHangup
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetCallLeaving() *CallLeaving {
+	if x != nil {
+		if x, ok := x.Method.(*Request_CallLeaving); ok {
+			return x.CallLeaving
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetCallAdd() *CallAdd {
+	if x != nil {
+		if x, ok := x.Method.(*Request_CallAdd); ok {
+			return x.CallAdd
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetCallRemove() *CallRemove {
+	if x != nil {
+		if x, ok := x.Method.(*Request_CallRemove); ok {
+			return x.CallRemove
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetCallCurrent() *CallCurrent {
+	if x != nil {
+		if x, ok := x.Method.(*Request_CallCurrent); ok {
+			return x.CallCurrent
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetCallHeartbeat() *CallHeartbeat {
+	if x != nil {
+		if x, ok := x.Method.(*Request_CallHeartbeat); ok {
+			return x.CallHeartbeat
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetCallStats() *CallStats {
+	if x != nil {
+		if x, ok := x.Method.(*Request_CallStats); ok {
+			return x.CallStats
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetIceServers() *IceServers {
+	if x != nil {
+		if x, ok := x.Method.(*Request_IceServers); ok {
+			return x.IceServers
+		}
+	}
+	return nil
+}
+
 type isRequest_Method interface {
 	isRequest_Method()
 }
@@ -959,6 +1119,70 @@ type Request_BlockSet struct {
 	BlockSet *BlockSet `protobuf:"bytes,69,opt,name=block_set,json=block.set,proto3,oneof"`
 }
 
+type Request_CallInvite struct {
+	CallInvite *CallInvite `protobuf:"bytes,80,opt,name=call_invite,json=call.invite,proto3,oneof"`
+}
+
+type Request_CallRinging struct {
+	CallRinging *CallRinging `protobuf:"bytes,81,opt,name=call_ringing,json=call.ringing,proto3,oneof"`
+}
+
+type Request_CallAccept struct {
+	CallAccept *CallAccept `protobuf:"bytes,82,opt,name=call_accept,json=call.accept,proto3,oneof"`
+}
+
+type Request_CallDecline struct {
+	CallDecline *CallDecline `protobuf:"bytes,83,opt,name=call_decline,json=call.decline,proto3,oneof"`
+}
+
+type Request_CallCancel struct {
+	CallCancel *CallCancel `protobuf:"bytes,84,opt,name=call_cancel,json=call.cancel,proto3,oneof"`
+}
+
+type Request_CallConnected struct {
+	CallConnected *CallConnected `protobuf:"bytes,85,opt,name=call_connected,json=call.connected,proto3,oneof"`
+}
+
+type Request_CallSignal struct {
+	CallSignal *CallSignal `protobuf:"bytes,86,opt,name=call_signal,json=call.signal,proto3,oneof"`
+}
+
+type Request_CallUpdate struct {
+	CallUpdate *CallUpdate `protobuf:"bytes,87,opt,name=call_update,json=call.update,proto3,oneof"`
+}
+
+type Request_CallHangup struct {
+	CallHangup *CallHangup `protobuf:"bytes,88,opt,name=call_hangup,json=call.hangup,proto3,oneof"`
+}
+
+type Request_CallLeaving struct {
+	CallLeaving *CallLeaving `protobuf:"bytes,89,opt,name=call_leaving,json=call.leaving,proto3,oneof"`
+}
+
+type Request_CallAdd struct {
+	CallAdd *CallAdd `protobuf:"bytes,90,opt,name=call_add,json=call.add,proto3,oneof"`
+}
+
+type Request_CallRemove struct {
+	CallRemove *CallRemove `protobuf:"bytes,91,opt,name=call_remove,json=call.remove,proto3,oneof"`
+}
+
+type Request_CallCurrent struct {
+	CallCurrent *CallCurrent `protobuf:"bytes,92,opt,name=call_current,json=call.current,proto3,oneof"`
+}
+
+type Request_CallHeartbeat struct {
+	CallHeartbeat *CallHeartbeat `protobuf:"bytes,93,opt,name=call_heartbeat,json=call.heartbeat,proto3,oneof"`
+}
+
+type Request_CallStats struct {
+	CallStats *CallStats `protobuf:"bytes,94,opt,name=call_stats,json=call.stats,proto3,oneof"`
+}
+
+type Request_IceServers struct {
+	IceServers *IceServers `protobuf:"bytes,99,opt,name=ice_servers,json=ice.servers,proto3,oneof"`
+}
+
 func (*Request_RoomJoin) isRequest_Method() {}
 
 func (*Request_RoomLeave) isRequest_Method() {}
@@ -1049,6 +1273,38 @@ func (*Request_BlockList) isRequest_Method() {}
 
 func (*Request_BlockSet) isRequest_Method() {}
 
+func (*Request_CallInvite) isRequest_Method() {}
+
+func (*Request_CallRinging) isRequest_Method() {}
+
+func (*Request_CallAccept) isRequest_Method() {}
+
+func (*Request_CallDecline) isRequest_Method() {}
+
+func (*Request_CallCancel) isRequest_Method() {}
+
+func (*Request_CallConnected) isRequest_Method() {}
+
+func (*Request_CallSignal) isRequest_Method() {}
+
+func (*Request_CallUpdate) isRequest_Method() {}
+
+func (*Request_CallHangup) isRequest_Method() {}
+
+func (*Request_CallLeaving) isRequest_Method() {}
+
+func (*Request_CallAdd) isRequest_Method() {}
+
+func (*Request_CallRemove) isRequest_Method() {}
+
+func (*Request_CallCurrent) isRequest_Method() {}
+
+func (*Request_CallHeartbeat) isRequest_Method() {}
+
+func (*Request_CallStats) isRequest_Method() {}
+
+func (*Request_IceServers) isRequest_Method() {}
+
 // Reply is the body of op 101; its frame carries its request's seq.
 type Reply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1100,6 +1356,22 @@ type Reply struct {
 	//	*Reply_ContactRemove
 	//	*Reply_BlockList
 	//	*Reply_BlockSet
+	//	*Reply_CallInvite
+	//	*Reply_CallRinging
+	//	*Reply_CallAccept
+	//	*Reply_CallDecline
+	//	*Reply_CallCancel
+	//	*Reply_CallConnected
+	//	*Reply_CallSignal
+	//	*Reply_CallUpdate
+	//	*Reply_CallHangup
+	//	*Reply_CallLeaving
+	//	*Reply_CallAdd
+	//	*Reply_CallRemove
+	//	*Reply_CallCurrent
+	//	*Reply_CallHeartbeat
+	//	*Reply_CallStats
+	//	*Reply_IceServers
 	Result        isReply_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1556,6 +1828,150 @@ func (x *Reply) GetBlockSet() *Accepted {
 	return nil
 }
 
+func (x *Reply) GetCallInvite() *CallReply {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_CallInvite); ok {
+			return x.CallInvite
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetCallRinging() *CallReply {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_CallRinging); ok {
+			return x.CallRinging
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetCallAccept() *CallReply {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_CallAccept); ok {
+			return x.CallAccept
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetCallDecline() *CallReply {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_CallDecline); ok {
+			return x.CallDecline
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetCallCancel() *CallReply {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_CallCancel); ok {
+			return x.CallCancel
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetCallConnected() *CallReply {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_CallConnected); ok {
+			return x.CallConnected
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetCallSignal() *CallSignalled {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_CallSignal); ok {
+			return x.CallSignal
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetCallUpdate() *CallReply {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_CallUpdate); ok {
+			return x.CallUpdate
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetCallHangup() *CallReply {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_CallHangup); ok {
+			return x.CallHangup
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetCallLeaving() *CallReply {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_CallLeaving); ok {
+			return x.CallLeaving
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetCallAdd() *CallReply {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_CallAdd); ok {
+			return x.CallAdd
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetCallRemove() *CallReply {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_CallRemove); ok {
+			return x.CallRemove
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetCallCurrent() *CallsNow {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_CallCurrent); ok {
+			return x.CallCurrent
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetCallHeartbeat() *CallReply {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_CallHeartbeat); ok {
+			return x.CallHeartbeat
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetCallStats() *CallCounted {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_CallStats); ok {
+			return x.CallStats
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetIceServers() *IceServerList {
+	if x != nil {
+		if x, ok := x.Result.(*Reply_IceServers); ok {
+			return x.IceServers
+		}
+	}
+	return nil
+}
+
 type isReply_Result interface {
 	isReply_Result()
 }
@@ -1744,6 +2160,70 @@ type Reply_BlockSet struct {
 	BlockSet *Accepted `protobuf:"bytes,69,opt,name=block_set,json=block.set,proto3,oneof"`
 }
 
+type Reply_CallInvite struct {
+	CallInvite *CallReply `protobuf:"bytes,80,opt,name=call_invite,json=call.invite,proto3,oneof"`
+}
+
+type Reply_CallRinging struct {
+	CallRinging *CallReply `protobuf:"bytes,81,opt,name=call_ringing,json=call.ringing,proto3,oneof"`
+}
+
+type Reply_CallAccept struct {
+	CallAccept *CallReply `protobuf:"bytes,82,opt,name=call_accept,json=call.accept,proto3,oneof"`
+}
+
+type Reply_CallDecline struct {
+	CallDecline *CallReply `protobuf:"bytes,83,opt,name=call_decline,json=call.decline,proto3,oneof"`
+}
+
+type Reply_CallCancel struct {
+	CallCancel *CallReply `protobuf:"bytes,84,opt,name=call_cancel,json=call.cancel,proto3,oneof"`
+}
+
+type Reply_CallConnected struct {
+	CallConnected *CallReply `protobuf:"bytes,85,opt,name=call_connected,json=call.connected,proto3,oneof"`
+}
+
+type Reply_CallSignal struct {
+	CallSignal *CallSignalled `protobuf:"bytes,86,opt,name=call_signal,json=call.signal,proto3,oneof"`
+}
+
+type Reply_CallUpdate struct {
+	CallUpdate *CallReply `protobuf:"bytes,87,opt,name=call_update,json=call.update,proto3,oneof"`
+}
+
+type Reply_CallHangup struct {
+	CallHangup *CallReply `protobuf:"bytes,88,opt,name=call_hangup,json=call.hangup,proto3,oneof"`
+}
+
+type Reply_CallLeaving struct {
+	CallLeaving *CallReply `protobuf:"bytes,89,opt,name=call_leaving,json=call.leaving,proto3,oneof"`
+}
+
+type Reply_CallAdd struct {
+	CallAdd *CallReply `protobuf:"bytes,90,opt,name=call_add,json=call.add,proto3,oneof"`
+}
+
+type Reply_CallRemove struct {
+	CallRemove *CallReply `protobuf:"bytes,91,opt,name=call_remove,json=call.remove,proto3,oneof"`
+}
+
+type Reply_CallCurrent struct {
+	CallCurrent *CallsNow `protobuf:"bytes,92,opt,name=call_current,json=call.current,proto3,oneof"`
+}
+
+type Reply_CallHeartbeat struct {
+	CallHeartbeat *CallReply `protobuf:"bytes,93,opt,name=call_heartbeat,json=call.heartbeat,proto3,oneof"`
+}
+
+type Reply_CallStats struct {
+	CallStats *CallCounted `protobuf:"bytes,94,opt,name=call_stats,json=call.stats,proto3,oneof"`
+}
+
+type Reply_IceServers struct {
+	IceServers *IceServerList `protobuf:"bytes,99,opt,name=ice_servers,json=ice.servers,proto3,oneof"`
+}
+
 func (*Reply_Error) isReply_Result() {}
 
 func (*Reply_RoomJoin) isReply_Result() {}
@@ -1835,6 +2315,38 @@ func (*Reply_ContactRemove) isReply_Result() {}
 func (*Reply_BlockList) isReply_Result() {}
 
 func (*Reply_BlockSet) isReply_Result() {}
+
+func (*Reply_CallInvite) isReply_Result() {}
+
+func (*Reply_CallRinging) isReply_Result() {}
+
+func (*Reply_CallAccept) isReply_Result() {}
+
+func (*Reply_CallDecline) isReply_Result() {}
+
+func (*Reply_CallCancel) isReply_Result() {}
+
+func (*Reply_CallConnected) isReply_Result() {}
+
+func (*Reply_CallSignal) isReply_Result() {}
+
+func (*Reply_CallUpdate) isReply_Result() {}
+
+func (*Reply_CallHangup) isReply_Result() {}
+
+func (*Reply_CallLeaving) isReply_Result() {}
+
+func (*Reply_CallAdd) isReply_Result() {}
+
+func (*Reply_CallRemove) isReply_Result() {}
+
+func (*Reply_CallCurrent) isReply_Result() {}
+
+func (*Reply_CallHeartbeat) isReply_Result() {}
+
+func (*Reply_CallStats) isReply_Result() {}
+
+func (*Reply_IceServers) isReply_Result() {}
 
 // RoomJoin puts the session into a room. Joining twice is harmless.
 type RoomJoin struct {
@@ -2612,6 +3124,12 @@ type Event struct {
 	//	*Event_UserChange
 	//	*Event_Typing
 	//	*Event_Marker
+	//	*Event_CallIncoming
+	//	*Event_CallState
+	//	*Event_CallLeg
+	//	*Event_CallStop
+	//	*Event_CallSignal
+	//	*Event_CallEnded
 	Event         isEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2771,6 +3289,60 @@ func (x *Event) GetMarker() *MemberMarker {
 	return nil
 }
 
+func (x *Event) GetCallIncoming() *CallIncoming {
+	if x != nil {
+		if x, ok := x.Event.(*Event_CallIncoming); ok {
+			return x.CallIncoming
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetCallState() *CallChanged {
+	if x != nil {
+		if x, ok := x.Event.(*Event_CallState); ok {
+			return x.CallState
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetCallLeg() *CallLegChanged {
+	if x != nil {
+		if x, ok := x.Event.(*Event_CallLeg); ok {
+			return x.CallLeg
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetCallStop() *CallStop {
+	if x != nil {
+		if x, ok := x.Event.(*Event_CallStop); ok {
+			return x.CallStop
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetCallSignal() *CallSignalEvent {
+	if x != nil {
+		if x, ok := x.Event.(*Event_CallSignal); ok {
+			return x.CallSignal
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetCallEnded() *CallChanged {
+	if x != nil {
+		if x, ok := x.Event.(*Event_CallEnded); ok {
+			return x.CallEnded
+		}
+	}
+	return nil
+}
+
 type isEvent_Event interface {
 	isEvent_Event()
 }
@@ -2827,6 +3399,30 @@ type Event_Marker struct {
 	Marker *MemberMarker `protobuf:"bytes,25,opt,name=marker,proto3,oneof"`
 }
 
+type Event_CallIncoming struct {
+	CallIncoming *CallIncoming `protobuf:"bytes,80,opt,name=call_incoming,json=call.incoming,proto3,oneof"`
+}
+
+type Event_CallState struct {
+	CallState *CallChanged `protobuf:"bytes,81,opt,name=call_state,json=call.state,proto3,oneof"`
+}
+
+type Event_CallLeg struct {
+	CallLeg *CallLegChanged `protobuf:"bytes,82,opt,name=call_leg,json=call.leg,proto3,oneof"`
+}
+
+type Event_CallStop struct {
+	CallStop *CallStop `protobuf:"bytes,83,opt,name=call_stop,json=call.stop,proto3,oneof"`
+}
+
+type Event_CallSignal struct {
+	CallSignal *CallSignalEvent `protobuf:"bytes,84,opt,name=call_signal,json=call.signal,proto3,oneof"`
+}
+
+type Event_CallEnded struct {
+	CallEnded *CallChanged `protobuf:"bytes,85,opt,name=call_ended,json=call.ended,proto3,oneof"`
+}
+
 func (*Event_RoomMessage) isEvent_Event() {}
 
 func (*Event_RoomMember) isEvent_Event() {}
@@ -2852,6 +3448,18 @@ func (*Event_UserChange) isEvent_Event() {}
 func (*Event_Typing) isEvent_Event() {}
 
 func (*Event_Marker) isEvent_Event() {}
+
+func (*Event_CallIncoming) isEvent_Event() {}
+
+func (*Event_CallState) isEvent_Event() {}
+
+func (*Event_CallLeg) isEvent_Event() {}
+
+func (*Event_CallStop) isEvent_Event() {}
+
+func (*Event_CallSignal) isEvent_Event() {}
+
+func (*Event_CallEnded) isEvent_Event() {}
 
 // RoomMessage is a message of a member of the room.
 type RoomMessage struct {
@@ -7186,6 +7794,2328 @@ func (x *BlockSet) GetOff() bool {
 	return false
 }
 
+// CallInvite calls somebody. Who repeats it, or invites again with the id of a call that there is, gets that call. In three cases the reply
+// tells of another call than was asked for: the other side was calling already (it is accepted), this user was calling the same one
+// already, or the group has a call (it is joined).
+type CallInvite struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Made by the client: a UUID in its canonical form.
+	Call string `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	// d/UID/UID or g/UUID; empty: to names the callees. With one of them that is their direct conversation.
+	Conversation string `protobuf:"bytes,2,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	// Callees; may be empty with a conversation: all others in it.
+	To []string `protobuf:"bytes,3,rep,name=to,proto3" json:"to,omitempty"`
+	// audio or video: what the callee is asked for.
+	Media string `protobuf:"bytes,4,opt,name=media,proto3" json:"media,omitempty"`
+	// What the caller sends; screen and hand are ignored.
+	Sends *CallSends `protobuf:"bytes,5,opt,name=sends,proto3" json:"sends,omitempty"`
+	// The call was lost by the server (call_unknown) and goes on: devices that are in it accept at once, no other rings.
+	Resumed       bool `protobuf:"varint,6,opt,name=resumed,proto3" json:"resumed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallInvite) Reset() {
+	*x = CallInvite{}
+	mi := &file_halley_v1_client_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallInvite) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallInvite) ProtoMessage() {}
+
+func (x *CallInvite) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallInvite.ProtoReflect.Descriptor instead.
+func (*CallInvite) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{88}
+}
+
+func (x *CallInvite) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *CallInvite) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *CallInvite) GetTo() []string {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *CallInvite) GetMedia() string {
+	if x != nil {
+		return x.Media
+	}
+	return ""
+}
+
+func (x *CallInvite) GetSends() *CallSends {
+	if x != nil {
+		return x.Sends
+	}
+	return nil
+}
+
+func (x *CallInvite) GetResumed() bool {
+	if x != nil {
+		return x.Resumed
+	}
+	return false
+}
+
+// CallSends is what a leg sends, and whether its hand is up. It tells, it enforces nothing.
+type CallSends struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Audio         bool                   `protobuf:"varint,1,opt,name=audio,proto3" json:"audio,omitempty"`
+	Video         bool                   `protobuf:"varint,2,opt,name=video,proto3" json:"video,omitempty"`
+	Screen        bool                   `protobuf:"varint,3,opt,name=screen,proto3" json:"screen,omitempty"`
+	Hand          bool                   `protobuf:"varint,4,opt,name=hand,proto3" json:"hand,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallSends) Reset() {
+	*x = CallSends{}
+	mi := &file_halley_v1_client_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallSends) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallSends) ProtoMessage() {}
+
+func (x *CallSends) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallSends.ProtoReflect.Descriptor instead.
+func (*CallSends) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{89}
+}
+
+func (x *CallSends) GetAudio() bool {
+	if x != nil {
+		return x.Audio
+	}
+	return false
+}
+
+func (x *CallSends) GetVideo() bool {
+	if x != nil {
+		return x.Video
+	}
+	return false
+}
+
+func (x *CallSends) GetScreen() bool {
+	if x != nil {
+		return x.Screen
+	}
+	return false
+}
+
+func (x *CallSends) GetHand() bool {
+	if x != nil {
+		return x.Hand
+	}
+	return false
+}
+
+// CallRinging says that this device has call.incoming.
+type CallRinging struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Call  string                 `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	// Made by the client, 1 to 64 bytes: a repeat has no further effect.
+	Command string `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
+	// It is there but doesn't ring, such as when it must not disturb.
+	Quiet         bool `protobuf:"varint,3,opt,name=quiet,proto3" json:"quiet,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallRinging) Reset() {
+	*x = CallRinging{}
+	mi := &file_halley_v1_client_proto_msgTypes[90]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallRinging) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallRinging) ProtoMessage() {}
+
+func (x *CallRinging) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[90]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallRinging.ProtoReflect.Descriptor instead.
+func (*CallRinging) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{90}
+}
+
+func (x *CallRinging) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *CallRinging) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *CallRinging) GetQuiet() bool {
+	if x != nil {
+		return x.Quiet
+	}
+	return false
+}
+
+// CallAccept takes the leg of the asking session's user: it answers a call that rings, comes (late) to a group's call, and takes the leg
+// again after a reload or a new connection. Where another device has the leg nothing happens unless take is set.
+type CallAccept struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Call    string                 `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Command string                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
+	Sends   *CallSends             `protobuf:"bytes,3,opt,name=sends,proto3" json:"sends,omitempty"`
+	// Take the leg from another device.
+	Take          bool `protobuf:"varint,4,opt,name=take,proto3" json:"take,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallAccept) Reset() {
+	*x = CallAccept{}
+	mi := &file_halley_v1_client_proto_msgTypes[91]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallAccept) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallAccept) ProtoMessage() {}
+
+func (x *CallAccept) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[91]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallAccept.ProtoReflect.Descriptor instead.
+func (*CallAccept) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{91}
+}
+
+func (x *CallAccept) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *CallAccept) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *CallAccept) GetSends() *CallSends {
+	if x != nil {
+		return x.Sends
+	}
+	return nil
+}
+
+func (x *CallAccept) GetTake() bool {
+	if x != nil {
+		return x.Take
+	}
+	return false
+}
+
+type CallDecline struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Call    string                 `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Command string                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
+	// Said to the caller: busy or declined; empty: declined.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallDecline) Reset() {
+	*x = CallDecline{}
+	mi := &file_halley_v1_client_proto_msgTypes[92]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallDecline) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallDecline) ProtoMessage() {}
+
+func (x *CallDecline) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[92]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallDecline.ProtoReflect.Descriptor instead.
+func (*CallDecline) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{92}
+}
+
+func (x *CallDecline) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *CallDecline) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *CallDecline) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// CallCancel ends a call that nobody has answered; the caller's only. If somebody has, nothing happens and the reply says so.
+type CallCancel struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          string                 `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Command       string                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallCancel) Reset() {
+	*x = CallCancel{}
+	mi := &file_halley_v1_client_proto_msgTypes[93]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallCancel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallCancel) ProtoMessage() {}
+
+func (x *CallCancel) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[93]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallCancel.ProtoReflect.Descriptor instead.
+func (*CallCancel) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{93}
+}
+
+func (x *CallCancel) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *CallCancel) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+// CallConnected says that media flows, to at least one other leg.
+type CallConnected struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          string                 `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Command       string                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
+	Generation    uint32                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallConnected) Reset() {
+	*x = CallConnected{}
+	mi := &file_halley_v1_client_proto_msgTypes[94]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallConnected) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallConnected) ProtoMessage() {}
+
+func (x *CallConnected) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[94]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallConnected.ProtoReflect.Descriptor instead.
+func (*CallConnected) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{94}
+}
+
+func (x *CallConnected) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *CallConnected) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *CallConnected) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+// CallSignal carries a description, candidates, or the mark that there are no more, to one other leg. Its reply says whether it was sent on.
+type CallSignal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Call  string                 `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	// The leg's uid.
+	To string `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	// The sender's own generation, and the addressee's that is meant.
+	Generation   uint32 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	ToGeneration uint32 `protobuf:"varint,4,opt,name=to_generation,proto3" json:"to_generation,omitempty"`
+	// The sender's number of the negotiation, opaque to the server: candidates of an older one are thrown away.
+	Negotiation uint32 `protobuf:"varint,5,opt,name=negotiation,proto3" json:"negotiation,omitempty"`
+	// At most 64 KiB.
+	Description *CallDescription `protobuf:"bytes,6,opt,name=description,proto3" json:"description,omitempty"`
+	// At most 16 KiB together.
+	Candidates []*CallCandidate `protobuf:"bytes,7,rep,name=candidates,proto3" json:"candidates,omitempty"`
+	// No more candidates of this negotiation.
+	Done          bool `protobuf:"varint,8,opt,name=done,proto3" json:"done,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallSignal) Reset() {
+	*x = CallSignal{}
+	mi := &file_halley_v1_client_proto_msgTypes[95]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallSignal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallSignal) ProtoMessage() {}
+
+func (x *CallSignal) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[95]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallSignal.ProtoReflect.Descriptor instead.
+func (*CallSignal) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{95}
+}
+
+func (x *CallSignal) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *CallSignal) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *CallSignal) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *CallSignal) GetToGeneration() uint32 {
+	if x != nil {
+		return x.ToGeneration
+	}
+	return 0
+}
+
+func (x *CallSignal) GetNegotiation() uint32 {
+	if x != nil {
+		return x.Negotiation
+	}
+	return 0
+}
+
+func (x *CallSignal) GetDescription() *CallDescription {
+	if x != nil {
+		return x.Description
+	}
+	return nil
+}
+
+func (x *CallSignal) GetCandidates() []*CallCandidate {
+	if x != nil {
+		return x.Candidates
+	}
+	return nil
+}
+
+func (x *CallSignal) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+// CallDescription is an RTCSessionDescription.
+type CallDescription struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// offer, answer, pranswer or rollback.
+	Type          string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	Sdp           string `protobuf:"bytes,2,opt,name=sdp,proto3" json:"sdp,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallDescription) Reset() {
+	*x = CallDescription{}
+	mi := &file_halley_v1_client_proto_msgTypes[96]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallDescription) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallDescription) ProtoMessage() {}
+
+func (x *CallDescription) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[96]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallDescription.ProtoReflect.Descriptor instead.
+func (*CallDescription) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{96}
+}
+
+func (x *CallDescription) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *CallDescription) GetSdp() string {
+	if x != nil {
+		return x.Sdp
+	}
+	return ""
+}
+
+// CallCandidate is an RTCIceCandidateInit.
+type CallCandidate struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Candidate        string                 `protobuf:"bytes,1,opt,name=candidate,proto3" json:"candidate,omitempty"`
+	SdpMid           *string                `protobuf:"bytes,2,opt,name=sdp_mid,json=sdpMid,proto3,oneof" json:"sdp_mid,omitempty"`
+	SdpMLineIndex    *uint32                `protobuf:"varint,3,opt,name=sdp_m_line_index,json=sdpMLineIndex,proto3,oneof" json:"sdp_m_line_index,omitempty"`
+	UsernameFragment *string                `protobuf:"bytes,4,opt,name=username_fragment,json=usernameFragment,proto3,oneof" json:"username_fragment,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *CallCandidate) Reset() {
+	*x = CallCandidate{}
+	mi := &file_halley_v1_client_proto_msgTypes[97]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallCandidate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallCandidate) ProtoMessage() {}
+
+func (x *CallCandidate) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[97]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallCandidate.ProtoReflect.Descriptor instead.
+func (*CallCandidate) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{97}
+}
+
+func (x *CallCandidate) GetCandidate() string {
+	if x != nil {
+		return x.Candidate
+	}
+	return ""
+}
+
+func (x *CallCandidate) GetSdpMid() string {
+	if x != nil && x.SdpMid != nil {
+		return *x.SdpMid
+	}
+	return ""
+}
+
+func (x *CallCandidate) GetSdpMLineIndex() uint32 {
+	if x != nil && x.SdpMLineIndex != nil {
+		return *x.SdpMLineIndex
+	}
+	return 0
+}
+
+func (x *CallCandidate) GetUsernameFragment() string {
+	if x != nil && x.UsernameFragment != nil {
+		return *x.UsernameFragment
+	}
+	return ""
+}
+
+type CallSignalled struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// False: one of the generations is an older one, or the addressee is away. It was thrown away: the other side begins anew.
+	Sent          bool `protobuf:"varint,1,opt,name=sent,proto3" json:"sent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallSignalled) Reset() {
+	*x = CallSignalled{}
+	mi := &file_halley_v1_client_proto_msgTypes[98]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallSignalled) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallSignalled) ProtoMessage() {}
+
+func (x *CallSignalled) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[98]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallSignalled.ProtoReflect.Descriptor instead.
+func (*CallSignalled) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{98}
+}
+
+func (x *CallSignalled) GetSent() bool {
+	if x != nil {
+		return x.Sent
+	}
+	return false
+}
+
+// CallUpdate tells what this leg sends from now on.
+type CallUpdate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          string                 `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Command       string                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
+	Sends         *CallSends             `protobuf:"bytes,3,opt,name=sends,proto3" json:"sends,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallUpdate) Reset() {
+	*x = CallUpdate{}
+	mi := &file_halley_v1_client_proto_msgTypes[99]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallUpdate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallUpdate) ProtoMessage() {}
+
+func (x *CallUpdate) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[99]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallUpdate.ProtoReflect.Descriptor instead.
+func (*CallUpdate) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{99}
+}
+
+func (x *CallUpdate) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *CallUpdate) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *CallUpdate) GetSends() *CallSends {
+	if x != nil {
+		return x.Sends
+	}
+	return nil
+}
+
+// CallHangup leaves the call, or, before it was answered, cancels or declines it.
+type CallHangup struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          string                 `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Command       string                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallHangup) Reset() {
+	*x = CallHangup{}
+	mi := &file_halley_v1_client_proto_msgTypes[100]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallHangup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallHangup) ProtoMessage() {}
+
+func (x *CallHangup) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[100]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallHangup.ProtoReflect.Descriptor instead.
+func (*CallHangup) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{100}
+}
+
+func (x *CallHangup) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *CallHangup) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+// CallLeaving says that the page is going: it may be a reload, so the leg is away, for 5 s.
+type CallLeaving struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          string                 `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Command       string                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
+	Generation    uint32                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallLeaving) Reset() {
+	*x = CallLeaving{}
+	mi := &file_halley_v1_client_proto_msgTypes[101]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallLeaving) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallLeaving) ProtoMessage() {}
+
+func (x *CallLeaving) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[101]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallLeaving.ProtoReflect.Descriptor instead.
+func (*CallLeaving) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{101}
+}
+
+func (x *CallLeaving) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *CallLeaving) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *CallLeaving) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+// CallAdd asks more people in; a direct call becomes a group's. Any leg that is in it may.
+type CallAdd struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          string                 `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Command       string                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
+	Uids          []string               `protobuf:"bytes,3,rep,name=uids,proto3" json:"uids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallAdd) Reset() {
+	*x = CallAdd{}
+	mi := &file_halley_v1_client_proto_msgTypes[102]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallAdd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallAdd) ProtoMessage() {}
+
+func (x *CallAdd) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[102]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallAdd.ProtoReflect.Descriptor instead.
+func (*CallAdd) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{102}
+}
+
+func (x *CallAdd) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *CallAdd) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *CallAdd) GetUids() []string {
+	if x != nil {
+		return x.Uids
+	}
+	return nil
+}
+
+// CallRemove puts somebody out for good, or stops asking him; the caller may.
+type CallRemove struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          string                 `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Command       string                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
+	Uid           string                 `protobuf:"bytes,3,opt,name=uid,proto3" json:"uid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallRemove) Reset() {
+	*x = CallRemove{}
+	mi := &file_halley_v1_client_proto_msgTypes[103]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallRemove) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallRemove) ProtoMessage() {}
+
+func (x *CallRemove) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[103]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallRemove.ProtoReflect.Descriptor instead.
+func (*CallRemove) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{103}
+}
+
+func (x *CallRemove) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *CallRemove) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *CallRemove) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+// CallCurrent asks what the user is in and what rings for him; with a conversation, what call that has as well.
+type CallCurrent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conversation  string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallCurrent) Reset() {
+	*x = CallCurrent{}
+	mi := &file_halley_v1_client_proto_msgTypes[104]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallCurrent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallCurrent) ProtoMessage() {}
+
+func (x *CallCurrent) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[104]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallCurrent.ProtoReflect.Descriptor instead.
+func (*CallCurrent) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{104}
+}
+
+func (x *CallCurrent) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+type CallsNow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that the user is in come first, then those that ring, then the conversation's.
+	Calls         []*CallReply `protobuf:"bytes,1,rep,name=calls,proto3" json:"calls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallsNow) Reset() {
+	*x = CallsNow{}
+	mi := &file_halley_v1_client_proto_msgTypes[105]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallsNow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallsNow) ProtoMessage() {}
+
+func (x *CallsNow) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[105]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallsNow.ProtoReflect.Descriptor instead.
+func (*CallsNow) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{105}
+}
+
+func (x *CallsNow) GetCalls() []*CallReply {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
+// CallHeartbeat keeps the leg; every 10 s from invite or accept on.
+type CallHeartbeat struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          string                 `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Generation    uint32                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallHeartbeat) Reset() {
+	*x = CallHeartbeat{}
+	mi := &file_halley_v1_client_proto_msgTypes[106]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallHeartbeat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallHeartbeat) ProtoMessage() {}
+
+func (x *CallHeartbeat) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[106]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallHeartbeat.ProtoReflect.Descriptor instead.
+func (*CallHeartbeat) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{106}
+}
+
+func (x *CallHeartbeat) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *CallHeartbeat) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+// CallStats tells how media flows, every 10 s.
+type CallStats struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          string                 `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Generation    uint32                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Peers         []*CallPeerStats       `protobuf:"bytes,3,rep,name=peers,proto3" json:"peers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallStats) Reset() {
+	*x = CallStats{}
+	mi := &file_halley_v1_client_proto_msgTypes[107]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallStats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallStats) ProtoMessage() {}
+
+func (x *CallStats) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[107]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallStats.ProtoReflect.Descriptor instead.
+func (*CallStats) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{107}
+}
+
+func (x *CallStats) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *CallStats) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *CallStats) GetPeers() []*CallPeerStats {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+// CallPeerStats is the last interval of one peer connection, from getStats.
+type CallPeerStats struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Uid   string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Types of the nominated pair's candidates: host, srflx, prflx or relay.
+	Local  string `protobuf:"bytes,2,opt,name=local,proto3" json:"local,omitempty"`
+	Remote string `protobuf:"bytes,3,opt,name=remote,proto3" json:"remote,omitempty"`
+	// udp or tcp; of a relay what goes to the TURN server: udp, tcp or tls.
+	Protocol string `protobuf:"bytes,4,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// Share of packets lost on the way here, 0 to 1.
+	Loss        float64 `protobuf:"fixed64,5,opt,name=loss,proto3" json:"loss,omitempty"`
+	JitterMs    float64 `protobuf:"fixed64,6,opt,name=jitter_ms,proto3" json:"jitter_ms,omitempty"`
+	RoundTripMs float64 `protobuf:"fixed64,7,opt,name=round_trip_ms,proto3" json:"round_trip_ms,omitempty"`
+	// Bits a second.
+	SentBitrate     float64 `protobuf:"fixed64,8,opt,name=sent_bitrate,proto3" json:"sent_bitrate,omitempty"`
+	ReceivedBitrate float64 `protobuf:"fixed64,9,opt,name=received_bitrate,proto3" json:"received_bitrate,omitempty"`
+	// Pictures decoded in the interval, and the seconds for which picture or sound stood still.
+	Frames        uint32  `protobuf:"varint,10,opt,name=frames,proto3" json:"frames,omitempty"`
+	FrozenSeconds float64 `protobuf:"fixed64,11,opt,name=frozen_seconds,proto3" json:"frozen_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallPeerStats) Reset() {
+	*x = CallPeerStats{}
+	mi := &file_halley_v1_client_proto_msgTypes[108]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallPeerStats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallPeerStats) ProtoMessage() {}
+
+func (x *CallPeerStats) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[108]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallPeerStats.ProtoReflect.Descriptor instead.
+func (*CallPeerStats) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{108}
+}
+
+func (x *CallPeerStats) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *CallPeerStats) GetLocal() string {
+	if x != nil {
+		return x.Local
+	}
+	return ""
+}
+
+func (x *CallPeerStats) GetRemote() string {
+	if x != nil {
+		return x.Remote
+	}
+	return ""
+}
+
+func (x *CallPeerStats) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *CallPeerStats) GetLoss() float64 {
+	if x != nil {
+		return x.Loss
+	}
+	return 0
+}
+
+func (x *CallPeerStats) GetJitterMs() float64 {
+	if x != nil {
+		return x.JitterMs
+	}
+	return 0
+}
+
+func (x *CallPeerStats) GetRoundTripMs() float64 {
+	if x != nil {
+		return x.RoundTripMs
+	}
+	return 0
+}
+
+func (x *CallPeerStats) GetSentBitrate() float64 {
+	if x != nil {
+		return x.SentBitrate
+	}
+	return 0
+}
+
+func (x *CallPeerStats) GetReceivedBitrate() float64 {
+	if x != nil {
+		return x.ReceivedBitrate
+	}
+	return 0
+}
+
+func (x *CallPeerStats) GetFrames() uint32 {
+	if x != nil {
+		return x.Frames
+	}
+	return 0
+}
+
+func (x *CallPeerStats) GetFrozenSeconds() float64 {
+	if x != nil {
+		return x.FrozenSeconds
+	}
+	return 0
+}
+
+type CallCounted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallCounted) Reset() {
+	*x = CallCounted{}
+	mi := &file_halley_v1_client_proto_msgTypes[109]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallCounted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallCounted) ProtoMessage() {}
+
+func (x *CallCounted) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[109]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallCounted.ProtoReflect.Descriptor instead.
+func (*CallCounted) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{109}
+}
+
+// IceServers asks for STUN and TURN servers with credentials.
+type IceServers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IceServers) Reset() {
+	*x = IceServers{}
+	mi := &file_halley_v1_client_proto_msgTypes[110]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IceServers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IceServers) ProtoMessage() {}
+
+func (x *IceServers) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[110]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IceServers.ProtoReflect.Descriptor instead.
+func (*IceServers) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{110}
+}
+
+type IceServerList struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As RTCConfiguration.iceServers.
+	Servers []*IceServer `protobuf:"bytes,1,rep,name=servers,proto3" json:"servers,omitempty"`
+	// Use relays only: RTCConfiguration.iceTransportPolicy "relay".
+	RelayOnly bool `protobuf:"varint,2,opt,name=relay_only,proto3" json:"relay_only,omitempty"`
+	// When the credentials expire, and when to ask for new ones (80 %); 0: never.
+	ExpiresAt float64 `protobuf:"fixed64,3,opt,name=expires_at,proto3" json:"expires_at,omitempty"`
+	RenewAt   float64 `protobuf:"fixed64,4,opt,name=renew_at,proto3" json:"renew_at,omitempty"`
+	// Whether there is a TURN server: without one some pairs of networks can't talk.
+	Turn          bool `protobuf:"varint,5,opt,name=turn,proto3" json:"turn,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IceServerList) Reset() {
+	*x = IceServerList{}
+	mi := &file_halley_v1_client_proto_msgTypes[111]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IceServerList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IceServerList) ProtoMessage() {}
+
+func (x *IceServerList) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[111]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IceServerList.ProtoReflect.Descriptor instead.
+func (*IceServerList) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{111}
+}
+
+func (x *IceServerList) GetServers() []*IceServer {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
+func (x *IceServerList) GetRelayOnly() bool {
+	if x != nil {
+		return x.RelayOnly
+	}
+	return false
+}
+
+func (x *IceServerList) GetExpiresAt() float64 {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return 0
+}
+
+func (x *IceServerList) GetRenewAt() float64 {
+	if x != nil {
+		return x.RenewAt
+	}
+	return 0
+}
+
+func (x *IceServerList) GetTurn() bool {
+	if x != nil {
+		return x.Turn
+	}
+	return false
+}
+
+type IceServer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Urls          []string               `protobuf:"bytes,1,rep,name=urls,proto3" json:"urls,omitempty"`
+	Username      string                 `protobuf:"bytes,2,opt,name=username,proto3" json:"username,omitempty"`
+	Credential    string                 `protobuf:"bytes,3,opt,name=credential,proto3" json:"credential,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IceServer) Reset() {
+	*x = IceServer{}
+	mi := &file_halley_v1_client_proto_msgTypes[112]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IceServer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IceServer) ProtoMessage() {}
+
+func (x *IceServer) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[112]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IceServer.ProtoReflect.Descriptor instead.
+func (*IceServer) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{112}
+}
+
+func (x *IceServer) GetUrls() []string {
+	if x != nil {
+		return x.Urls
+	}
+	return nil
+}
+
+func (x *IceServer) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *IceServer) GetCredential() string {
+	if x != nil {
+		return x.Credential
+	}
+	return ""
+}
+
+// Call is what those who are asked or in it may know of a call.
+type Call struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Call  string                 `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	// Grows by one with every change that is told.
+	Version float64 `protobuf:"fixed64,2,opt,name=version,proto3" json:"version,omitempty"`
+	// direct or group; meeting is kept for later.
+	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	// mesh; sfu is kept for later.
+	Mode string `protobuf:"bytes,4,opt,name=mode,proto3" json:"mode,omitempty"`
+	// audio or video.
+	Media string `protobuf:"bytes,5,opt,name=media,proto3" json:"media,omitempty"`
+	// Empty: none.
+	Conversation string `protobuf:"bytes,6,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	Caller       string `protobuf:"bytes,7,opt,name=caller,proto3" json:"caller,omitempty"`
+	// inviting, ringing, connecting, active, reconnecting or ended.
+	State string `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`
+	// Why it ended: completed, declined, busy, no_answer, cancelled, unreachable, failed_media, connection_lost or ended_by_host; moved and
+	// denied are kept for later.
+	Reason string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
+	// In the order in which they were asked, the caller first.
+	Legs      []*CallLeg `protobuf:"bytes,10,rep,name=legs,proto3" json:"legs,omitempty"`
+	CreatedAt float64    `protobuf:"fixed64,11,opt,name=created_at,proto3" json:"created_at,omitempty"`
+	// When it became active first; duration counts from here. 0: not yet.
+	ActiveAt float64 `protobuf:"fixed64,12,opt,name=active_at,proto3" json:"active_at,omitempty"`
+	EndedAt  float64 `protobuf:"fixed64,13,opt,name=ended_at,proto3" json:"ended_at,omitempty"`
+	// When ringing ends.
+	RingUntil float64 `protobuf:"fixed64,14,opt,name=ring_until,proto3" json:"ring_until,omitempty"`
+	// When it is ended for its length.
+	EndsAt float64 `protobuf:"fixed64,15,opt,name=ends_at,proto3" json:"ends_at,omitempty"`
+	// ends_at is less than a minute away.
+	Ending bool `protobuf:"varint,16,opt,name=ending,proto3" json:"ending,omitempty"`
+	// The most legs that may be in it at once.
+	Limit         uint32 `protobuf:"varint,17,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Call) Reset() {
+	*x = Call{}
+	mi := &file_halley_v1_client_proto_msgTypes[113]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Call) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Call) ProtoMessage() {}
+
+func (x *Call) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[113]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Call.ProtoReflect.Descriptor instead.
+func (*Call) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{113}
+}
+
+func (x *Call) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *Call) GetVersion() float64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Call) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Call) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *Call) GetMedia() string {
+	if x != nil {
+		return x.Media
+	}
+	return ""
+}
+
+func (x *Call) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *Call) GetCaller() string {
+	if x != nil {
+		return x.Caller
+	}
+	return ""
+}
+
+func (x *Call) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Call) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Call) GetLegs() []*CallLeg {
+	if x != nil {
+		return x.Legs
+	}
+	return nil
+}
+
+func (x *Call) GetCreatedAt() float64 {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return 0
+}
+
+func (x *Call) GetActiveAt() float64 {
+	if x != nil {
+		return x.ActiveAt
+	}
+	return 0
+}
+
+func (x *Call) GetEndedAt() float64 {
+	if x != nil {
+		return x.EndedAt
+	}
+	return 0
+}
+
+func (x *Call) GetRingUntil() float64 {
+	if x != nil {
+		return x.RingUntil
+	}
+	return 0
+}
+
+func (x *Call) GetEndsAt() float64 {
+	if x != nil {
+		return x.EndsAt
+	}
+	return 0
+}
+
+func (x *Call) GetEnding() bool {
+	if x != nil {
+		return x.Ending
+	}
+	return false
+}
+
+func (x *Call) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// CallLeg is one user's part.
+type CallLeg struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Uid   string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	// invited, ringing, accepted, joined, away, left, declined, busy, missed, cancelled or unreachable.
+	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	// Why it left: hangup, removed, connection_lost, failed_media or ended.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The device that has the leg, or had it last; empty: none, or one without a device id.
+	Device   string `protobuf:"bytes,4,opt,name=device,proto3" json:"device,omitempty"`
+	Platform string `protobuf:"bytes,5,opt,name=platform,proto3" json:"platform,omitempty"`
+	// 0: nobody has had the leg; 1 more with every session that takes it.
+	Generation uint32 `protobuf:"varint,6,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Order of coming in, from 1, the caller's; 0: never was in. Who left and comes again gets a new one. Of two legs the one with the larger
+	// number is the polite one, and it makes the first offer.
+	Order uint32     `protobuf:"varint,7,opt,name=order,proto3" json:"order,omitempty"`
+	Sends *CallSends `protobuf:"bytes,8,opt,name=sends,proto3" json:"sends,omitempty"`
+	// When the leg was connected first; 0: never.
+	JoinedAt      float64 `protobuf:"fixed64,9,opt,name=joined_at,proto3" json:"joined_at,omitempty"`
+	LeftAt        float64 `protobuf:"fixed64,10,opt,name=left_at,proto3" json:"left_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallLeg) Reset() {
+	*x = CallLeg{}
+	mi := &file_halley_v1_client_proto_msgTypes[114]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallLeg) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallLeg) ProtoMessage() {}
+
+func (x *CallLeg) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[114]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallLeg.ProtoReflect.Descriptor instead.
+func (*CallLeg) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{114}
+}
+
+func (x *CallLeg) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *CallLeg) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *CallLeg) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *CallLeg) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *CallLeg) GetPlatform() string {
+	if x != nil {
+		return x.Platform
+	}
+	return ""
+}
+
+func (x *CallLeg) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *CallLeg) GetOrder() uint32 {
+	if x != nil {
+		return x.Order
+	}
+	return 0
+}
+
+func (x *CallLeg) GetSends() *CallSends {
+	if x != nil {
+		return x.Sends
+	}
+	return nil
+}
+
+func (x *CallLeg) GetJoinedAt() float64 {
+	if x != nil {
+		return x.JoinedAt
+	}
+	return 0
+}
+
+func (x *CallLeg) GetLeftAt() float64 {
+	if x != nil {
+		return x.LeftAt
+	}
+	return 0
+}
+
+// CallReply answers commands: the call after the command. Who lost a race (accept and cancel, two devices that answer) sees it here; it is no
+// error.
+type CallReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Call  *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	// The generation under which the asking session has the user's leg; 0: it hasn't.
+	Generation uint32  `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	ServerTime float64 `protobuf:"fixed64,3,opt,name=server_time,proto3" json:"server_time,omitempty"`
+	// This session should ring: the user is asked and has neither answered nor refused.
+	Rings         bool `protobuf:"varint,4,opt,name=rings,proto3" json:"rings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallReply) Reset() {
+	*x = CallReply{}
+	mi := &file_halley_v1_client_proto_msgTypes[115]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallReply) ProtoMessage() {}
+
+func (x *CallReply) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[115]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallReply.ProtoReflect.Descriptor instead.
+func (*CallReply) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{115}
+}
+
+func (x *CallReply) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *CallReply) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *CallReply) GetServerTime() float64 {
+	if x != nil {
+		return x.ServerTime
+	}
+	return 0
+}
+
+func (x *CallReply) GetRings() bool {
+	if x != nil {
+		return x.Rings
+	}
+	return false
+}
+
+// CallIncoming asks every session of a callee. Ring until ring_until, or call.stop.
+type CallIncoming struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Call       *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	ServerTime float64                `protobuf:"fixed64,2,opt,name=server_time,proto3" json:"server_time,omitempty"`
+	// As CallInvite.resumed.
+	Resumed       bool `protobuf:"varint,3,opt,name=resumed,proto3" json:"resumed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallIncoming) Reset() {
+	*x = CallIncoming{}
+	mi := &file_halley_v1_client_proto_msgTypes[116]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallIncoming) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallIncoming) ProtoMessage() {}
+
+func (x *CallIncoming) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[116]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallIncoming.ProtoReflect.Descriptor instead.
+func (*CallIncoming) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{116}
+}
+
+func (x *CallIncoming) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *CallIncoming) GetServerTime() float64 {
+	if x != nil {
+		return x.ServerTime
+	}
+	return 0
+}
+
+func (x *CallIncoming) GetResumed() bool {
+	if x != nil {
+		return x.Resumed
+	}
+	return false
+}
+
+// CallChanged is the whole call after a change of its state (call.state), or at its end (call.ended); to all sessions of all who are asked or in it.
+// Drop it unless its version is larger than what one has.
+type CallChanged struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	ServerTime    float64                `protobuf:"fixed64,2,opt,name=server_time,proto3" json:"server_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallChanged) Reset() {
+	*x = CallChanged{}
+	mi := &file_halley_v1_client_proto_msgTypes[117]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallChanged) ProtoMessage() {}
+
+func (x *CallChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[117]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallChanged.ProtoReflect.Descriptor instead.
+func (*CallChanged) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{117}
+}
+
+func (x *CallChanged) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *CallChanged) GetServerTime() float64 {
+	if x != nil {
+		return x.ServerTime
+	}
+	return 0
+}
+
+// CallLegChanged is one leg after a change that left the call's state as it was. If its version isn't the next one, ask call.current.
+type CallLegChanged struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          string                 `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Version       float64                `protobuf:"fixed64,2,opt,name=version,proto3" json:"version,omitempty"`
+	Leg           *CallLeg               `protobuf:"bytes,3,opt,name=leg,proto3" json:"leg,omitempty"`
+	ServerTime    float64                `protobuf:"fixed64,4,opt,name=server_time,proto3" json:"server_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallLegChanged) Reset() {
+	*x = CallLegChanged{}
+	mi := &file_halley_v1_client_proto_msgTypes[118]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallLegChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallLegChanged) ProtoMessage() {}
+
+func (x *CallLegChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[118]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallLegChanged.ProtoReflect.Descriptor instead.
+func (*CallLegChanged) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{118}
+}
+
+func (x *CallLegChanged) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *CallLegChanged) GetVersion() float64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *CallLegChanged) GetLeg() *CallLeg {
+	if x != nil {
+		return x.Leg
+	}
+	return nil
+}
+
+func (x *CallLegChanged) GetServerTime() float64 {
+	if x != nil {
+		return x.ServerTime
+	}
+	return 0
+}
+
+// CallStop says that this session must not ring any more, or has lost its leg.
+type CallStop struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Call    string                 `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Version float64                `protobuf:"fixed64,2,opt,name=version,proto3" json:"version,omitempty"`
+	// answered_elsewhere, declined_elsewhere, cancelled, timeout, removed, ended, or taken: another device took the leg that this one had.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallStop) Reset() {
+	*x = CallStop{}
+	mi := &file_halley_v1_client_proto_msgTypes[119]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallStop) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallStop) ProtoMessage() {}
+
+func (x *CallStop) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[119]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallStop.ProtoReflect.Descriptor instead.
+func (*CallStop) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{119}
+}
+
+func (x *CallStop) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *CallStop) GetVersion() float64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *CallStop) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// CallSignalEvent is CallSignal at the other leg.
+type CallSignalEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Call  string                 `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	// The sender's uid.
+	From          string           `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	Generation    uint32           `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	ToGeneration  uint32           `protobuf:"varint,4,opt,name=to_generation,proto3" json:"to_generation,omitempty"`
+	Negotiation   uint32           `protobuf:"varint,5,opt,name=negotiation,proto3" json:"negotiation,omitempty"`
+	Description   *CallDescription `protobuf:"bytes,6,opt,name=description,proto3" json:"description,omitempty"`
+	Candidates    []*CallCandidate `protobuf:"bytes,7,rep,name=candidates,proto3" json:"candidates,omitempty"`
+	Done          bool             `protobuf:"varint,8,opt,name=done,proto3" json:"done,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallSignalEvent) Reset() {
+	*x = CallSignalEvent{}
+	mi := &file_halley_v1_client_proto_msgTypes[120]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallSignalEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallSignalEvent) ProtoMessage() {}
+
+func (x *CallSignalEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_halley_v1_client_proto_msgTypes[120]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallSignalEvent.ProtoReflect.Descriptor instead.
+func (*CallSignalEvent) Descriptor() ([]byte, []int) {
+	return file_halley_v1_client_proto_rawDescGZIP(), []int{120}
+}
+
+func (x *CallSignalEvent) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *CallSignalEvent) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *CallSignalEvent) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *CallSignalEvent) GetToGeneration() uint32 {
+	if x != nil {
+		return x.ToGeneration
+	}
+	return 0
+}
+
+func (x *CallSignalEvent) GetNegotiation() uint32 {
+	if x != nil {
+		return x.Negotiation
+	}
+	return 0
+}
+
+func (x *CallSignalEvent) GetDescription() *CallDescription {
+	if x != nil {
+		return x.Description
+	}
+	return nil
+}
+
+func (x *CallSignalEvent) GetCandidates() []*CallCandidate {
+	if x != nil {
+		return x.Candidates
+	}
+	return nil
+}
+
+func (x *CallSignalEvent) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
 var File_halley_v1_client_proto protoreflect.FileDescriptor
 
 const file_halley_v1_client_proto_rawDesc = "" +
@@ -7216,7 +10146,7 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	" \x03(\tR\x05rooms\x12\x1e\n" +
 	"\n" +
 	"room_limit\x18\v \x01(\rR\n" +
-	"room_limit\"\xc0\x16\n" +
+	"room_limit\"\x89\x1e\n" +
 	"\aRequest\x123\n" +
 	"\troom_join\x18\x01 \x01(\v2\x13.halley.v1.RoomJoinH\x00R\troom.join\x126\n" +
 	"\n" +
@@ -7272,8 +10202,26 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\n" +
 	"block_list\x18D \x01(\v2\x14.halley.v1.BlockListH\x00R\n" +
 	"block.list\x123\n" +
-	"\tblock_set\x18E \x01(\v2\x13.halley.v1.BlockSetH\x00R\tblock.setB\b\n" +
-	"\x06method\"\x85\x16\n" +
+	"\tblock_set\x18E \x01(\v2\x13.halley.v1.BlockSetH\x00R\tblock.set\x129\n" +
+	"\vcall_invite\x18P \x01(\v2\x15.halley.v1.CallInviteH\x00R\vcall.invite\x12<\n" +
+	"\fcall_ringing\x18Q \x01(\v2\x16.halley.v1.CallRingingH\x00R\fcall.ringing\x129\n" +
+	"\vcall_accept\x18R \x01(\v2\x15.halley.v1.CallAcceptH\x00R\vcall.accept\x12<\n" +
+	"\fcall_decline\x18S \x01(\v2\x16.halley.v1.CallDeclineH\x00R\fcall.decline\x129\n" +
+	"\vcall_cancel\x18T \x01(\v2\x15.halley.v1.CallCancelH\x00R\vcall.cancel\x12B\n" +
+	"\x0ecall_connected\x18U \x01(\v2\x18.halley.v1.CallConnectedH\x00R\x0ecall.connected\x129\n" +
+	"\vcall_signal\x18V \x01(\v2\x15.halley.v1.CallSignalH\x00R\vcall.signal\x129\n" +
+	"\vcall_update\x18W \x01(\v2\x15.halley.v1.CallUpdateH\x00R\vcall.update\x129\n" +
+	"\vcall_hangup\x18X \x01(\v2\x15.halley.v1.CallHangupH\x00R\vcall.hangup\x12<\n" +
+	"\fcall_leaving\x18Y \x01(\v2\x16.halley.v1.CallLeavingH\x00R\fcall.leaving\x120\n" +
+	"\bcall_add\x18Z \x01(\v2\x12.halley.v1.CallAddH\x00R\bcall.add\x129\n" +
+	"\vcall_remove\x18[ \x01(\v2\x15.halley.v1.CallRemoveH\x00R\vcall.remove\x12<\n" +
+	"\fcall_current\x18\\ \x01(\v2\x16.halley.v1.CallCurrentH\x00R\fcall.current\x12B\n" +
+	"\x0ecall_heartbeat\x18] \x01(\v2\x18.halley.v1.CallHeartbeatH\x00R\x0ecall.heartbeat\x126\n" +
+	"\n" +
+	"call_stats\x18^ \x01(\v2\x14.halley.v1.CallStatsH\x00R\n" +
+	"call.stats\x129\n" +
+	"\vice_servers\x18c \x01(\v2\x15.halley.v1.IceServersH\x00R\vice.serversB\b\n" +
+	"\x06methodJ\x05\bd\x10\x82\x01\"\xc1\x1d\n" +
 	"\x05Reply\x12(\n" +
 	"\x05error\x18\x0f \x01(\v2\x10.halley.v1.ErrorH\x00R\x05error\x125\n" +
 	"\troom_join\x18\x01 \x01(\v2\x15.halley.v1.RoomJoinedH\x00R\troom.join\x125\n" +
@@ -7330,8 +10278,26 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\n" +
 	"block_list\x18D \x01(\v2\x12.halley.v1.UidPageH\x00R\n" +
 	"block.list\x123\n" +
-	"\tblock_set\x18E \x01(\v2\x13.halley.v1.AcceptedH\x00R\tblock.setB\b\n" +
-	"\x06result\"\x1e\n" +
+	"\tblock_set\x18E \x01(\v2\x13.halley.v1.AcceptedH\x00R\tblock.set\x128\n" +
+	"\vcall_invite\x18P \x01(\v2\x14.halley.v1.CallReplyH\x00R\vcall.invite\x12:\n" +
+	"\fcall_ringing\x18Q \x01(\v2\x14.halley.v1.CallReplyH\x00R\fcall.ringing\x128\n" +
+	"\vcall_accept\x18R \x01(\v2\x14.halley.v1.CallReplyH\x00R\vcall.accept\x12:\n" +
+	"\fcall_decline\x18S \x01(\v2\x14.halley.v1.CallReplyH\x00R\fcall.decline\x128\n" +
+	"\vcall_cancel\x18T \x01(\v2\x14.halley.v1.CallReplyH\x00R\vcall.cancel\x12>\n" +
+	"\x0ecall_connected\x18U \x01(\v2\x14.halley.v1.CallReplyH\x00R\x0ecall.connected\x12<\n" +
+	"\vcall_signal\x18V \x01(\v2\x18.halley.v1.CallSignalledH\x00R\vcall.signal\x128\n" +
+	"\vcall_update\x18W \x01(\v2\x14.halley.v1.CallReplyH\x00R\vcall.update\x128\n" +
+	"\vcall_hangup\x18X \x01(\v2\x14.halley.v1.CallReplyH\x00R\vcall.hangup\x12:\n" +
+	"\fcall_leaving\x18Y \x01(\v2\x14.halley.v1.CallReplyH\x00R\fcall.leaving\x122\n" +
+	"\bcall_add\x18Z \x01(\v2\x14.halley.v1.CallReplyH\x00R\bcall.add\x128\n" +
+	"\vcall_remove\x18[ \x01(\v2\x14.halley.v1.CallReplyH\x00R\vcall.remove\x129\n" +
+	"\fcall_current\x18\\ \x01(\v2\x13.halley.v1.CallsNowH\x00R\fcall.current\x12>\n" +
+	"\x0ecall_heartbeat\x18] \x01(\v2\x14.halley.v1.CallReplyH\x00R\x0ecall.heartbeat\x128\n" +
+	"\n" +
+	"call_stats\x18^ \x01(\v2\x16.halley.v1.CallCountedH\x00R\n" +
+	"call.stats\x12<\n" +
+	"\vice_servers\x18c \x01(\v2\x18.halley.v1.IceServerListH\x00R\vice.serversB\b\n" +
+	"\x06resultJ\x05\bd\x10\x82\x01\"\x1e\n" +
 	"\bRoomJoin\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\" \n" +
 	"\n" +
@@ -7374,7 +10340,7 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x16\n" +
 	"\x06online\x18\x02 \x01(\bR\x06online\x12\x1c\n" +
 	"\tplatforms\x18\x03 \x03(\tR\tplatforms\x12\x1c\n" +
-	"\tlast_seen\x18\x04 \x01(\x01R\tlast_seen\"\xd2\x05\n" +
+	"\tlast_seen\x18\x04 \x01(\x01R\tlast_seen\"\xbc\b\n" +
 	"\x05Event\x12<\n" +
 	"\froom_message\x18\x01 \x01(\v2\x16.halley.v1.RoomMessageH\x00R\froom.message\x129\n" +
 	"\vroom_member\x18\x02 \x01(\v2\x15.halley.v1.RoomMemberH\x00R\vroom.member\x121\n" +
@@ -7388,8 +10354,18 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\x10message_rejected\x18\x16 \x01(\v2\x1a.halley.v1.MessageRejectedH\x00R\x10message.rejected\x12:\n" +
 	"\vuser_change\x18\x17 \x01(\v2\x16.halley.v1.UserChangedH\x00R\vuser.change\x120\n" +
 	"\x06typing\x18\x18 \x01(\v2\x16.halley.v1.TypingEventH\x00R\x06typing\x121\n" +
-	"\x06marker\x18\x19 \x01(\v2\x17.halley.v1.MemberMarkerH\x00R\x06markerB\a\n" +
-	"\x05event\"\x93\x01\n" +
+	"\x06marker\x18\x19 \x01(\v2\x17.halley.v1.MemberMarkerH\x00R\x06marker\x12?\n" +
+	"\rcall_incoming\x18P \x01(\v2\x17.halley.v1.CallIncomingH\x00R\rcall.incoming\x128\n" +
+	"\n" +
+	"call_state\x18Q \x01(\v2\x16.halley.v1.CallChangedH\x00R\n" +
+	"call.state\x127\n" +
+	"\bcall_leg\x18R \x01(\v2\x19.halley.v1.CallLegChangedH\x00R\bcall.leg\x123\n" +
+	"\tcall_stop\x18S \x01(\v2\x13.halley.v1.CallStopH\x00R\tcall.stop\x12>\n" +
+	"\vcall_signal\x18T \x01(\v2\x1a.halley.v1.CallSignalEventH\x00R\vcall.signal\x128\n" +
+	"\n" +
+	"call_ended\x18U \x01(\v2\x16.halley.v1.CallChangedH\x00R\n" +
+	"call.endedB\a\n" +
+	"\x05eventJ\x05\bd\x10\x82\x01\"\x93\x01\n" +
 	"\vRoomMessage\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x12\x12\n" +
@@ -7717,7 +10693,216 @@ const file_halley_v1_client_proto_rawDesc = "" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\".\n" +
 	"\bBlockSet\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x10\n" +
-	"\x03off\x18\x02 \x01(\bR\x03offB:Z8github.com/halley-im/halley/proto/gen/halley/v1;halleyv1b\x06proto3"
+	"\x03off\x18\x02 \x01(\bR\x03off\"\xb0\x01\n" +
+	"\n" +
+	"CallInvite\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\tR\x04call\x12\"\n" +
+	"\fconversation\x18\x02 \x01(\tR\fconversation\x12\x0e\n" +
+	"\x02to\x18\x03 \x03(\tR\x02to\x12\x14\n" +
+	"\x05media\x18\x04 \x01(\tR\x05media\x12*\n" +
+	"\x05sends\x18\x05 \x01(\v2\x14.halley.v1.CallSendsR\x05sends\x12\x18\n" +
+	"\aresumed\x18\x06 \x01(\bR\aresumed\"c\n" +
+	"\tCallSends\x12\x14\n" +
+	"\x05audio\x18\x01 \x01(\bR\x05audio\x12\x14\n" +
+	"\x05video\x18\x02 \x01(\bR\x05video\x12\x16\n" +
+	"\x06screen\x18\x03 \x01(\bR\x06screen\x12\x12\n" +
+	"\x04hand\x18\x04 \x01(\bR\x04hand\"Q\n" +
+	"\vCallRinging\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\tR\x04call\x12\x18\n" +
+	"\acommand\x18\x02 \x01(\tR\acommand\x12\x14\n" +
+	"\x05quiet\x18\x03 \x01(\bR\x05quiet\"z\n" +
+	"\n" +
+	"CallAccept\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\tR\x04call\x12\x18\n" +
+	"\acommand\x18\x02 \x01(\tR\acommand\x12*\n" +
+	"\x05sends\x18\x03 \x01(\v2\x14.halley.v1.CallSendsR\x05sends\x12\x12\n" +
+	"\x04take\x18\x04 \x01(\bR\x04take\"S\n" +
+	"\vCallDecline\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\tR\x04call\x12\x18\n" +
+	"\acommand\x18\x02 \x01(\tR\acommand\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\":\n" +
+	"\n" +
+	"CallCancel\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\tR\x04call\x12\x18\n" +
+	"\acommand\x18\x02 \x01(\tR\acommand\"]\n" +
+	"\rCallConnected\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\tR\x04call\x12\x18\n" +
+	"\acommand\x18\x02 \x01(\tR\acommand\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\rR\n" +
+	"generation\"\xa4\x02\n" +
+	"\n" +
+	"CallSignal\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\tR\x04call\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\rR\n" +
+	"generation\x12$\n" +
+	"\rto_generation\x18\x04 \x01(\rR\rto_generation\x12 \n" +
+	"\vnegotiation\x18\x05 \x01(\rR\vnegotiation\x12<\n" +
+	"\vdescription\x18\x06 \x01(\v2\x1a.halley.v1.CallDescriptionR\vdescription\x128\n" +
+	"\n" +
+	"candidates\x18\a \x03(\v2\x18.halley.v1.CallCandidateR\n" +
+	"candidates\x12\x12\n" +
+	"\x04done\x18\b \x01(\bR\x04done\"7\n" +
+	"\x0fCallDescription\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x10\n" +
+	"\x03sdp\x18\x02 \x01(\tR\x03sdp\"\xe2\x01\n" +
+	"\rCallCandidate\x12\x1c\n" +
+	"\tcandidate\x18\x01 \x01(\tR\tcandidate\x12\x1c\n" +
+	"\asdp_mid\x18\x02 \x01(\tH\x00R\x06sdpMid\x88\x01\x01\x12,\n" +
+	"\x10sdp_m_line_index\x18\x03 \x01(\rH\x01R\rsdpMLineIndex\x88\x01\x01\x120\n" +
+	"\x11username_fragment\x18\x04 \x01(\tH\x02R\x10usernameFragment\x88\x01\x01B\n" +
+	"\n" +
+	"\b_sdp_midB\x13\n" +
+	"\x11_sdp_m_line_indexB\x14\n" +
+	"\x12_username_fragment\"#\n" +
+	"\rCallSignalled\x12\x12\n" +
+	"\x04sent\x18\x01 \x01(\bR\x04sent\"f\n" +
+	"\n" +
+	"CallUpdate\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\tR\x04call\x12\x18\n" +
+	"\acommand\x18\x02 \x01(\tR\acommand\x12*\n" +
+	"\x05sends\x18\x03 \x01(\v2\x14.halley.v1.CallSendsR\x05sends\":\n" +
+	"\n" +
+	"CallHangup\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\tR\x04call\x12\x18\n" +
+	"\acommand\x18\x02 \x01(\tR\acommand\"[\n" +
+	"\vCallLeaving\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\tR\x04call\x12\x18\n" +
+	"\acommand\x18\x02 \x01(\tR\acommand\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\rR\n" +
+	"generation\"K\n" +
+	"\aCallAdd\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\tR\x04call\x12\x18\n" +
+	"\acommand\x18\x02 \x01(\tR\acommand\x12\x12\n" +
+	"\x04uids\x18\x03 \x03(\tR\x04uids\"L\n" +
+	"\n" +
+	"CallRemove\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\tR\x04call\x12\x18\n" +
+	"\acommand\x18\x02 \x01(\tR\acommand\x12\x10\n" +
+	"\x03uid\x18\x03 \x01(\tR\x03uid\"1\n" +
+	"\vCallCurrent\x12\"\n" +
+	"\fconversation\x18\x01 \x01(\tR\fconversation\"6\n" +
+	"\bCallsNow\x12*\n" +
+	"\x05calls\x18\x01 \x03(\v2\x14.halley.v1.CallReplyR\x05calls\"C\n" +
+	"\rCallHeartbeat\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\tR\x04call\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\rR\n" +
+	"generation\"o\n" +
+	"\tCallStats\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\tR\x04call\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\rR\n" +
+	"generation\x12.\n" +
+	"\x05peers\x18\x03 \x03(\v2\x18.halley.v1.CallPeerStatsR\x05peers\"\xd3\x02\n" +
+	"\rCallPeerStats\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x14\n" +
+	"\x05local\x18\x02 \x01(\tR\x05local\x12\x16\n" +
+	"\x06remote\x18\x03 \x01(\tR\x06remote\x12\x1a\n" +
+	"\bprotocol\x18\x04 \x01(\tR\bprotocol\x12\x12\n" +
+	"\x04loss\x18\x05 \x01(\x01R\x04loss\x12\x1c\n" +
+	"\tjitter_ms\x18\x06 \x01(\x01R\tjitter_ms\x12$\n" +
+	"\rround_trip_ms\x18\a \x01(\x01R\rround_trip_ms\x12\"\n" +
+	"\fsent_bitrate\x18\b \x01(\x01R\fsent_bitrate\x12*\n" +
+	"\x10received_bitrate\x18\t \x01(\x01R\x10received_bitrate\x12\x16\n" +
+	"\x06frames\x18\n" +
+	" \x01(\rR\x06frames\x12&\n" +
+	"\x0efrozen_seconds\x18\v \x01(\x01R\x0efrozen_seconds\"\r\n" +
+	"\vCallCounted\"\f\n" +
+	"\n" +
+	"IceServers\"\xaf\x01\n" +
+	"\rIceServerList\x12.\n" +
+	"\aservers\x18\x01 \x03(\v2\x14.halley.v1.IceServerR\aservers\x12\x1e\n" +
+	"\n" +
+	"relay_only\x18\x02 \x01(\bR\n" +
+	"relay_only\x12\x1e\n" +
+	"\n" +
+	"expires_at\x18\x03 \x01(\x01R\n" +
+	"expires_at\x12\x1a\n" +
+	"\brenew_at\x18\x04 \x01(\x01R\brenew_at\x12\x12\n" +
+	"\x04turn\x18\x05 \x01(\bR\x04turn\"[\n" +
+	"\tIceServer\x12\x12\n" +
+	"\x04urls\x18\x01 \x03(\tR\x04urls\x12\x1a\n" +
+	"\busername\x18\x02 \x01(\tR\busername\x12\x1e\n" +
+	"\n" +
+	"credential\x18\x03 \x01(\tR\n" +
+	"credential\"\xc6\x03\n" +
+	"\x04Call\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\tR\x04call\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x01R\aversion\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04mode\x18\x04 \x01(\tR\x04mode\x12\x14\n" +
+	"\x05media\x18\x05 \x01(\tR\x05media\x12\"\n" +
+	"\fconversation\x18\x06 \x01(\tR\fconversation\x12\x16\n" +
+	"\x06caller\x18\a \x01(\tR\x06caller\x12\x14\n" +
+	"\x05state\x18\b \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\t \x01(\tR\x06reason\x12&\n" +
+	"\x04legs\x18\n" +
+	" \x03(\v2\x12.halley.v1.CallLegR\x04legs\x12\x1e\n" +
+	"\n" +
+	"created_at\x18\v \x01(\x01R\n" +
+	"created_at\x12\x1c\n" +
+	"\tactive_at\x18\f \x01(\x01R\tactive_at\x12\x1a\n" +
+	"\bended_at\x18\r \x01(\x01R\bended_at\x12\x1e\n" +
+	"\n" +
+	"ring_until\x18\x0e \x01(\x01R\n" +
+	"ring_until\x12\x18\n" +
+	"\aends_at\x18\x0f \x01(\x01R\aends_at\x12\x16\n" +
+	"\x06ending\x18\x10 \x01(\bR\x06ending\x12\x14\n" +
+	"\x05limit\x18\x11 \x01(\rR\x05limit\"\x97\x02\n" +
+	"\aCallLeg\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06device\x18\x04 \x01(\tR\x06device\x12\x1a\n" +
+	"\bplatform\x18\x05 \x01(\tR\bplatform\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x06 \x01(\rR\n" +
+	"generation\x12\x14\n" +
+	"\x05order\x18\a \x01(\rR\x05order\x12*\n" +
+	"\x05sends\x18\b \x01(\v2\x14.halley.v1.CallSendsR\x05sends\x12\x1c\n" +
+	"\tjoined_at\x18\t \x01(\x01R\tjoined_at\x12\x18\n" +
+	"\aleft_at\x18\n" +
+	" \x01(\x01R\aleft_at\"\x88\x01\n" +
+	"\tCallReply\x12#\n" +
+	"\x04call\x18\x01 \x01(\v2\x0f.halley.v1.CallR\x04call\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\rR\n" +
+	"generation\x12 \n" +
+	"\vserver_time\x18\x03 \x01(\x01R\vserver_time\x12\x14\n" +
+	"\x05rings\x18\x04 \x01(\bR\x05rings\"o\n" +
+	"\fCallIncoming\x12#\n" +
+	"\x04call\x18\x01 \x01(\v2\x0f.halley.v1.CallR\x04call\x12 \n" +
+	"\vserver_time\x18\x02 \x01(\x01R\vserver_time\x12\x18\n" +
+	"\aresumed\x18\x03 \x01(\bR\aresumed\"T\n" +
+	"\vCallChanged\x12#\n" +
+	"\x04call\x18\x01 \x01(\v2\x0f.halley.v1.CallR\x04call\x12 \n" +
+	"\vserver_time\x18\x02 \x01(\x01R\vserver_time\"\x86\x01\n" +
+	"\x0eCallLegChanged\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\tR\x04call\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x01R\aversion\x12$\n" +
+	"\x03leg\x18\x03 \x01(\v2\x12.halley.v1.CallLegR\x03leg\x12 \n" +
+	"\vserver_time\x18\x04 \x01(\x01R\vserver_time\"P\n" +
+	"\bCallStop\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\tR\x04call\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x01R\aversion\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xad\x02\n" +
+	"\x0fCallSignalEvent\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\tR\x04call\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\rR\n" +
+	"generation\x12$\n" +
+	"\rto_generation\x18\x04 \x01(\rR\rto_generation\x12 \n" +
+	"\vnegotiation\x18\x05 \x01(\rR\vnegotiation\x12<\n" +
+	"\vdescription\x18\x06 \x01(\v2\x1a.halley.v1.CallDescriptionR\vdescription\x128\n" +
+	"\n" +
+	"candidates\x18\a \x03(\v2\x18.halley.v1.CallCandidateR\n" +
+	"candidates\x12\x12\n" +
+	"\x04done\x18\b \x01(\bR\x04doneB:Z8github.com/halley-im/halley/proto/gen/halley/v1;halleyv1b\x06proto3"
 
 var (
 	file_halley_v1_client_proto_rawDescOnce sync.Once
@@ -7731,7 +10916,7 @@ func file_halley_v1_client_proto_rawDescGZIP() []byte {
 	return file_halley_v1_client_proto_rawDescData
 }
 
-var file_halley_v1_client_proto_msgTypes = make([]protoimpl.MessageInfo, 89)
+var file_halley_v1_client_proto_msgTypes = make([]protoimpl.MessageInfo, 122)
 var file_halley_v1_client_proto_goTypes = []any{
 	(*Auth)(nil),                // 0: halley.v1.Auth
 	(*Resume)(nil),              // 1: halley.v1.Resume
@@ -7821,13 +11006,46 @@ var file_halley_v1_client_proto_goTypes = []any{
 	(*ContactRemove)(nil),       // 85: halley.v1.ContactRemove
 	(*BlockList)(nil),           // 86: halley.v1.BlockList
 	(*BlockSet)(nil),            // 87: halley.v1.BlockSet
-	nil,                         // 88: halley.v1.Sync.ConversationsEntry
-	(*Error)(nil),               // 89: halley.v1.Error
-	(*structpb.Value)(nil),      // 90: google.protobuf.Value
+	(*CallInvite)(nil),          // 88: halley.v1.CallInvite
+	(*CallSends)(nil),           // 89: halley.v1.CallSends
+	(*CallRinging)(nil),         // 90: halley.v1.CallRinging
+	(*CallAccept)(nil),          // 91: halley.v1.CallAccept
+	(*CallDecline)(nil),         // 92: halley.v1.CallDecline
+	(*CallCancel)(nil),          // 93: halley.v1.CallCancel
+	(*CallConnected)(nil),       // 94: halley.v1.CallConnected
+	(*CallSignal)(nil),          // 95: halley.v1.CallSignal
+	(*CallDescription)(nil),     // 96: halley.v1.CallDescription
+	(*CallCandidate)(nil),       // 97: halley.v1.CallCandidate
+	(*CallSignalled)(nil),       // 98: halley.v1.CallSignalled
+	(*CallUpdate)(nil),          // 99: halley.v1.CallUpdate
+	(*CallHangup)(nil),          // 100: halley.v1.CallHangup
+	(*CallLeaving)(nil),         // 101: halley.v1.CallLeaving
+	(*CallAdd)(nil),             // 102: halley.v1.CallAdd
+	(*CallRemove)(nil),          // 103: halley.v1.CallRemove
+	(*CallCurrent)(nil),         // 104: halley.v1.CallCurrent
+	(*CallsNow)(nil),            // 105: halley.v1.CallsNow
+	(*CallHeartbeat)(nil),       // 106: halley.v1.CallHeartbeat
+	(*CallStats)(nil),           // 107: halley.v1.CallStats
+	(*CallPeerStats)(nil),       // 108: halley.v1.CallPeerStats
+	(*CallCounted)(nil),         // 109: halley.v1.CallCounted
+	(*IceServers)(nil),          // 110: halley.v1.IceServers
+	(*IceServerList)(nil),       // 111: halley.v1.IceServerList
+	(*IceServer)(nil),           // 112: halley.v1.IceServer
+	(*Call)(nil),                // 113: halley.v1.Call
+	(*CallLeg)(nil),             // 114: halley.v1.CallLeg
+	(*CallReply)(nil),           // 115: halley.v1.CallReply
+	(*CallIncoming)(nil),        // 116: halley.v1.CallIncoming
+	(*CallChanged)(nil),         // 117: halley.v1.CallChanged
+	(*CallLegChanged)(nil),      // 118: halley.v1.CallLegChanged
+	(*CallStop)(nil),            // 119: halley.v1.CallStop
+	(*CallSignalEvent)(nil),     // 120: halley.v1.CallSignalEvent
+	nil,                         // 121: halley.v1.Sync.ConversationsEntry
+	(*Error)(nil),               // 122: halley.v1.Error
+	(*structpb.Value)(nil),      // 123: google.protobuf.Value
 }
 var file_halley_v1_client_proto_depIdxs = []int32{
 	1,   // 0: halley.v1.Auth.resume:type_name -> halley.v1.Resume
-	89,  // 1: halley.v1.AuthReply.error:type_name -> halley.v1.Error
+	122, // 1: halley.v1.AuthReply.error:type_name -> halley.v1.Error
 	5,   // 2: halley.v1.Request.room_join:type_name -> halley.v1.RoomJoin
 	7,   // 3: halley.v1.Request.room_leave:type_name -> halley.v1.RoomLeave
 	9,   // 4: halley.v1.Request.room_send:type_name -> halley.v1.RoomSend
@@ -7873,94 +11091,148 @@ var file_halley_v1_client_proto_depIdxs = []int32{
 	85,  // 44: halley.v1.Request.contact_remove:type_name -> halley.v1.ContactRemove
 	86,  // 45: halley.v1.Request.block_list:type_name -> halley.v1.BlockList
 	87,  // 46: halley.v1.Request.block_set:type_name -> halley.v1.BlockSet
-	89,  // 47: halley.v1.Reply.error:type_name -> halley.v1.Error
-	6,   // 48: halley.v1.Reply.room_join:type_name -> halley.v1.RoomJoined
-	8,   // 49: halley.v1.Reply.room_leave:type_name -> halley.v1.RoomLeft
-	10,  // 50: halley.v1.Reply.room_send:type_name -> halley.v1.RoomSent
-	12,  // 51: halley.v1.Reply.room_members:type_name -> halley.v1.RoomMemberPage
-	14,  // 52: halley.v1.Reply.session_refresh:type_name -> halley.v1.SessionRefreshed
-	16,  // 53: halley.v1.Reply.presence_watch:type_name -> halley.v1.PresenceStates
-	18,  // 54: halley.v1.Reply.presence_unwatch:type_name -> halley.v1.PresenceUnwatched
-	28,  // 55: halley.v1.Reply.message_send:type_name -> halley.v1.Accepted
-	28,  // 56: halley.v1.Reply.message_edit:type_name -> halley.v1.Accepted
-	28,  // 57: halley.v1.Reply.message_recall:type_name -> halley.v1.Accepted
-	28,  // 58: halley.v1.Reply.message_react:type_name -> halley.v1.Accepted
-	28,  // 59: halley.v1.Reply.message_pin:type_name -> halley.v1.Accepted
-	51,  // 60: halley.v1.Reply.message_reactors:type_name -> halley.v1.UidPage
-	28,  // 61: halley.v1.Reply.message_delete:type_name -> halley.v1.Accepted
-	34,  // 62: halley.v1.Reply.conversation_list:type_name -> halley.v1.ConversationPage
-	39,  // 63: halley.v1.Reply.conversation_history:type_name -> halley.v1.EntryPage
-	41,  // 64: halley.v1.Reply.conversation_members:type_name -> halley.v1.MemberPage
-	28,  // 65: halley.v1.Reply.conversation_read:type_name -> halley.v1.Accepted
-	56,  // 66: halley.v1.Reply.sync:type_name -> halley.v1.SyncPage
-	59,  // 67: halley.v1.Reply.sync_cursor:type_name -> halley.v1.SyncCursorNow
-	35,  // 68: halley.v1.Reply.conversation_get:type_name -> halley.v1.Conversation
-	28,  // 69: halley.v1.Reply.conversation_set:type_name -> halley.v1.Accepted
-	39,  // 70: halley.v1.Reply.conversation_pinned:type_name -> halley.v1.EntryPage
-	48,  // 71: halley.v1.Reply.conversation_open:type_name -> halley.v1.ConversationOpened
-	28,  // 72: halley.v1.Reply.group_create:type_name -> halley.v1.Accepted
-	28,  // 73: halley.v1.Reply.group_add:type_name -> halley.v1.Accepted
-	28,  // 74: halley.v1.Reply.group_remove:type_name -> halley.v1.Accepted
-	28,  // 75: halley.v1.Reply.group_leave:type_name -> halley.v1.Accepted
-	28,  // 76: halley.v1.Reply.group_role:type_name -> halley.v1.Accepted
-	28,  // 77: halley.v1.Reply.group_mute:type_name -> halley.v1.Accepted
-	28,  // 78: halley.v1.Reply.group_info:type_name -> halley.v1.Accepted
-	28,  // 79: halley.v1.Reply.group_dissolve:type_name -> halley.v1.Accepted
-	28,  // 80: halley.v1.Reply.group_ask:type_name -> halley.v1.Accepted
-	28,  // 81: halley.v1.Reply.group_answer:type_name -> halley.v1.Accepted
-	53,  // 82: halley.v1.Reply.typing:type_name -> halley.v1.TypingTold
-	75,  // 83: halley.v1.Reply.user_get:type_name -> halley.v1.UserList
-	75,  // 84: halley.v1.Reply.user_search:type_name -> halley.v1.UserList
-	76,  // 85: halley.v1.Reply.user_update:type_name -> halley.v1.User
-	80,  // 86: halley.v1.Reply.contact_list:type_name -> halley.v1.ContactPage
-	28,  // 87: halley.v1.Reply.contact_ask:type_name -> halley.v1.Accepted
-	28,  // 88: halley.v1.Reply.contact_answer:type_name -> halley.v1.Accepted
-	28,  // 89: halley.v1.Reply.contact_remark:type_name -> halley.v1.Accepted
-	28,  // 90: halley.v1.Reply.contact_remove:type_name -> halley.v1.Accepted
-	51,  // 91: halley.v1.Reply.block_list:type_name -> halley.v1.UidPage
-	28,  // 92: halley.v1.Reply.block_set:type_name -> halley.v1.Accepted
-	90,  // 93: halley.v1.RoomSend.body:type_name -> google.protobuf.Value
-	19,  // 94: halley.v1.PresenceStates.states:type_name -> halley.v1.Presence
-	21,  // 95: halley.v1.Event.room_message:type_name -> halley.v1.RoomMessage
-	22,  // 96: halley.v1.Event.room_member:type_name -> halley.v1.RoomMember
-	19,  // 97: halley.v1.Event.presence:type_name -> halley.v1.Presence
-	23,  // 98: halley.v1.Event.lagged:type_name -> halley.v1.Lagged
-	24,  // 99: halley.v1.Event.resync:type_name -> halley.v1.Resync
-	25,  // 100: halley.v1.Event.go_away:type_name -> halley.v1.GoAway
-	26,  // 101: halley.v1.Event.closing:type_name -> halley.v1.Closing
-	61,  // 102: halley.v1.Event.message_stored:type_name -> halley.v1.EntryStored
-	61,  // 103: halley.v1.Event.entry:type_name -> halley.v1.EntryStored
-	63,  // 104: halley.v1.Event.message_rejected:type_name -> halley.v1.MessageRejected
-	60,  // 105: halley.v1.Event.user_change:type_name -> halley.v1.UserChanged
-	54,  // 106: halley.v1.Event.typing:type_name -> halley.v1.TypingEvent
-	62,  // 107: halley.v1.Event.marker:type_name -> halley.v1.MemberMarker
-	90,  // 108: halley.v1.RoomMessage.body:type_name -> google.protobuf.Value
-	89,  // 109: halley.v1.Closing.error:type_name -> halley.v1.Error
-	90,  // 110: halley.v1.MessageSend.body:type_name -> google.protobuf.Value
-	90,  // 111: halley.v1.MessageEdit.body:type_name -> google.protobuf.Value
-	35,  // 112: halley.v1.ConversationPage.conversations:type_name -> halley.v1.Conversation
-	36,  // 113: halley.v1.Conversation.last:type_name -> halley.v1.Entry
-	90,  // 114: halley.v1.Entry.body:type_name -> google.protobuf.Value
-	90,  // 115: halley.v1.Entry.info:type_name -> google.protobuf.Value
-	37,  // 116: halley.v1.Entry.reactions:type_name -> halley.v1.Reaction
-	36,  // 117: halley.v1.EntryPage.entries:type_name -> halley.v1.Entry
-	42,  // 118: halley.v1.MemberPage.members:type_name -> halley.v1.ConversationMember
-	88,  // 119: halley.v1.Sync.conversations:type_name -> halley.v1.Sync.ConversationsEntry
-	57,  // 120: halley.v1.SyncPage.conversations:type_name -> halley.v1.SyncConversation
-	60,  // 121: halley.v1.SyncPage.user_changes:type_name -> halley.v1.UserChanged
-	35,  // 122: halley.v1.SyncConversation.conversation:type_name -> halley.v1.Conversation
-	36,  // 123: halley.v1.SyncConversation.entries:type_name -> halley.v1.Entry
-	90,  // 124: halley.v1.UserChanged.value:type_name -> google.protobuf.Value
-	36,  // 125: halley.v1.EntryStored.entry:type_name -> halley.v1.Entry
-	89,  // 126: halley.v1.MessageRejected.error:type_name -> halley.v1.Error
-	76,  // 127: halley.v1.UserList.users:type_name -> halley.v1.User
-	90,  // 128: halley.v1.User.profile:type_name -> google.protobuf.Value
-	81,  // 129: halley.v1.ContactPage.contacts:type_name -> halley.v1.Contact
-	130, // [130:130] is the sub-list for method output_type
-	130, // [130:130] is the sub-list for method input_type
-	130, // [130:130] is the sub-list for extension type_name
-	130, // [130:130] is the sub-list for extension extendee
-	0,   // [0:130] is the sub-list for field type_name
+	88,  // 47: halley.v1.Request.call_invite:type_name -> halley.v1.CallInvite
+	90,  // 48: halley.v1.Request.call_ringing:type_name -> halley.v1.CallRinging
+	91,  // 49: halley.v1.Request.call_accept:type_name -> halley.v1.CallAccept
+	92,  // 50: halley.v1.Request.call_decline:type_name -> halley.v1.CallDecline
+	93,  // 51: halley.v1.Request.call_cancel:type_name -> halley.v1.CallCancel
+	94,  // 52: halley.v1.Request.call_connected:type_name -> halley.v1.CallConnected
+	95,  // 53: halley.v1.Request.call_signal:type_name -> halley.v1.CallSignal
+	99,  // 54: halley.v1.Request.call_update:type_name -> halley.v1.CallUpdate
+	100, // 55: halley.v1.Request.call_hangup:type_name -> halley.v1.CallHangup
+	101, // 56: halley.v1.Request.call_leaving:type_name -> halley.v1.CallLeaving
+	102, // 57: halley.v1.Request.call_add:type_name -> halley.v1.CallAdd
+	103, // 58: halley.v1.Request.call_remove:type_name -> halley.v1.CallRemove
+	104, // 59: halley.v1.Request.call_current:type_name -> halley.v1.CallCurrent
+	106, // 60: halley.v1.Request.call_heartbeat:type_name -> halley.v1.CallHeartbeat
+	107, // 61: halley.v1.Request.call_stats:type_name -> halley.v1.CallStats
+	110, // 62: halley.v1.Request.ice_servers:type_name -> halley.v1.IceServers
+	122, // 63: halley.v1.Reply.error:type_name -> halley.v1.Error
+	6,   // 64: halley.v1.Reply.room_join:type_name -> halley.v1.RoomJoined
+	8,   // 65: halley.v1.Reply.room_leave:type_name -> halley.v1.RoomLeft
+	10,  // 66: halley.v1.Reply.room_send:type_name -> halley.v1.RoomSent
+	12,  // 67: halley.v1.Reply.room_members:type_name -> halley.v1.RoomMemberPage
+	14,  // 68: halley.v1.Reply.session_refresh:type_name -> halley.v1.SessionRefreshed
+	16,  // 69: halley.v1.Reply.presence_watch:type_name -> halley.v1.PresenceStates
+	18,  // 70: halley.v1.Reply.presence_unwatch:type_name -> halley.v1.PresenceUnwatched
+	28,  // 71: halley.v1.Reply.message_send:type_name -> halley.v1.Accepted
+	28,  // 72: halley.v1.Reply.message_edit:type_name -> halley.v1.Accepted
+	28,  // 73: halley.v1.Reply.message_recall:type_name -> halley.v1.Accepted
+	28,  // 74: halley.v1.Reply.message_react:type_name -> halley.v1.Accepted
+	28,  // 75: halley.v1.Reply.message_pin:type_name -> halley.v1.Accepted
+	51,  // 76: halley.v1.Reply.message_reactors:type_name -> halley.v1.UidPage
+	28,  // 77: halley.v1.Reply.message_delete:type_name -> halley.v1.Accepted
+	34,  // 78: halley.v1.Reply.conversation_list:type_name -> halley.v1.ConversationPage
+	39,  // 79: halley.v1.Reply.conversation_history:type_name -> halley.v1.EntryPage
+	41,  // 80: halley.v1.Reply.conversation_members:type_name -> halley.v1.MemberPage
+	28,  // 81: halley.v1.Reply.conversation_read:type_name -> halley.v1.Accepted
+	56,  // 82: halley.v1.Reply.sync:type_name -> halley.v1.SyncPage
+	59,  // 83: halley.v1.Reply.sync_cursor:type_name -> halley.v1.SyncCursorNow
+	35,  // 84: halley.v1.Reply.conversation_get:type_name -> halley.v1.Conversation
+	28,  // 85: halley.v1.Reply.conversation_set:type_name -> halley.v1.Accepted
+	39,  // 86: halley.v1.Reply.conversation_pinned:type_name -> halley.v1.EntryPage
+	48,  // 87: halley.v1.Reply.conversation_open:type_name -> halley.v1.ConversationOpened
+	28,  // 88: halley.v1.Reply.group_create:type_name -> halley.v1.Accepted
+	28,  // 89: halley.v1.Reply.group_add:type_name -> halley.v1.Accepted
+	28,  // 90: halley.v1.Reply.group_remove:type_name -> halley.v1.Accepted
+	28,  // 91: halley.v1.Reply.group_leave:type_name -> halley.v1.Accepted
+	28,  // 92: halley.v1.Reply.group_role:type_name -> halley.v1.Accepted
+	28,  // 93: halley.v1.Reply.group_mute:type_name -> halley.v1.Accepted
+	28,  // 94: halley.v1.Reply.group_info:type_name -> halley.v1.Accepted
+	28,  // 95: halley.v1.Reply.group_dissolve:type_name -> halley.v1.Accepted
+	28,  // 96: halley.v1.Reply.group_ask:type_name -> halley.v1.Accepted
+	28,  // 97: halley.v1.Reply.group_answer:type_name -> halley.v1.Accepted
+	53,  // 98: halley.v1.Reply.typing:type_name -> halley.v1.TypingTold
+	75,  // 99: halley.v1.Reply.user_get:type_name -> halley.v1.UserList
+	75,  // 100: halley.v1.Reply.user_search:type_name -> halley.v1.UserList
+	76,  // 101: halley.v1.Reply.user_update:type_name -> halley.v1.User
+	80,  // 102: halley.v1.Reply.contact_list:type_name -> halley.v1.ContactPage
+	28,  // 103: halley.v1.Reply.contact_ask:type_name -> halley.v1.Accepted
+	28,  // 104: halley.v1.Reply.contact_answer:type_name -> halley.v1.Accepted
+	28,  // 105: halley.v1.Reply.contact_remark:type_name -> halley.v1.Accepted
+	28,  // 106: halley.v1.Reply.contact_remove:type_name -> halley.v1.Accepted
+	51,  // 107: halley.v1.Reply.block_list:type_name -> halley.v1.UidPage
+	28,  // 108: halley.v1.Reply.block_set:type_name -> halley.v1.Accepted
+	115, // 109: halley.v1.Reply.call_invite:type_name -> halley.v1.CallReply
+	115, // 110: halley.v1.Reply.call_ringing:type_name -> halley.v1.CallReply
+	115, // 111: halley.v1.Reply.call_accept:type_name -> halley.v1.CallReply
+	115, // 112: halley.v1.Reply.call_decline:type_name -> halley.v1.CallReply
+	115, // 113: halley.v1.Reply.call_cancel:type_name -> halley.v1.CallReply
+	115, // 114: halley.v1.Reply.call_connected:type_name -> halley.v1.CallReply
+	98,  // 115: halley.v1.Reply.call_signal:type_name -> halley.v1.CallSignalled
+	115, // 116: halley.v1.Reply.call_update:type_name -> halley.v1.CallReply
+	115, // 117: halley.v1.Reply.call_hangup:type_name -> halley.v1.CallReply
+	115, // 118: halley.v1.Reply.call_leaving:type_name -> halley.v1.CallReply
+	115, // 119: halley.v1.Reply.call_add:type_name -> halley.v1.CallReply
+	115, // 120: halley.v1.Reply.call_remove:type_name -> halley.v1.CallReply
+	105, // 121: halley.v1.Reply.call_current:type_name -> halley.v1.CallsNow
+	115, // 122: halley.v1.Reply.call_heartbeat:type_name -> halley.v1.CallReply
+	109, // 123: halley.v1.Reply.call_stats:type_name -> halley.v1.CallCounted
+	111, // 124: halley.v1.Reply.ice_servers:type_name -> halley.v1.IceServerList
+	123, // 125: halley.v1.RoomSend.body:type_name -> google.protobuf.Value
+	19,  // 126: halley.v1.PresenceStates.states:type_name -> halley.v1.Presence
+	21,  // 127: halley.v1.Event.room_message:type_name -> halley.v1.RoomMessage
+	22,  // 128: halley.v1.Event.room_member:type_name -> halley.v1.RoomMember
+	19,  // 129: halley.v1.Event.presence:type_name -> halley.v1.Presence
+	23,  // 130: halley.v1.Event.lagged:type_name -> halley.v1.Lagged
+	24,  // 131: halley.v1.Event.resync:type_name -> halley.v1.Resync
+	25,  // 132: halley.v1.Event.go_away:type_name -> halley.v1.GoAway
+	26,  // 133: halley.v1.Event.closing:type_name -> halley.v1.Closing
+	61,  // 134: halley.v1.Event.message_stored:type_name -> halley.v1.EntryStored
+	61,  // 135: halley.v1.Event.entry:type_name -> halley.v1.EntryStored
+	63,  // 136: halley.v1.Event.message_rejected:type_name -> halley.v1.MessageRejected
+	60,  // 137: halley.v1.Event.user_change:type_name -> halley.v1.UserChanged
+	54,  // 138: halley.v1.Event.typing:type_name -> halley.v1.TypingEvent
+	62,  // 139: halley.v1.Event.marker:type_name -> halley.v1.MemberMarker
+	116, // 140: halley.v1.Event.call_incoming:type_name -> halley.v1.CallIncoming
+	117, // 141: halley.v1.Event.call_state:type_name -> halley.v1.CallChanged
+	118, // 142: halley.v1.Event.call_leg:type_name -> halley.v1.CallLegChanged
+	119, // 143: halley.v1.Event.call_stop:type_name -> halley.v1.CallStop
+	120, // 144: halley.v1.Event.call_signal:type_name -> halley.v1.CallSignalEvent
+	117, // 145: halley.v1.Event.call_ended:type_name -> halley.v1.CallChanged
+	123, // 146: halley.v1.RoomMessage.body:type_name -> google.protobuf.Value
+	122, // 147: halley.v1.Closing.error:type_name -> halley.v1.Error
+	123, // 148: halley.v1.MessageSend.body:type_name -> google.protobuf.Value
+	123, // 149: halley.v1.MessageEdit.body:type_name -> google.protobuf.Value
+	35,  // 150: halley.v1.ConversationPage.conversations:type_name -> halley.v1.Conversation
+	36,  // 151: halley.v1.Conversation.last:type_name -> halley.v1.Entry
+	123, // 152: halley.v1.Entry.body:type_name -> google.protobuf.Value
+	123, // 153: halley.v1.Entry.info:type_name -> google.protobuf.Value
+	37,  // 154: halley.v1.Entry.reactions:type_name -> halley.v1.Reaction
+	36,  // 155: halley.v1.EntryPage.entries:type_name -> halley.v1.Entry
+	42,  // 156: halley.v1.MemberPage.members:type_name -> halley.v1.ConversationMember
+	121, // 157: halley.v1.Sync.conversations:type_name -> halley.v1.Sync.ConversationsEntry
+	57,  // 158: halley.v1.SyncPage.conversations:type_name -> halley.v1.SyncConversation
+	60,  // 159: halley.v1.SyncPage.user_changes:type_name -> halley.v1.UserChanged
+	35,  // 160: halley.v1.SyncConversation.conversation:type_name -> halley.v1.Conversation
+	36,  // 161: halley.v1.SyncConversation.entries:type_name -> halley.v1.Entry
+	123, // 162: halley.v1.UserChanged.value:type_name -> google.protobuf.Value
+	36,  // 163: halley.v1.EntryStored.entry:type_name -> halley.v1.Entry
+	122, // 164: halley.v1.MessageRejected.error:type_name -> halley.v1.Error
+	76,  // 165: halley.v1.UserList.users:type_name -> halley.v1.User
+	123, // 166: halley.v1.User.profile:type_name -> google.protobuf.Value
+	81,  // 167: halley.v1.ContactPage.contacts:type_name -> halley.v1.Contact
+	89,  // 168: halley.v1.CallInvite.sends:type_name -> halley.v1.CallSends
+	89,  // 169: halley.v1.CallAccept.sends:type_name -> halley.v1.CallSends
+	96,  // 170: halley.v1.CallSignal.description:type_name -> halley.v1.CallDescription
+	97,  // 171: halley.v1.CallSignal.candidates:type_name -> halley.v1.CallCandidate
+	89,  // 172: halley.v1.CallUpdate.sends:type_name -> halley.v1.CallSends
+	115, // 173: halley.v1.CallsNow.calls:type_name -> halley.v1.CallReply
+	108, // 174: halley.v1.CallStats.peers:type_name -> halley.v1.CallPeerStats
+	112, // 175: halley.v1.IceServerList.servers:type_name -> halley.v1.IceServer
+	114, // 176: halley.v1.Call.legs:type_name -> halley.v1.CallLeg
+	89,  // 177: halley.v1.CallLeg.sends:type_name -> halley.v1.CallSends
+	113, // 178: halley.v1.CallReply.call:type_name -> halley.v1.Call
+	113, // 179: halley.v1.CallIncoming.call:type_name -> halley.v1.Call
+	113, // 180: halley.v1.CallChanged.call:type_name -> halley.v1.Call
+	114, // 181: halley.v1.CallLegChanged.leg:type_name -> halley.v1.CallLeg
+	96,  // 182: halley.v1.CallSignalEvent.description:type_name -> halley.v1.CallDescription
+	97,  // 183: halley.v1.CallSignalEvent.candidates:type_name -> halley.v1.CallCandidate
+	184, // [184:184] is the sub-list for method output_type
+	184, // [184:184] is the sub-list for method input_type
+	184, // [184:184] is the sub-list for extension type_name
+	184, // [184:184] is the sub-list for extension extendee
+	0,   // [0:184] is the sub-list for field type_name
 }
 
 func init() { file_halley_v1_client_proto_init() }
@@ -8015,6 +11287,22 @@ func file_halley_v1_client_proto_init() {
 		(*Request_ContactRemove)(nil),
 		(*Request_BlockList)(nil),
 		(*Request_BlockSet)(nil),
+		(*Request_CallInvite)(nil),
+		(*Request_CallRinging)(nil),
+		(*Request_CallAccept)(nil),
+		(*Request_CallDecline)(nil),
+		(*Request_CallCancel)(nil),
+		(*Request_CallConnected)(nil),
+		(*Request_CallSignal)(nil),
+		(*Request_CallUpdate)(nil),
+		(*Request_CallHangup)(nil),
+		(*Request_CallLeaving)(nil),
+		(*Request_CallAdd)(nil),
+		(*Request_CallRemove)(nil),
+		(*Request_CallCurrent)(nil),
+		(*Request_CallHeartbeat)(nil),
+		(*Request_CallStats)(nil),
+		(*Request_IceServers)(nil),
 	}
 	file_halley_v1_client_proto_msgTypes[4].OneofWrappers = []any{
 		(*Reply_Error)(nil),
@@ -8063,6 +11351,22 @@ func file_halley_v1_client_proto_init() {
 		(*Reply_ContactRemove)(nil),
 		(*Reply_BlockList)(nil),
 		(*Reply_BlockSet)(nil),
+		(*Reply_CallInvite)(nil),
+		(*Reply_CallRinging)(nil),
+		(*Reply_CallAccept)(nil),
+		(*Reply_CallDecline)(nil),
+		(*Reply_CallCancel)(nil),
+		(*Reply_CallConnected)(nil),
+		(*Reply_CallSignal)(nil),
+		(*Reply_CallUpdate)(nil),
+		(*Reply_CallHangup)(nil),
+		(*Reply_CallLeaving)(nil),
+		(*Reply_CallAdd)(nil),
+		(*Reply_CallRemove)(nil),
+		(*Reply_CallCurrent)(nil),
+		(*Reply_CallHeartbeat)(nil),
+		(*Reply_CallStats)(nil),
+		(*Reply_IceServers)(nil),
 	}
 	file_halley_v1_client_proto_msgTypes[20].OneofWrappers = []any{
 		(*Event_RoomMessage)(nil),
@@ -8078,17 +11382,24 @@ func file_halley_v1_client_proto_init() {
 		(*Event_UserChange)(nil),
 		(*Event_Typing)(nil),
 		(*Event_Marker)(nil),
+		(*Event_CallIncoming)(nil),
+		(*Event_CallState)(nil),
+		(*Event_CallLeg)(nil),
+		(*Event_CallStop)(nil),
+		(*Event_CallSignal)(nil),
+		(*Event_CallEnded)(nil),
 	}
 	file_halley_v1_client_proto_msgTypes[45].OneofWrappers = []any{}
 	file_halley_v1_client_proto_msgTypes[70].OneofWrappers = []any{}
 	file_halley_v1_client_proto_msgTypes[78].OneofWrappers = []any{}
+	file_halley_v1_client_proto_msgTypes[97].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_halley_v1_client_proto_rawDesc), len(file_halley_v1_client_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   89,
+			NumMessages:   122,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

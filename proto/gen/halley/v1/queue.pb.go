@@ -120,7 +120,8 @@ type PushRecord struct {
 	Id     string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Tenant string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	Class  Class  `protobuf:"varint,3,opt,name=class,proto3,enum=halley.v1.Class" json:"class,omitempty"`
-	// All of one partition: the record's key is the first one's.
+	// All of one partition: the record's key is the first one's. What is told of a call has the call's key instead, so that all of it is in
+	// order.
 	Targets      []*Target `protobuf:"bytes,4,rep,name=targets,proto3" json:"targets,omitempty"`
 	ExcludeUids  []string  `protobuf:"bytes,5,rep,name=exclude_uids,json=excludeUids,proto3" json:"exclude_uids,omitempty"`
 	ExcludeKeys  []string  `protobuf:"bytes,6,rep,name=exclude_keys,json=excludeKeys,proto3" json:"exclude_keys,omitempty"`

@@ -92,6 +92,22 @@ export interface Request {
   "contact.remove"?: ContactRemove;
   "block.list"?: BlockList;
   "block.set"?: BlockSet;
+  "call.invite"?: CallInvite;
+  "call.ringing"?: CallRinging;
+  "call.accept"?: CallAccept;
+  "call.decline"?: CallDecline;
+  "call.cancel"?: CallCancel;
+  "call.connected"?: CallConnected;
+  "call.signal"?: CallSignal;
+  "call.update"?: CallUpdate;
+  "call.hangup"?: CallHangup;
+  "call.leaving"?: CallLeaving;
+  "call.add"?: CallAdd;
+  "call.remove"?: CallRemove;
+  "call.current"?: CallCurrent;
+  "call.heartbeat"?: CallHeartbeat;
+  "call.stats"?: CallStats;
+  "ice.servers"?: IceServers;
 }
 
 /** Reply is the body of op 101; its frame carries its request's seq. */
@@ -142,6 +158,22 @@ export interface Reply {
   "contact.remove"?: Accepted;
   "block.list"?: UidPage;
   "block.set"?: Accepted;
+  "call.invite"?: CallReply;
+  "call.ringing"?: CallReply;
+  "call.accept"?: CallReply;
+  "call.decline"?: CallReply;
+  "call.cancel"?: CallReply;
+  "call.connected"?: CallReply;
+  "call.signal"?: CallSignalled;
+  "call.update"?: CallReply;
+  "call.hangup"?: CallReply;
+  "call.leaving"?: CallReply;
+  "call.add"?: CallReply;
+  "call.remove"?: CallReply;
+  "call.current"?: CallsNow;
+  "call.heartbeat"?: CallReply;
+  "call.stats"?: CallCounted;
+  "ice.servers"?: IceServerList;
 }
 
 /** RoomJoin puts the session into a room. Joining twice is harmless. */
@@ -246,6 +278,12 @@ export interface Event {
   "user.change"?: UserChanged;
   typing?: TypingEvent;
   marker?: MemberMarker;
+  "call.incoming"?: CallIncoming;
+  "call.state"?: CallChanged;
+  "call.leg"?: CallLegChanged;
+  "call.stop"?: CallStop;
+  "call.signal"?: CallSignalEvent;
+  "call.ended"?: CallChanged;
 }
 
 /** RoomMessage is a message of a member of the room. */
@@ -787,6 +825,332 @@ export interface BlockList {
 export interface BlockSet {
   uid?: string;
   off?: boolean;
+}
+
+/**
+ * CallInvite calls somebody. Who repeats it, or invites again with the id of a call that there is, gets that call. In three cases the reply
+ * tells of another call than was asked for: the other side was calling already (it is accepted), this user was calling the same one
+ * already, or the group has a call (it is joined).
+ */
+export interface CallInvite {
+  /** Made by the client: a UUID in its canonical form. */
+  call?: string;
+  /** d/UID/UID or g/UUID; empty: to names the callees. With one of them that is their direct conversation. */
+  conversation?: string;
+  /** Callees; may be empty with a conversation: all others in it. */
+  to?: string[];
+  /** audio or video: what the callee is asked for. */
+  media?: string;
+  /** What the caller sends; screen and hand are ignored. */
+  sends?: CallSends;
+  /** The call was lost by the server (call_unknown) and goes on: devices that are in it accept at once, no other rings. */
+  resumed?: boolean;
+}
+
+/** CallSends is what a leg sends, and whether its hand is up. It tells, it enforces nothing. */
+export interface CallSends {
+  audio?: boolean;
+  video?: boolean;
+  screen?: boolean;
+  hand?: boolean;
+}
+
+/** CallRinging says that this device has call.incoming. */
+export interface CallRinging {
+  call?: string;
+  /** Made by the client, 1 to 64 bytes: a repeat has no further effect. */
+  command?: string;
+  /** It is there but doesn't ring, such as when it must not disturb. */
+  quiet?: boolean;
+}
+
+/**
+ * CallAccept takes the leg of the asking session's user: it answers a call that rings, comes (late) to a group's call, and takes the leg
+ * again after a reload or a new connection. Where another device has the leg nothing happens unless take is set.
+ */
+export interface CallAccept {
+  call?: string;
+  command?: string;
+  sends?: CallSends;
+  /** Take the leg from another device. */
+  take?: boolean;
+}
+
+export interface CallDecline {
+  call?: string;
+  command?: string;
+  /** Said to the caller: busy or declined; empty: declined. */
+  reason?: string;
+}
+
+/** CallCancel ends a call that nobody has answered; the caller's only. If somebody has, nothing happens and the reply says so. */
+export interface CallCancel {
+  call?: string;
+  command?: string;
+}
+
+/** CallConnected says that media flows, to at least one other leg. */
+export interface CallConnected {
+  call?: string;
+  command?: string;
+  generation?: number;
+}
+
+/** CallSignal carries a description, candidates, or the mark that there are no more, to one other leg. Its reply says whether it was sent on. */
+export interface CallSignal {
+  call?: string;
+  /** The leg's uid. */
+  to?: string;
+  /** The sender's own generation, and the addressee's that is meant. */
+  generation?: number;
+  to_generation?: number;
+  /** The sender's number of the negotiation, opaque to the server: candidates of an older one are thrown away. */
+  negotiation?: number;
+  /** At most 64 KiB. */
+  description?: CallDescription;
+  /** At most 16 KiB together. */
+  candidates?: CallCandidate[];
+  /** No more candidates of this negotiation. */
+  done?: boolean;
+}
+
+/** CallDescription is an RTCSessionDescription. */
+export interface CallDescription {
+  /** offer, answer, pranswer or rollback. */
+  type?: string;
+  sdp?: string;
+}
+
+/** CallCandidate is an RTCIceCandidateInit. */
+export interface CallCandidate {
+  candidate?: string;
+  sdpMid?: string;
+  sdpMLineIndex?: number;
+  usernameFragment?: string;
+}
+
+export interface CallSignalled {
+  /** False: one of the generations is an older one, or the addressee is away. It was thrown away: the other side begins anew. */
+  sent?: boolean;
+}
+
+/** CallUpdate tells what this leg sends from now on. */
+export interface CallUpdate {
+  call?: string;
+  command?: string;
+  sends?: CallSends;
+}
+
+/** CallHangup leaves the call, or, before it was answered, cancels or declines it. */
+export interface CallHangup {
+  call?: string;
+  command?: string;
+}
+
+/** CallLeaving says that the page is going: it may be a reload, so the leg is away, for 5 s. */
+export interface CallLeaving {
+  call?: string;
+  command?: string;
+  generation?: number;
+}
+
+/** CallAdd asks more people in; a direct call becomes a group's. Any leg that is in it may. */
+export interface CallAdd {
+  call?: string;
+  command?: string;
+  uids?: string[];
+}
+
+/** CallRemove puts somebody out for good, or stops asking him; the caller may. */
+export interface CallRemove {
+  call?: string;
+  command?: string;
+  uid?: string;
+}
+
+/** CallCurrent asks what the user is in and what rings for him; with a conversation, what call that has as well. */
+export interface CallCurrent {
+  conversation?: string;
+}
+
+export interface CallsNow {
+  /** Those that the user is in come first, then those that ring, then the conversation's. */
+  calls?: CallReply[];
+}
+
+/** CallHeartbeat keeps the leg; every 10 s from invite or accept on. */
+export interface CallHeartbeat {
+  call?: string;
+  generation?: number;
+}
+
+/** CallStats tells how media flows, every 10 s. */
+export interface CallStats {
+  call?: string;
+  generation?: number;
+  peers?: CallPeerStats[];
+}
+
+/** CallPeerStats is the last interval of one peer connection, from getStats. */
+export interface CallPeerStats {
+  uid?: string;
+  /** Types of the nominated pair's candidates: host, srflx, prflx or relay. */
+  local?: string;
+  remote?: string;
+  /** udp or tcp; of a relay what goes to the TURN server: udp, tcp or tls. */
+  protocol?: string;
+  /** Share of packets lost on the way here, 0 to 1. */
+  loss?: number;
+  jitter_ms?: number;
+  round_trip_ms?: number;
+  /** Bits a second. */
+  sent_bitrate?: number;
+  received_bitrate?: number;
+  /** Pictures decoded in the interval, and the seconds for which picture or sound stood still. */
+  frames?: number;
+  frozen_seconds?: number;
+}
+
+export type CallCounted = Record<string, never>;
+
+/** IceServers asks for STUN and TURN servers with credentials. */
+export type IceServers = Record<string, never>;
+
+export interface IceServerList {
+  /** As RTCConfiguration.iceServers. */
+  servers?: IceServer[];
+  /** Use relays only: RTCConfiguration.iceTransportPolicy "relay". */
+  relay_only?: boolean;
+  /** When the credentials expire, and when to ask for new ones (80 %); 0: never. */
+  expires_at?: number;
+  renew_at?: number;
+  /** Whether there is a TURN server: without one some pairs of networks can't talk. */
+  turn?: boolean;
+}
+
+export interface IceServer {
+  urls?: string[];
+  username?: string;
+  credential?: string;
+}
+
+/** Call is what those who are asked or in it may know of a call. */
+export interface Call {
+  call?: string;
+  /** Grows by one with every change that is told. */
+  version?: number;
+  /** direct or group; meeting is kept for later. */
+  kind?: string;
+  /** mesh; sfu is kept for later. */
+  mode?: string;
+  /** audio or video. */
+  media?: string;
+  /** Empty: none. */
+  conversation?: string;
+  caller?: string;
+  /** inviting, ringing, connecting, active, reconnecting or ended. */
+  state?: string;
+  /**
+   * Why it ended: completed, declined, busy, no_answer, cancelled, unreachable, failed_media, connection_lost or ended_by_host; moved and
+   * denied are kept for later.
+   */
+  reason?: string;
+  /** In the order in which they were asked, the caller first. */
+  legs?: CallLeg[];
+  created_at?: number;
+  /** When it became active first; duration counts from here. 0: not yet. */
+  active_at?: number;
+  ended_at?: number;
+  /** When ringing ends. */
+  ring_until?: number;
+  /** When it is ended for its length. */
+  ends_at?: number;
+  /** ends_at is less than a minute away. */
+  ending?: boolean;
+  /** The most legs that may be in it at once. */
+  limit?: number;
+}
+
+/** CallLeg is one user's part. */
+export interface CallLeg {
+  uid?: string;
+  /** invited, ringing, accepted, joined, away, left, declined, busy, missed, cancelled or unreachable. */
+  state?: string;
+  /** Why it left: hangup, removed, connection_lost, failed_media or ended. */
+  reason?: string;
+  /** The device that has the leg, or had it last; empty: none, or one without a device id. */
+  device?: string;
+  platform?: string;
+  /** 0: nobody has had the leg; 1 more with every session that takes it. */
+  generation?: number;
+  /**
+   * Order of coming in, from 1, the caller's; 0: never was in. Who left and comes again gets a new one. Of two legs the one with the larger
+   * number is the polite one, and it makes the first offer.
+   */
+  order?: number;
+  sends?: CallSends;
+  /** When the leg was connected first; 0: never. */
+  joined_at?: number;
+  left_at?: number;
+}
+
+/**
+ * CallReply answers commands: the call after the command. Who lost a race (accept and cancel, two devices that answer) sees it here; it is no
+ * error.
+ */
+export interface CallReply {
+  call?: Call;
+  /** The generation under which the asking session has the user's leg; 0: it hasn't. */
+  generation?: number;
+  server_time?: number;
+  /** This session should ring: the user is asked and has neither answered nor refused. */
+  rings?: boolean;
+}
+
+/** CallIncoming asks every session of a callee. Ring until ring_until, or call.stop. */
+export interface CallIncoming {
+  call?: Call;
+  server_time?: number;
+  /** As CallInvite.resumed. */
+  resumed?: boolean;
+}
+
+/**
+ * CallChanged is the whole call after a change of its state (call.state), or at its end (call.ended); to all sessions of all who are asked or in it.
+ * Drop it unless its version is larger than what one has.
+ */
+export interface CallChanged {
+  call?: Call;
+  server_time?: number;
+}
+
+/** CallLegChanged is one leg after a change that left the call's state as it was. If its version isn't the next one, ask call.current. */
+export interface CallLegChanged {
+  call?: string;
+  version?: number;
+  leg?: CallLeg;
+  server_time?: number;
+}
+
+/** CallStop says that this session must not ring any more, or has lost its leg. */
+export interface CallStop {
+  call?: string;
+  version?: number;
+  /** answered_elsewhere, declined_elsewhere, cancelled, timeout, removed, ended, or taken: another device took the leg that this one had. */
+  reason?: string;
+}
+
+/** CallSignalEvent is CallSignal at the other leg. */
+export interface CallSignalEvent {
+  call?: string;
+  /** The sender's uid. */
+  from?: string;
+  generation?: number;
+  to_generation?: number;
+  negotiation?: number;
+  description?: CallDescription;
+  candidates?: CallCandidate[];
+  done?: boolean;
 }
 
 /**

@@ -1,0 +1,398 @@
+// Package call carries out what clients and backends want of calls. What becomes of a call package machine decides; here it is kept in
+// Redis, by compare-and-set on one key that also holds what is still to be told of it, and told through Kafka. Any logic process may take
+// any step: nothing is kept in a process, and whoever touches a call first sends what another one did not come to send.
+//
+// Who is in which call, and which call a conversation has, are leases in keys of their own: they keep people from being called twice, and
+// lapse by themselves. When a call is to be looked at stands in an index, which is written before the call is.
+//
+// Run is the package's one goroutine and a few workers of it. Safe for concurrent use.
+package call
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"github.com/segmentio/kafka-go"
+	"google.golang.org/grpc"
+
+	"github.com/halley-im/halley/logic/internal/call/machine"
+	"github.com/halley-im/halley/logic/internal/limit"
+	"github.com/halley-im/halley/logic/internal/remote"
+	"github.com/halley-im/halley/proto/errcode"
+	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
+	"github.com/halley-im/halley/proto/name"
+	entry "github.com/halley-im/halley/store/conversation"
+)
+
+// Producer writes records to Kafka; kafkaconn.Producer is one.
+type Producer interface {
+	// Produce returns nil only when all messages are acknowledged. Topics come without prefix.
+	Produce(ctx context.Context, msgs ...kafka.Message) error
+}
+
+// Router knows who has sessions.
+type Router interface {
+	ListSessions(ctx context.Context, in *halleyv1.ListSessionsRequest, opts ...grpc.CallOption) (*halleyv1.ListSessionsResponse, error)
+}
+
+// People knows who may call whom; conversation.Service does.
+type People interface {
+	// Refusers returns which of uids block from.
+	Refusers(ctx context.Context, tenant, from string, uids []string) ([]string, error)
+	IsMember(ctx context.Context, tenant, conversation, uid string) (bool, error)
+	GroupMembers(ctx context.Context, tenant, conversation string, n int) ([]string, error)
+}
+
+// Deps are what a Service works with.
+type Deps struct {
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+	// Redis holds the calls, below RedisPrefix.
+	Redis       redis.UniversalClient
+	RedisPrefix string
+	Producer    Producer
+	Router      Router
+	// RouterTimeout bounds a question to Router.
+	RouterTimeout time.Duration
+	People        People
+	// Entries are the rules of entries; nil: calls leave none.
+	Entries *entry.Rules
+	// Limiter counts what a session asks; nil: no limit.
+	Limiter *limit.Limiter
+}
+
+// Service carries out calls.
+type Service struct {
+	cfg     Config
+	d       Deps
+	db      db
+	policy  machine.Policy
+	metrics *metrics
+}
+
+// Who asks.
+type Who struct {
+	Tenant string
+	machine.Who
+	// RelayOnly: his addresses are not to be passed on.
+	RelayOnly bool
+}
+
+// New makes a Service.
+func New(cfg Config, d Deps) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	m, err := newMetrics(d.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	return &Service{
+		cfg: cfg, d: d, policy: cfg.policy(), metrics: m, db: db{rdb: d.Redis, keys: keys{d.RedisPrefix}, timeout: cfg.RedisTimeout},
+	}, nil
+}
+
+// Command carries out a command on a call.
+func (s *Service) Command(ctx context.Context, who Who, id string, cmd *machine.Command) (*Reply, error) {
+	if err := s.admit(ctx, who, id); err != nil {
+		return nil, err
+	}
+	if cmd.ID != "" || cmd.Verb != machine.DoHeartbeat {
+		if err := name.Command(cmd.ID); err != nil {
+			return nil, err
+		}
+	}
+	cmd.By = who.Who
+	switch cmd.Verb {
+	case machine.DoAccept:
+		return s.accept(ctx, who, id, cmd)
+	case machine.DoAdd:
+		if err := s.prepareAdd(ctx, who, id, cmd); err != nil {
+			return nil, err
+		}
+	}
+	return s.do(ctx, who, id, cmd)
+}
+
+func (s *Service) do(ctx context.Context, who Who, id string, cmd *machine.Command) (*Reply, error) {
+	c, now, err := s.step(ctx, who.Tenant, id, func(c *machine.Call, now int64) (machine.Step, error) {
+		return machine.Do(c, cmd, now, &s.policy)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return replyTo(c, who.Who, now), nil
+}
+
+// admit checks a call's id and counts the request.
+func (s *Service) admit(ctx context.Context, who Who, id string) error {
+	if err := name.Call(id); err != nil {
+		return err
+	}
+	return s.Admit(ctx, who)
+}
+
+// Admit counts a request of a session's; an error of errcode.RateLimited if it asks too often.
+func (s *Service) Admit(ctx context.Context, who Who) error {
+	return s.count(ctx, "call", who, limit.Rate{PerSecond: s.cfg.SignalRate, Burst: s.cfg.SignalBurst, Ahead: 20})
+}
+
+func (s *Service) count(ctx context.Context, what string, who Who, r limit.Rate) error {
+	if s.d.Limiter == nil {
+		return nil
+	}
+	if wait, ok := s.d.Limiter.Allow(ctx, what+":"+who.Tenant+":"+who.Key, r); !ok {
+		return errcode.RateLimited.After(wait)
+	}
+	return nil
+}
+
+// mostTries bounds how often a step is taken again because somebody else was first: each try means that another step succeeded.
+const mostTries = 50
+
+// step changes a call: it reads it, has do change a copy, keeps that, and tells what is to be told. It returns the call after that, and Redis'
+// time. do may be called again.
+func (s *Service) step(ctx context.Context, tenant, id string, do func(*machine.Call, int64) (machine.Step, error)) (*machine.Call, int64, error) {
+	for range mostTries {
+		l, err := s.db.load(ctx, tenant, id)
+		if err != nil {
+			return nil, 0, err
+		}
+		if l.Call == nil {
+			return nil, l.now, errcode.CallUnknown
+		}
+		next := l.Clone()
+		st, err := do(next, l.now)
+		if err != nil || !st.Changed {
+			s.send(ctx, l.Call, l.unsent, nil, l.now)
+			return l.Call, l.now, err
+		}
+		ok, err := s.keep(ctx, l, next, &st)
+		if err != nil {
+			return nil, l.now, err
+		}
+		if ok {
+			return next, l.now, nil
+		}
+		s.metrics.conflicts.Inc()
+		time.Sleep(rand.N(2 * time.Millisecond))
+	}
+	return nil, 0, away(errors.New("a call changes too fast"))
+}
+
+// keep writes next, the call after st, in the place of l, and tells of it. ok is false if somebody else was first.
+func (s *Service) keep(ctx context.Context, l *loaded, next *machine.Call, st *machine.Step) (ok bool, err error) {
+	records, err := s.tell(next, st, l.now)
+	if err != nil {
+		return false, err
+	}
+	at := next.Due()
+	if soon := l.now + unsentDue.Milliseconds(); len(records)+len(l.unsent) > 0 && (at == 0 || at > soon) {
+		at = soon
+	}
+	var m mark
+	if at > 0 {
+		if m, err = s.db.index(ctx, next.Tenant, next.ID, min(at, l.now+farthestLook.Milliseconds())); err != nil {
+			return false, err
+		}
+	}
+	unsent, ok, err := s.db.save(ctx, l, next, records, s.kept(next))
+	if err != nil || !ok {
+		return false, err
+	}
+	s.leases(ctx, l.Call, next)
+	s.send(ctx, next, unsent, &m, l.now)
+	s.metrics.step(next, st)
+	return true, nil
+}
+
+// kept is how long Redis keeps the call: a live one until it can't be live any more.
+func (s *Service) kept(c *machine.Call) time.Duration {
+	if !c.Live() {
+		return s.cfg.Keep
+	}
+	return s.cfg.MaxLength + s.cfg.RingGroup + s.cfg.Keep
+}
+
+// send writes what is to be told to Kafka, then forgets it. What could not be sent stays with the call, which is due in a second for that.
+// m is where the call stands in the index for that; nil: unknown.
+func (s *Service) send(ctx context.Context, c *machine.Call, unsent []event, m *mark, now int64) {
+	if len(unsent) == 0 {
+		return
+	}
+	// The step is taken: that its asker went away is no reason to keep it from the others.
+	ctx = context.WithoutCancel(ctx)
+	msgs := make([]kafka.Message, len(unsent))
+	for i, e := range unsent {
+		msgs[i] = e.record
+	}
+	pctx, cancel := context.WithTimeout(ctx, s.cfg.ProduceTimeout)
+	defer cancel()
+	if err := s.d.Producer.Produce(pctx, msgs...); err != nil {
+		s.metrics.late.Add(float64(len(msgs)))
+		s.d.Log.DebugContext(ctx, "call's events not sent yet", "call", c.ID, "err", err)
+		return
+	}
+	s.metrics.sent.Add(float64(len(msgs)))
+	if err := s.db.sent(ctx, c.Tenant, c.ID, unsent); err != nil {
+		// They will be told once more.
+		s.d.Log.DebugContext(ctx, "call's events not forgotten", "call", c.ID, "err", err)
+		return
+	}
+	if m != nil && m.member != "" {
+		if err := s.db.moveTo(ctx, *m, c.Due(), now); err != nil {
+			// It is looked at early: harmless.
+			s.d.Log.DebugContext(ctx, "call's timer not moved", "call", c.ID, "err", err)
+		}
+	}
+}
+
+// pairKept is how long a conversation's call is remembered without a heartbeat.
+func (s *Service) pairKept() time.Duration {
+	return max(s.cfg.Ring, s.cfg.RingGroup) + s.cfg.Away + s.cfg.Lease
+}
+
+// leases renews and gives up what keeps people from being called twice. They lapse by themselves, so a failure does no lasting harm.
+func (s *Service) leases(ctx context.Context, before, after *machine.Call) {
+	ctx = context.WithoutCancel(ctx)
+	note := func(err error) {
+		if err != nil {
+			s.d.Log.DebugContext(ctx, "call's lease not kept", "call", after.ID, "err", err)
+		}
+	}
+	k := &s.db.keys
+	for _, l := range after.Legs {
+		busy := k.user(after.Tenant, l.UID, "busy")
+		var was *machine.Leg
+		if before != nil {
+			was = before.Leg(l.UID)
+		}
+		switch {
+		case l.In() && (was == nil || was.LeaseUntil != l.LeaseUntil):
+			note(s.hold(ctx, busy, after.ID, s.cfg.Lease))
+		case !l.In() && was != nil && was.In():
+			_, err := s.db.swap(ctx, busy, after.ID, "", 0)
+			note(err)
+		}
+	}
+	if after.Conversation == "" {
+		return
+	}
+	pair := k.conversation(after.Tenant, after.Conversation, "live")
+	if after.Live() {
+		_, err := s.db.swap(ctx, pair, after.ID, after.ID, s.pairKept())
+		note(err)
+		return
+	}
+	_, err := s.db.swap(ctx, pair, after.ID, "", 0)
+	note(err)
+}
+
+// hold takes or renews a lease; somebody else's stays.
+func (s *Service) hold(ctx context.Context, key, id string, keep time.Duration) error {
+	have, err := s.db.swap(ctx, key, id, id, keep)
+	if err == nil && have == "" {
+		_, err = s.db.swap(ctx, key, "", id, keep)
+	}
+	return err
+}
+
+// Current returns what who is in, what rings for him, and the call of a conversation, if one is named.
+func (s *Service) Current(ctx context.Context, who Who, conversation string) (*Calls, error) {
+	if err := s.Admit(ctx, who); err != nil {
+		return nil, err
+	}
+	live, err := s.liveOf(ctx, who.Tenant, who.UID)
+	if err != nil {
+		return nil, err
+	}
+	in, rings := []*Reply{}, []*Reply{}
+	seen := map[string]bool{}
+	for _, l := range live {
+		leg := l.Leg(who.UID)
+		if leg == nil || leg.Silent {
+			continue
+		}
+		switch {
+		case leg.In():
+			in = append(in, replyTo(l.Call, who.Who, l.now))
+		case leg.Asked():
+			rings = append(rings, replyTo(l.Call, who.Who, l.now))
+		default:
+			continue
+		}
+		seen[l.ID] = true
+	}
+	out := &Calls{Calls: append(in, rings...)}
+	if conversation == "" {
+		return out, nil
+	}
+	if err := s.member(ctx, who.Tenant, conversation, who.UID); err != nil {
+		return nil, err
+	}
+	l, err := s.conversationCall(ctx, who.Tenant, conversation)
+	if err != nil || l == nil || seen[l.ID] {
+		return out, err
+	}
+	if leg := l.Leg(who.UID); leg != nil && leg.Silent && l.Kind == machine.KindDirect {
+		return out, nil
+	}
+	out.Calls = append(out.Calls, replyTo(l.Call, who.Who, l.now))
+	return out, nil
+}
+
+// member returns errcode.NotMember for a stranger to a conversation.
+func (s *Service) member(ctx context.Context, tenant, conversation, uid string) error {
+	if err := entry.CheckID(conversation); err != nil {
+		return err
+	}
+	ok, err := s.d.People.IsMember(ctx, tenant, conversation, uid)
+	if err == nil && !ok {
+		return errcode.NotMember
+	}
+	return err
+}
+
+// conversationCall returns the live call of a conversation, or nil.
+func (s *Service) conversationCall(ctx context.Context, tenant, conversation string) (*loaded, error) {
+	gctx, cancel := context.WithTimeout(ctx, s.cfg.RedisTimeout)
+	defer cancel()
+	id, err := s.d.Redis.Get(gctx, s.db.keys.conversation(tenant, conversation, "live")).Result()
+	if errors.Is(err, redis.Nil) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, away(err)
+	}
+	l, err := s.db.load(ctx, tenant, id)
+	if err != nil || l.Call == nil || !l.Live() {
+		return nil, err
+	}
+	return l, nil
+}
+
+// sessions returns the devices of a user that have a signed session; known is false if router didn't answer.
+func (s *Service) sessions(ctx context.Context, tenant, uid string) (list []machine.Branch, known bool) {
+	ctx, cancel := context.WithTimeout(ctx, s.d.RouterTimeout)
+	defer cancel()
+	res, err := s.d.Router.ListSessions(ctx, &halleyv1.ListSessionsRequest{Tenant: tenant, By: &halleyv1.ListSessionsRequest_Uid{Uid: uid}})
+	if err != nil {
+		// He is asked all the same, by whoever finds his sessions then.
+		s.d.Log.DebugContext(ctx, "a callee's sessions are not known", "err", remote.Error(err))
+		return nil, false
+	}
+	for _, x := range res.GetSessions() {
+		if x.GetSigned() {
+			list = append(list, machine.Branch{Key: x.GetKey(), Device: x.GetDeviceId(), Platform: x.GetPlatform(), State: machine.BranchPending})
+		}
+	}
+	return list, true
+}
