@@ -172,8 +172,10 @@ func shortTimes() map[string]string {
 		"HALLEY_COMET_DRAIN_RATE":         "50",
 		"HALLEY_JOB_CONDEMN_AFTER":        leaseTTL.String(),
 		"HALLEY_LOG_LEVEL":                "debug",
-		// A killed logic leaves its requests in progress; until this is over their repeats are answered 409.
-		"HALLEY_LOGIC_HTTP_IDEMPOTENCY_PROGRESS": "3s",
+		// A killed logic leaves its requests in progress; until this is over their repeats are answered 409. It is more than a request
+		// may take, and that is more than a push may wait for Kafka.
+		"HALLEY_LOGIC_HTTP_IDEMPOTENCY_PROGRESS": "6s",
+		"HALLEY_LOGIC_HTTP_REQUEST_TIMEOUT":      "5500ms",
 	}
 }
 
