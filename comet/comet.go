@@ -157,12 +157,12 @@ func New(cfg Config, deps Deps) (*Comet, error) {
 	}, c.table, c.router, c.lease, c.log)
 	c.lease.SetRooms(c.rooms)
 	c.deregister = upstream.NewDeregister(c.router, c.lease, cfg.DeregisterQueue, deregisterBatch, cfg.RouterTimeout, cfg.RetryInterval, c.log)
-	if c.metrics, err = meter.New(deps.Metrics, c.gauges()); err != nil {
-		return nil, fmt.Errorf("comet: register metrics: %w", err)
-	}
 	c.logic = upstream.NewLogic(halleyv1.NewLogicClient(deps.Logic), upstream.Config{
 		ConnectTimeout: cfg.ConnectTimeout, Retry: cfg.RetryInterval, Window: requestWindow, WindowBytes: requestWindowBytes,
 	})
+	if c.metrics, err = meter.New(deps.Metrics, c.gauges()); err != nil {
+		return nil, fmt.Errorf("comet: register metrics: %w", err)
+	}
 	c.dispatch = dispatch.New(dispatch.Config{
 		RequestTimeout: cfg.RequestTimeout, RequestQueue: cfg.RequestQueue,
 		RequestRate: cfg.RequestRate, RequestBurst: cfg.RequestBurst, Upstream: cfg.Upstream, Unsigned: deps.Unsigned,
@@ -362,6 +362,7 @@ func (c *Comet) gauges() meter.State {
 		Connections: n(c.table.Len), Sessions: n(c.table.Bound), Rooms: n(c.table.Rooms), Addresses: n(c.gate.Addresses),
 		Window: func() float64 { return c.flusher.Window().Seconds() }, Rate: c.flusher.Rate,
 		Deregister: n(c.deregister.Pending), RoomQueue: n(c.rooms.Pending),
+		Logics: n(c.logic.Logics), InHand: n(c.logic.InHand),
 		DeregisterDropped: func() float64 { return float64(c.deregister.Dropped.Load()) },
 		Epochs:            func() float64 { return float64(c.lease.Epochs()) },
 		Lapsed: func() float64 {

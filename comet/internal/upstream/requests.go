@@ -149,6 +149,15 @@ func (r *requests) leave(q *request) (sent bool) {
 	return q.sent
 }
 
+func (r *requests) size() (streams, inHand int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.streams {
+		inHand += s.count
+	}
+	return len(r.streams), inHand
+}
+
 // tell wakes those who wait for room. With mu held.
 func (r *requests) tell() {
 	if r.waiting {

@@ -174,6 +174,9 @@ func TestSlowRequestHoldsUpNoOther(t *testing.T) {
 	}
 	close(a.release)
 	want(t, <-slow, "hang@a")
+	if l.Logics() != 1 || l.InHand() != 0 {
+		t.Errorf("%d logics have %d requests in hand, want one without any", l.Logics(), l.InHand())
+	}
 }
 
 func TestRequestsTakeTurnsOverLogicsThatComeAndGo(t *testing.T) {

@@ -47,6 +47,18 @@ func NewLogic(client halleyv1.LogicClient, cfg Config) *Logic {
 // Run keeps a stream with each logic, for Request, until ctx ends.
 func (l *Logic) Run(ctx context.Context) { l.requests.run(ctx) }
 
+// Logics returns how many logics requests go to.
+func (l *Logic) Logics() int {
+	n, _ := l.requests.size()
+	return n
+}
+
+// InHand returns how many requests they have in hand, or wait to be sent to them.
+func (l *Logic) InHand() int {
+	_, n := l.requests.size()
+	return n
+}
+
 // Connect verifies an auth frame and registers the session. Any error is one of the table's codes.
 func (l *Logic) Connect(ctx context.Context, req *halleyv1.ConnectRequest) (*halleyv1.ConnectResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.ConnectTimeout)
