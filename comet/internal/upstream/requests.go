@@ -195,8 +195,9 @@ func (r *requests) run(ctx context.Context) {
 		case <-ended:
 			// The logic of a stream that has ended may be there yet; who waits isn't told.
 			cancel()
-			<-opened
-			seat.Free()
+			if err := <-opened; err == nil {
+				seat.Free()
+			}
 			continue
 		}
 		streams.Go(func() {

@@ -12,21 +12,30 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/halley-im/halley/comet/internal/upstream"
 	"github.com/halley-im/halley/kit/grpcconn"
-	"github.com/halley-im/halley/kit/kittest"
 	"github.com/halley-im/halley/proto/errcode"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 )
 
-func TestMain(m *testing.M) { kittest.Main(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // long is what no test waits for unless something is wrong.
 const long = 30 * time.Second
+
+func eventually(t *testing.T, cond func() bool, what ...any) {
+	t.Helper()
+	for deadline := time.Now().Add(long); !cond(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal(append([]any{"not within", long}, what...)...)
+		}
+	}
+}
 
 var settings = grpcconn.Config{
 	KeepaliveTime: 10 * time.Second, KeepaliveTimeout: 10 * time.Second, ConnectTimeout: 5 * time.Second, RetryMin: 10 * time.Millisecond,
@@ -40,6 +49,7 @@ type logic struct {
 	addr     string
 	server   *grpc.Server
 	streams  atomic.Int64
+	opened   atomic.Int64
 	messages atomic.Int64
 	asked    atomic.Int64
 	hanging  atomic.Int64
@@ -48,6 +58,7 @@ type logic struct {
 }
 
 func (l *logic) Requests(ss grpc.BidiStreamingServer[halleyv1.RequestBatch, halleyv1.ResponseBatch]) error {
+	l.opened.Add(1)
 	l.streams.Add(1)
 	defer l.streams.Add(-1)
 	var under sync.WaitGroup
@@ -87,7 +98,7 @@ func (l *logic) Requests(ss grpc.BidiStreamingServer[halleyv1.RequestBatch, hall
 }
 
 // serve starts a logic at addr; empty: anywhere.
-func serve(t *testing.T, name, addr string) *logic {
+func serve(t *testing.T, name, addr string, opts ...grpc.ServerOption) *logic {
 	t.Helper()
 	if addr == "" {
 		addr = "127.0.0.1:0"
@@ -96,7 +107,7 @@ func serve(t *testing.T, name, addr string) *logic {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &logic{name: name, addr: lis.Addr().String(), server: grpcconn.NewServer(settings, ""), release: make(chan struct{})}
+	l := &logic{name: name, addr: lis.Addr().String(), server: grpcconn.NewServer(settings, "", opts...), release: make(chan struct{})}
 	halleyv1.RegisterLogicServer(l.server, l)
 	served := make(chan struct{})
 	go func() { defer close(served); _ = l.server.Serve(lis) }()
@@ -168,7 +179,7 @@ func TestSlowRequestHoldsUpNoOther(t *testing.T) {
 	l := ask(t, nil, a.addr)
 	slow := make(chan string, 1)
 	go func() { slow <- request(l, 100, "hang", long) }()
-	kittest.Eventually(t, long, func() bool { return a.hanging.Load() == 1 })
+	eventually(t, func() bool { return a.hanging.Load() == 1 })
 	for range 100 {
 		want(t, request(l, 100, "x", long), "x@a")
 	}
@@ -182,7 +193,7 @@ func TestSlowRequestHoldsUpNoOther(t *testing.T) {
 func TestRequestsTakeTurnsOverLogicsThatComeAndGo(t *testing.T) {
 	a, b := serve(t, "a", ""), serve(t, "b", "")
 	l := ask(t, nil, a.addr, b.addr)
-	kittest.Eventually(t, long, func() bool { return a.streams.Load() == 1 && b.streams.Load() == 1 })
+	eventually(t, func() bool { return a.streams.Load() == 1 && b.streams.Load() == 1 })
 	turns := func(first, second string) bool {
 		got := map[string]int{}
 		for range 100 {
@@ -190,7 +201,7 @@ func TestRequestsTakeTurnsOverLogicsThatComeAndGo(t *testing.T) {
 		}
 		return got["x@"+first] == 50 && got["x@"+second] == 50
 	}
-	kittest.Eventually(t, long, func() bool { return turns("a", "b") }, "a and b in turn")
+	eventually(t, func() bool { return turns("a", "b") }, "a and b in turn")
 
 	// b leaves as a rolling update has it: what it has in hand is answered, and what comes goes to the other.
 	slow := make(chan string, 1)
@@ -199,10 +210,13 @@ func TestRequestsTakeTurnsOverLogicsThatComeAndGo(t *testing.T) {
 			go func() { slow <- request(l, 100, "hang", long) }()
 		}
 	}()
-	kittest.Eventually(t, long, func() bool { return a.hanging.Load()+b.hanging.Load() == 2 && b.hanging.Load() > 0 })
+	eventually(t, func() bool { return a.hanging.Load()+b.hanging.Load() == 2 && b.hanging.Load() > 0 })
 	stopped := make(chan struct{})
 	go func() { defer close(stopped); b.server.GracefulStop() }()
-	kittest.Eventually(t, long, func() bool { return request(l, 100, "x", long) == "x@a" && request(l, 100, "x", long) == "x@a" }, "b takes no more")
+	eventually(t, func() bool { return l.Logics() == 1 }, "b takes no more")
+	for range 10 {
+		want(t, request(l, 100, "x", long), "x@a")
+	}
 	select {
 	case <-stopped:
 		t.Error("b stopped with a request in hand")
@@ -219,16 +233,15 @@ func TestRequestsTakeTurnsOverLogicsThatComeAndGo(t *testing.T) {
 
 	// It comes back.
 	c := serve(t, "c", b.addr)
-	kittest.Eventually(t, long, func() bool { return turns("a", "c") }, "a and c in turn")
+	eventually(t, func() bool { return turns("a", "c") }, "a and c in turn")
 	if a.streams.Load() != 1 || c.streams.Load() != 1 {
 		t.Errorf("%d and %d streams, want one each", a.streams.Load(), c.streams.Load())
 	}
 }
 
-// While a logic is stopped and started again and again, gracefully, no request is lost.
-func TestGracefulStopsLoseNothing(t *testing.T) {
-	a, b := serve(t, "a", ""), serve(t, "b", "")
-	l := ask(t, nil, a.addr, b.addr)
+// ask8 has eight callers ask, one request after the other, until disturb has returned. None of them may be lost.
+func ask8(t *testing.T, l *upstream.Logic, disturb func(answered *atomic.Int64)) {
+	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	var callers sync.WaitGroup
 	var answered atomic.Int64
@@ -242,14 +255,30 @@ func TestGracefulStopsLoseNothing(t *testing.T) {
 			}
 		})
 	}
-	for range 5 {
-		n := answered.Load()
-		kittest.Eventually(t, long, func() bool { return b.asked.Load() > 0 && answered.Load() > n+100 })
-		b.server.GracefulStop()
-		b = serve(t, "b", b.addr)
-	}
+	disturb(&answered)
 	stop()
 	callers.Wait()
+}
+
+func TestGracefulStopsLoseNothing(t *testing.T) {
+	a, b := serve(t, "a", ""), serve(t, "b", "")
+	ask8(t, ask(t, nil, a.addr, b.addr), func(answered *atomic.Int64) {
+		for range 5 {
+			n := answered.Load()
+			eventually(t, func() bool { return b.asked.Load() > 0 && answered.Load() > n+100 })
+			b.server.GracefulStop()
+			b = serve(t, "b", b.addr)
+		}
+	})
+}
+
+func TestConnectionsThatEndForTheirAgeLoseNothing(t *testing.T) {
+	cfg := settings
+	cfg.MaxAge = 50 * time.Millisecond
+	a := serve(t, "a", "", grpcconn.MaxAge(cfg))
+	ask8(t, ask(t, nil, a.addr), func(*atomic.Int64) {
+		eventually(t, func() bool { return a.opened.Load() > 5 })
+	})
 }
 
 func TestBrokenStreamAnswersWhatWasInHandAndIsOpenedAgain(t *testing.T) {
@@ -259,16 +288,16 @@ func TestBrokenStreamAnswersWhatWasInHandAndIsOpenedAgain(t *testing.T) {
 	for range 10 {
 		go func() { hung <- request(l, 100, "hang", long) }()
 	}
-	kittest.Eventually(t, long, func() bool { return a.hanging.Load() == 10 })
+	eventually(t, func() bool { return a.hanging.Load() == 10 })
 	a.server.Stop()
 	for range 10 {
 		want(t, <-hung, "unavailable")
 	}
 	// Nobody is there: that is said at once, not after the time limit.
-	kittest.Eventually(t, long, func() bool { return request(l, 100, "x", long) == "unavailable" })
+	eventually(t, func() bool { return request(l, 100, "x", long) == "unavailable" })
 
 	b := serve(t, "b", a.addr)
-	kittest.Eventually(t, long, func() bool { return request(l, 100, "x", long) == "x@b" })
+	eventually(t, func() bool { return request(l, 100, "x", long) == "x@b" })
 	// The connection stays, the stream alone breaks.
 	want(t, request(l, 100, "break", long), "unavailable")
 	want(t, request(l, 100, "x", long), "x@b")
@@ -303,7 +332,7 @@ func TestFullWindowWaitsAndThenTakesMore(t *testing.T) {
 			for range 2 {
 				go func() { hung <- requestUntil(ctx, l, 100, "hang") }()
 			}
-			kittest.Eventually(t, long, func() bool { return a.hanging.Load() == 2 })
+			eventually(t, func() bool { return a.hanging.Load() == 2 })
 			// It was never asked: the outcome is known.
 			want(t, request(l, 100, "x", 50*time.Millisecond), "unavailable")
 			cancel()
