@@ -26,7 +26,7 @@ const (
 
 // The group of chatServer, made by ann under g1.
 var (
-	groupID = conversation.GroupID("default", "ann", "g1")
+	groupID = entry.GroupID("default", "ann", "g1")
 	group   = "/v1/conversations/" + url.PathEscape(groupID)
 )
 
