@@ -243,7 +243,7 @@ func (v *visit) refused(name, at string) Finding {
 	}
 	switch refused.Code {
 	case 486:
-		return fail(name, at+": quota reached: it gives this user no more relays", "raise the quota (all.turn_max_per_user; coturn: user-quota)")
+		return fail(name, at+": quota reached: it gives this user no more relays", "raise the quota (all.turn_max_per_user; coturn: user-quota, total-quota)")
 	case 508:
 		return fail(name, at+": it has no relay left: its quota or its ports are used up", "raise the quota (all.turn_max_allocations; coturn: total-quota) or widen the range of relay ports")
 	}

@@ -118,7 +118,7 @@ var turnFaults = []turnFault{
 	{name: "no secret", state: doctor.Fail, texts: []string{"no secret"}, at: []string{"udp"}, look: func(c *doctor.TURNConfig) { c.Secret = nil }},
 	{
 		name: "quota", state: doctor.Fail, texts: []string{"quota reached"}, at: []string{"udp", "tcp"},
-		pion: func(c *relay.Config, _ *relay.Deps) { c.MaxPerUser = 1 }, coturn: []string{"--user-quota=1"},
+		pion: func(c *relay.Config, _ *relay.Deps) { c.MaxPerUser = 1 }, coturn: []string{"--total-quota=1"},
 	},
 	{
 		name: "a credential that ended", state: doctor.Fail, texts: []string{"expired clock: the credential ended at 2023-11-14T22:13:20Z"}, at: []string{"udp"},
