@@ -11,12 +11,17 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/halley-im/halley/client"
 	"github.com/halley-im/halley/halley/internal/doctor"
 	"github.com/halley-im/halley/halley/internal/keys"
 	"github.com/halley-im/halley/halley/internal/relay"
 	"github.com/halley-im/halley/kit/kafkaconn"
 	"github.com/halley-im/halley/kit/redisconn"
 	"github.com/halley-im/halley/logic"
+	"github.com/halley-im/halley/proto/frame"
+	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/store"
 )
 
@@ -92,6 +97,8 @@ type doctorTURNCmd struct {
 	TLS     tlsSettings   `embed:""`
 	Logic   logic.Config  `embed:"" prefix:"logic-" group:"logic"`
 	TURN    relay.Config  `embed:"" prefix:"all-turn-" group:"all"`
+	Comet   string        `name:"comet" placeholder:"URL" help:"Log in there (ws://, wss://, tcp://, tls://) and look at what clients are told, with a client's credential, instead of at settings."`
+	Token   string        `name:"token" env:"HALLEY_TOKEN" help:"Token to log in with."`
 	All     bool          `name:"all" help:"Look at the relay of a halley all that runs on this machine with these settings."`
 	CA      string        `name:"ca" placeholder:"FILE" help:"Certificates (PEM) to trust, in place of this machine's. Browsers trust their own."`
 	Wait    time.Duration `name:"wait" help:"How long an answer may take." default:"2s"`
@@ -104,6 +111,7 @@ func (doctorTURNCmd) Help() string {
 is wrong: the server, UDP or TCP blocked, the secret, the clock, the external address, the relay ports, forbidden peers, the certificate.
 
   halley doctor turn --config halley.yaml
+  halley doctor turn --comet wss://im.example.com/sub --token "$TOKEN"
   halley doctor turn --all --data-dir data
   HALLEY_LOGIC_TURN_SECRET=@secret halley doctor turn --logic-turn-urls turn:turn.example.com:3478?transport=udp`
 }
@@ -114,7 +122,19 @@ func (c *doctorTURNCmd) Run(ctx context.Context, t *terminal) error {
 	defer cancel()
 	look := doctor.TURNConfig{URLs: c.Logic.Turn.URLs, Life: c.Logic.Call.MaxLength + c.Logic.Turn.Extra, Wait: c.Wait}
 	secret := c.Logic.Turn.Secret
-	if c.All && len(look.URLs) == 0 && c.TURN.Addr != "" {
+	switch {
+	case c.Comet != "":
+		given, err := c.asClient(ctx)
+		if err != nil {
+			return err
+		}
+		look.URLs = nil
+		for _, s := range given.GetServers() {
+			if s.GetUsername() != "" {
+				look.URLs, look.Username, look.Password = s.GetUrls(), s.GetUsername(), s.GetCredential()
+			}
+		}
+	case c.All && len(look.URLs) == 0 && c.TURN.Addr != "":
 		var err error
 		if look.URLs, err = relayURLs(ctx, c.TURN, c.TLS.Cert != "" || c.TLS.SelfSigned); err != nil {
 			return err
@@ -139,4 +159,36 @@ func (c *doctorTURNCmd) Run(ctx context.Context, t *terminal) error {
 		}
 	}
 	return tellFindings(t, doctor.Examine(ctx, []doctor.Look{doctor.TURN(look)}))
+}
+
+// asClient asks for the servers as a client does.
+func (c *doctorTURNCmd) asClient(ctx context.Context) (*halleyv1.IceServerList, error) {
+	conn, err := client.Dial(ctx, c.Comet, &halleyv1.Auth{Token: c.Token}, client.DialOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("log in at %s: %w", c.Comet, err)
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	seq, err := conn.Request(&halleyv1.Request{Method: &halleyv1.Request_IceServers{IceServers: &halleyv1.IceServers{}}})
+	if err != nil {
+		return nil, fmt.Errorf("ask %s for ice.servers: %w", c.Comet, err)
+	}
+	for {
+		f, err := conn.Read()
+		if err != nil {
+			return nil, fmt.Errorf("ask %s for ice.servers: %w", c.Comet, err)
+		}
+		if f.Op != frame.OpReply || f.Seq != seq {
+			continue
+		}
+		var r halleyv1.Reply
+		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(f.Body, &r); err != nil {
+			return nil, fmt.Errorf("answer of %s: %w", c.Comet, err)
+		}
+		if e := r.GetError(); e != nil {
+			return nil, fmt.Errorf("%s answers ice.servers with %s (%s)", c.Comet, e.GetMessage(), e.GetCode())
+		}
+		return r.GetIceServers(), nil
+	}
 }

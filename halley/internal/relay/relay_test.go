@@ -270,6 +270,39 @@ func TestPeersInsideAreRefused(t *testing.T) {
 	b.await(t, "dropped_packets_total", "port", 1)
 }
 
+func TestListensAtAllAddresses(t *testing.T) {
+	b := start(t, func(c *relay.Config, d *relay.Deps) {
+		d.UDP.Close()
+		d.TCP.Close()
+		d.TLS.Close()
+		var err error
+		if d.UDP, err = net.ListenPacket("udp", ":0"); err != nil {
+			t.Fatal(err)
+		}
+		d.TCP, d.TLS, d.External, c.AllowPeers = nil, nil, netip.MustParseAddr("192.0.2.1"), []string{"127.0.0.0/8"}
+		c.MinPort, c.MaxPort = 40000, 40999
+	})
+	c := b.must(t, strings.Replace(b.turns[0], "192.0.2.1", "127.0.0.1", 1), "ann")
+	if len(b.turns) != 1 || c.Mapped != c.Local() || c.Relay.Port() < 40000 || c.Relay.Port() > 40999 {
+		t.Errorf("%q: relay %v for %v, mapped %v", b.turns, c.Relay, c.Local(), c.Mapped)
+	}
+	// Relays are opened at all addresses too.
+	peer, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	if err := c.Permit(t.Context(), local); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := peer.WriteTo([]byte("hello"), net.UDPAddrFromAddrPort(netip.AddrPortFrom(local, c.Relay.Port()))); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := c.Receive(time.Now().Add(wait)); err != nil || string(p.Data) != "hello" {
+		t.Errorf("got %q, %v", p.Data, err)
+	}
+}
+
 func TestQuotasHoldAgainstManyAtOnce(t *testing.T) {
 	b := start(t, func(c *relay.Config, _ *relay.Deps) { c.MaxPerUser, c.MaxAllocations = 2, 3 })
 	var mu sync.Mutex
