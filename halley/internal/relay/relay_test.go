@@ -379,16 +379,26 @@ func TestConnectionsAreBoundedAndStrangersPutOut(t *testing.T) {
 
 func TestWhatIsNoTURNIsClosedAtOnce(t *testing.T) {
 	b := start(t, nil) // strangers have 15 s
-	c, err := net.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(b.turns[1], "turn:"), "?transport=tcp"))
-	if err != nil {
-		t.Fatal(err)
+	for name, said := range map[string]string{
+		"another protocol":         "\xff\xff / HTTP/1.1\r\n",
+		"a message of 32 KB":       "\x00\x03\x7f\xfc" + strings.Repeat("x", 2000),
+		"channel data of 64 KB":    "\x40\x00\xff\xff" + strings.Repeat("x", 2000),
+		"a message, then rubbish":  "\x00\x03\x00\x00" + strings.Repeat("\x00", 16) + "\xc0\x00\x00\x00",
+		"a message as it can't be": "\x00\x03\x06\x2c" + strings.Repeat("x", 20+0x62c),
+	} {
+		c, err := net.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(b.turns[1], "turn:"), "?transport=tcp"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		io.WriteString(c, said)
+		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: got %v, want the end", name, err)
+		}
 	}
-	defer c.Close()
-	io.WriteString(c, "\xff\xff / HTTP/1.1\r\n")
-	c.SetReadDeadline(time.Now().Add(10 * time.Second))
-	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("got %v, want the end", err)
-	}
+	b.await(t, "connections", "", 0)
+	b.must(t, b.turns[1], "ann") // the others are served
 }
 
 func TestBadSettingsAreRefused(t *testing.T) {
