@@ -41,6 +41,7 @@ type bench struct {
 	metrics *prometheus.Registry
 	turns   []string
 	roots   *x509.CertPool
+	stop    func() error
 }
 
 // defaults is what the tags say.
@@ -85,9 +86,9 @@ func start(t *testing.T, change func(*relay.Config, *relay.Deps)) *bench {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- b.Run(ctx) }()
+	b.stop = sync.OnceValue(func() error { cancel(); return <-done })
 	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
+		if err := b.stop(); err != nil {
 			t.Errorf("end: %v", err)
 		}
 	})
@@ -399,6 +400,32 @@ func TestWhatIsNoTURNIsClosedAtOnce(t *testing.T) {
 	}
 	b.await(t, "connections", "", 0)
 	b.must(t, b.turns[1], "ann") // the others are served
+}
+
+func TestTheEndIsTheEndOfAllRelaysAndConnections(t *testing.T) {
+	b := start(t, func(c *relay.Config, _ *relay.Deps) { c.StopTimeout = time.Minute })
+	var all []*turnprobe.Conn
+	for _, url := range b.turns {
+		all = append(all, b.must(t, url, "ann"))
+	}
+	began := time.Now()
+	if err := b.stop(); err != nil || time.Since(began) > 30*time.Second {
+		t.Errorf("after %s: %v", time.Since(began), err)
+	}
+	if n, c := b.metric(t, "allocations", ""), b.metric(t, "connections", ""); n != 0 || c != 0 {
+		t.Errorf("%v relays and %v connections are left", n, c)
+	}
+	for i, c := range all {
+		if _, err := c.Receive(time.Now().Add(wait)); err == nil || i > 0 && errors.Is(err, turnprobe.ErrSilent) {
+			t.Errorf("%s: got %v, want the end", b.turns[i], err)
+		}
+		l, err := net.ListenPacket("udp4", c.Relay.String())
+		if err != nil {
+			t.Errorf("the relay's port is still taken: %v", err)
+			continue
+		}
+		l.Close()
+	}
 }
 
 func TestBadSettingsAreRefused(t *testing.T) {
