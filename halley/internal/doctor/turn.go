@@ -277,6 +277,8 @@ func (v *visit) relay(ctx context.Context) []Finding {
 		return []Finding{fail(name, forbidden+"two who both need a relay can't talk: the server refuses "+at.Addr().String()+", where its own relays are", "let relays reach the server's "+ownFindings)}
 	case direct == wayThrough:
 		return []Finding{warn(name, "a packet came through, but not over two relays: calls between two who both need one may fail", "let the server reach its own external address "+at.Addr().String()+", relay ports included (some NATs don't; coturn behind one: external-ip=PUBLIC/PRIVATE)")}
+	case direct.sent && twice == wayThrough && v.conn.Mapped.Addr() == at.Addr():
+		return []Finding{ok(name, "a packet came through over two relays; to the server's own machine, which is this one, it relays no further, as it should be")}
 	case direct.forbidden && twice == wayThrough && inside(v.conn.Mapped.Addr()):
 		return []Finding{ok(name, "a packet came through over two relays; it doesn't relay to this machine's address %s, which is private, as it should be", v.conn.Mapped.Addr())}
 	case direct.forbidden && (twice.forbidden || !inside(v.conn.Mapped.Addr())):

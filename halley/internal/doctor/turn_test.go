@@ -137,6 +137,26 @@ func TestTURNFaultsAreNamed(t *testing.T) {
 	}
 }
 
+// TestTURNLookedAtFromItsOwnMachine is where the relay is told at an address of this machine's that isn't loopback's: there it relays to relays only.
+func TestTURNLookedAtFromItsOwnMachine(t *testing.T) {
+	own, err := relay.External(t.Context(), "", netip.IPv4Unspecified())
+	if err != nil || own.IsLoopback() {
+		t.Skip("this machine has no other address")
+	}
+	certFile, keyFile, _ := turnCertificate(t)
+	var at string
+	startPion(t, certFile, keyFile, func(c *relay.Config, d *relay.Deps) {
+		d.UDP.Close()
+		if d.UDP, err = net.ListenPacket("udp", netip.AddrPortFrom(own, 0).String()); err != nil {
+			t.Fatal(err)
+		}
+		// Not among the ports that the kernel gives to the doctor's own socket.
+		d.External, c.MinPort, c.MaxPort, at = own, 61000, 61999, d.UDP.LocalAddr().String()
+	})
+	c := doctor.TURNConfig{URLs: []string{"turn:" + at}, Secret: []byte(turnKey), Life: time.Hour, Wait: 500 * time.Millisecond}
+	want(t, doctor.TURN(c), doctor.OK, "over two relays", "which is this one")
+}
+
 // TestTURNFaultsOfCoturnAreNamed provokes the same with coturn.
 func TestTURNFaultsOfCoturnAreNamed(t *testing.T) {
 	binary := os.Getenv("HALLEY_TEST_TURNSERVER")
