@@ -171,6 +171,13 @@ func TestTURNFaultsOfCoturnAreNamed(t *testing.T) {
 			lookAtTURN(t, f, urls, roots)
 		})
 	}
+	t.Run("a second secret", func(t *testing.T) {
+		t.Parallel()
+		urls := startCoturn(t, binary, certFile, keyFile, "--static-auth-secret=another-secret-of-length")
+		for _, secret := range []string{turnKey, "another-secret-of-length"} {
+			lookAtTURN(t, turnFault{at: []string{"udp"}, look: func(c *doctor.TURNConfig) { c.Secret = []byte(secret) }, texts: []string{"over two relays"}}, urls, roots)
+		}
+	})
 }
 
 func lookAtTURN(t *testing.T, f turnFault, urls map[string]string, roots *x509.CertPool) {
