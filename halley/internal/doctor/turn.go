@@ -258,39 +258,40 @@ func (v *visit) refused(name, at string) Finding {
 
 // relay relays a packet: between the relay and a socket of this machine, as with a peer that needs none, and between two relays, as with one that does too.
 func (v *visit) relay(ctx context.Context) []Finding {
-	name := "relay " + v.server.Transport
-	at, here := v.conn.Relay, v.conn.Server().Addr()
-	direct := v.direct(ctx)
-	twice := v.overTwo(ctx)
-	hidden := inside(at.Addr()) && !inside(here)
+	direct, twice := v.direct(ctx), v.overTwo(ctx)
+	return []Finding{judge("relay "+v.server.Transport, v.conn.Relay, v.conn.Server().Addr(), v.conn.Mapped.Addr(), direct, twice)}
+}
+
+// judge says what it means how far packets came, for a relay said to be at an address, at a server that was reached at here by a client that it sees at mapped.
+func judge(name string, at netip.AddrPort, here, mapped netip.Addr, direct, twice way) Finding {
 	forbidden := "relay to the peer forbidden: "
-	ownFindings := "own address: no denied-peer-ip may have it, or allowed-peer-ip must"
+	own := "own address (no denied-peer-ip may have it, or allowed-peer-ip must)"
 	wrong := fail(name, fmt.Sprintf("wrong external address: relays are said to be at %s, where nobody reaches them; the server is at %s", at.Addr(), here),
 		"set the server's external address (all.turn_external; coturn: external-ip=PUBLIC/PRIVATE)")
 	closed := fail(name, fmt.Sprintf("relay ports closed: nothing gets to %s", at), "let UDP in to the whole range of relay ports (all.turn_min_port to all.turn_max_port; coturn: min-port to max-port), in the server's firewall and its cloud's")
 	switch {
-	case hidden:
-		return []Finding{wrong}
-	case direct == way{sent: true, back: true} && twice == wayThrough:
-		return []Finding{ok(name, "a packet came through, there and back, and over two relays")}
+	case inside(at.Addr()) && !inside(here):
+		return wrong
+	case direct == wayThrough && twice == wayThrough:
+		return ok(name, "a packet came through, there and back, and over two relays")
 	case direct == wayThrough && twice.forbidden:
-		return []Finding{fail(name, forbidden+"two who both need a relay can't talk: the server refuses "+at.Addr().String()+", where its own relays are", "let relays reach the server's "+ownFindings)}
+		return fail(name, forbidden+"two who both need a relay can't talk: the server refuses "+at.Addr().String()+", where its own relays are", "let relays reach the server's "+own)
 	case direct == wayThrough:
-		return []Finding{warn(name, "a packet came through, but not over two relays: calls between two who both need one may fail", "let the server reach its own external address "+at.Addr().String()+", relay ports included (some NATs don't; coturn behind one: external-ip=PUBLIC/PRIVATE)")}
-	case direct.sent && twice == wayThrough && v.conn.Mapped.Addr() == at.Addr():
-		return []Finding{ok(name, "a packet came through over two relays; to the server's own machine, which is this one, it relays no further, as it should be")}
-	case direct.forbidden && twice == wayThrough && inside(v.conn.Mapped.Addr()):
-		return []Finding{ok(name, "a packet came through over two relays; it doesn't relay to this machine's address %s, which is private, as it should be", v.conn.Mapped.Addr())}
-	case direct.forbidden && (twice.forbidden || !inside(v.conn.Mapped.Addr())):
-		return []Finding{fail(name, fmt.Sprintf("%sthe server doesn't relay to %s", forbidden, v.conn.Mapped.Addr()), "let it relay to addresses of the Internet (all.turn_deny_peers; coturn: denied-peer-ip) and to its "+ownFindings)}
+		return warn(name, "a packet came through, but not over two relays: calls between two who both need one may fail", "let the server reach its own external address "+at.Addr().String()+", relay ports included (some NATs don't; coturn behind one: external-ip=PUBLIC/PRIVATE)")
+	case direct.sent && twice == wayThrough && mapped == at.Addr():
+		return ok(name, "a packet came through over two relays; to the server's own machine, which is this one, it relays no further, as it should be")
+	case direct.forbidden && twice == wayThrough && inside(mapped):
+		return ok(name, "a packet came through over two relays; it doesn't relay to this machine's address %s, which is private, as it should be", mapped)
+	case direct.forbidden && (twice.forbidden || !inside(mapped)):
+		return fail(name, fmt.Sprintf("%sthe server doesn't relay to %s", forbidden, mapped), "let it relay to addresses of the Internet (all.turn_deny_peers; coturn: denied-peer-ip) and to its "+own)
 	case direct.elsewhere, direct.forbidden && at.Addr() != here:
-		return []Finding{wrong}
+		return wrong
 	case direct.sent:
-		return []Finding{fail(name, fmt.Sprintf("relay ports closed: what the relay at %s sends doesn't get out", at), "let the server send UDP from its relay ports to anywhere")}
+		return fail(name, fmt.Sprintf("relay ports closed: what the relay at %s sends doesn't get out", at), "let the server send UDP from its relay ports to anywhere")
 	case at.Addr() != here:
 		closed.Text += fmt.Sprintf("; the server itself is at %s: is the relays' address right?", here)
 	}
-	return []Finding{closed}
+	return closed
 }
 
 // way is how far a packet came.
