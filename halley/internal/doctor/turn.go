@@ -107,7 +107,7 @@ func (v *visit) call(ctx context.Context) {
 	}
 	// A clock that is a little ahead does no harm yet; it is worth a word before it is more.
 	if refused := (*turnprobe.RefusedError)(nil); v.c.Username == "" && errors.As(v.try(ctx, skew), &refused) {
-		v.ahead = refused.Code == 400 || refused.Code == 401 // pion/turn, coturn
+		v.ahead = refused.Code == 401 || refused.Code == 400 // the latter by pion/turn before version 5
 	}
 	v.relayed = v.relay(ctx)
 }
