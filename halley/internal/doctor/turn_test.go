@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/halley-im/halley/halley/internal/doctor"
 	"github.com/halley-im/halley/halley/internal/relay"
+	"github.com/halley-im/halley/halley/internal/turnprobe"
 )
 
 const turnKey = "north-and-south-by-east"
@@ -153,7 +155,7 @@ var turnFaults = []turnFault{
 		look: func(c *doctor.TURNConfig) { c.URLs[0] = strings.Replace(c.URLs[0], "127.0.0.1", "localhost", 1) },
 	},
 	{
-		name: "no TLS there", state: doctor.Fail, texts: []string{"TLS certificate wrong", "doesn't speak TLS", "give the TURN server a certificate and a TLS port"}, at: []string{"tcp"},
+		name: "no TLS there", state: doctor.Fail, texts: []string{"TLS certificate wrong", "doesn't speak TLS", "give the TURN server a certificate and a TLS port"}, at: []string{"tcp"}, coturn: []string{"--no-tls"},
 		look: func(c *doctor.TURNConfig) {
 			c.URLs[0] = strings.Replace(strings.Replace(c.URLs[0], "turn:", "turns:", 1), "udp", "tcp", 1)
 		},
@@ -297,6 +299,12 @@ func turnURLs(at, tlsAt string) map[string]string {
 // startCoturn starts coturn on loopback, with the configuration that is shipped, opened for loopback unless options say otherwise.
 func startCoturn(t *testing.T, binary, certFile, keyFile string, options ...string) map[string]string {
 	t.Helper()
+	certPEM, err := os.ReadFile(certFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(certPEM)
 	conf, err := filepath.Abs("../../../deploy/coturn/turnserver.conf")
 	if err != nil {
 		t.Fatal(err)
@@ -334,7 +342,7 @@ func startCoturn(t *testing.T, binary, certFile, keyFile string, options ...stri
 			}
 		})
 		urls := turnURLs("127.0.0.1:"+port, "127.0.0.1:"+tlsPort)
-		if answersSTUN(ended, port, tlsPort) {
+		if answersAll(t, ended, urls, roots, options) {
 			return urls
 		}
 		t.Logf("try %d: coturn doesn't answer", try)
@@ -343,20 +351,36 @@ func startCoturn(t *testing.T, binary, certFile, keyFile string, options ...stri
 	return nil
 }
 
-// answersSTUN waits until coturn listens: at its TLS port in every case.
-func answersSTUN(ended chan struct{}, _, tlsPort string) bool {
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		select {
-		case <-ended:
-			return false
-		default:
+// answersAll waits until coturn answers at all URLs but those that options turn off.
+func answersAll(t *testing.T, ended chan struct{}, urls map[string]string, roots *x509.CertPool, options []string) bool {
+	t.Helper()
+	for transport, url := range urls {
+		if slices.Contains(options, "--no-"+transport) {
+			continue
 		}
-		if c, err := net.Dial("tcp", "127.0.0.1:"+tlsPort); err == nil {
-			c.Close()
-			return true
+		server, err := turnprobe.ParseURL(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			if c, err := turnprobe.Dial(t.Context(), server, time.Second, &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}); err == nil {
+				err = c.Hello(t.Context())
+				c.Close()
+				if err == nil {
+					break
+				}
+			}
+			select {
+			case <-ended:
+				return false
+			default:
+			}
+			if time.Now().After(end) {
+				return false
+			}
 		}
 	}
-	return false
+	return true
 }
 
 func portOf(addr string) string {
