@@ -26,6 +26,22 @@ func TestClientsAreToldOfTheRelayInsideAndItRelays(t *testing.T) {
 		t.Fatalf("the welcome names %q:\n%s", urls, strings.Join(i.out, "\n"))
 	}
 
+	// With its settings, from its own machine, as docs/turn.md has it.
+	at := func(url string) string {
+		_, rest, _ := strings.Cut(url, ":")
+		addr, _, _ := strings.Cut(rest, "?")
+		return addr
+	}
+	code, out, errs = i.tool("doctor", "turn", "--all", "--all-turn-addr", at(urls[0]), "--all-turn-tls-addr", at(urls[2]))
+	if code != 1 || !strings.Contains(out, "self-signed") || !strings.Contains(out, "4 well, 0 to look at, 1 wrong") {
+		t.Errorf("halley doctor turn --all: exit code %d:\n%s%s", code, out, errs)
+	}
+	// A cluster without TURN.
+	code, out, errs = i.tool("doctor", "turn")
+	if code != 1 || !strings.Contains(out, "no TURN configured") || !strings.Contains(out, "HALLEY_LOGIC_TURN_URLS") {
+		t.Errorf("halley doctor turn without servers: exit code %d:\n%s%s", code, out, errs)
+	}
+
 	// With the data folder's secret, and with the certificate trusted.
 	code, out, errs = i.tool("doctor", "turn", "--logic-turn-secret", "@"+filepath.Join(i.dir, "turn-secret"), "--logic-turn-urls", strings.Join(urls, ","), "--ca", filepath.Join(i.dir, "tls-self-signed.crt"))
 	if code != 0 || !strings.Contains(out, "All 6 well") {
