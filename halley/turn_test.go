@@ -11,7 +11,8 @@ import (
 // TestClientsAreToldOfTheRelayInsideAndItRelays has the doctor ask as a client does.
 func TestClientsAreToldOfTheRelayInsideAndItRelays(t *testing.T) {
 	t.Parallel()
-	i := startAll(t, t.TempDir(), "HALLEY_TLS_SELF_SIGNED=true", "HALLEY_ALL_TLS_ADDR="+freeAddr(t), "HALLEY_ALL_WSS_ADDR="+freeAddr(t), "HALLEY_ALL_HTTPS_ADDR="+freeAddr(t))
+	wss := freeAddr(t)
+	i := startAll(t, t.TempDir(), "HALLEY_TLS_SELF_SIGNED=true", "HALLEY_ALL_TLS_ADDR="+freeAddr(t), "HALLEY_ALL_WSS_ADDR="+wss, "HALLEY_ALL_HTTPS_ADDR="+freeAddr(t))
 	jwt := i.mustTool("token", "--uid", "ann")
 	// With a client's credential. No authority has signed the certificate.
 	code, out, errs := i.tool("doctor", "turn", "--comet", "ws://"+i.ws+"/sub", "--token", jwt)
@@ -26,6 +27,10 @@ func TestClientsAreToldOfTheRelayInsideAndItRelays(t *testing.T) {
 		t.Fatalf("the welcome names %q:\n%s", urls, strings.Join(i.out, "\n"))
 	}
 
+	code, out, errs = i.tool("doctor", "turn", "--comet", "wss://"+wss+"/sub", "--token", jwt, "--ca", filepath.Join(i.dir, "tls-self-signed.crt"))
+	if code != 0 || !strings.Contains(out, "All 6 well") {
+		t.Errorf("halley doctor turn --comet wss: exit code %d:\n%s%s", code, out, errs)
+	}
 	// With its settings, from its own machine, as docs/turn.md has it.
 	at := func(url string) string {
 		_, rest, _ := strings.Cut(url, ":")
