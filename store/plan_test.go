@@ -199,6 +199,8 @@ func useAll(t *testing.T, s *store.Store) {
 	ok(err)
 	_, err = s.MembersOf(ctx, tenant, g(0), []string{u(1), u(2)})
 	ok(err)
+	_, err = s.Muters(ctx, tenant, g(0), []string{u(1), u(2)})
+	ok(err)
 	_, err = s.MemberUIDs(ctx, tenant, g(0), 300)
 	ok(err)
 	_, err = s.Rosters(ctx, []store.ID{{Tenant: tenant, Conversation: g(1)}, {Tenant: tenant, Conversation: g(2)}, {Tenant: "t", Conversation: g(2)}})

@@ -270,6 +270,23 @@ func TestHistoryIsImportedWithItsTimes(t *testing.T) {
 	if g["server_time"] != 1600000000000.0 {
 		t.Errorf("got %v", g)
 	}
+	// And who came to it and went.
+	group := "/v1/conversations/" + url.PathEscape(g["conversation"].(string))
+	for i, call := range [][2]string{
+		{"/members", `{"from":"ann","members":["bob","joe"],`}, {"/members/role", `{"from":"ann","members":["bob"],"role":"admin",`},
+		{"/members/remove", `{"from":"bob","members":["joe"],`}, {"/leave", `{"from":"bob",`},
+	} {
+		at := 1600000001000 + float64(i)
+		if e := s.do("POST", group+call[0], chatted, fmt.Sprintf(`%s"client_msg_id":"e%d","accepted_at":%.0f}`, call[1], i, at)).want(t, 200, "").json(t); e["server_time"] != at {
+			t.Errorf("%s: got %v", call[0], e)
+		}
+		if got := s.do("POST", group+call[0], chatted, fmt.Sprintf(`%s"client_msg_id":"f%d","accepted_at":99999999999999}`, call[1], i)).code(t); got != "invalid_request" {
+			t.Errorf("%s of the future: got %q", call[0], got)
+		}
+	}
+	if recs := s.judge.Taken(); len(recs) == 0 || !recs[0].GetImported() || recs[len(recs)-1].GetImported() {
+		t.Errorf("got %v", recs)
+	}
 }
 
 func TestDurablePushIsKept(t *testing.T) {
