@@ -504,7 +504,7 @@ func (cs *callers) measure(ctx context.Context, name string, rate float64, d tim
 	r.Accepted = &accepted
 	for _, p := range cs.people {
 		p.mu.Lock()
-		r.Duplicates += p.twice
+		r.Repeated += p.twice
 		p.mu.Unlock()
 	}
 	if b.lastAt > start {

@@ -57,8 +57,8 @@ func Print(w io.Writer, results []Result) error {
 		if r.Accepted != nil {
 			out += fmt.Sprintf("\n%s %s: invite → call.incoming p50 %.2f ms, p99 %.2f ms; accept → call.state p50 %.2f ms, p99 %.2f ms", r.Scenario, r.Transport,
 				r.Latency.P50, r.Latency.P99, r.Accepted.P50, r.Accepted.P99)
-			if r.Failed+r.Late > 0 {
-				out += fmt.Sprintf("; %d sides of calls failed, %d calls made late", r.Failed, r.Late)
+			if r.Failed+r.Late+r.Repeated > 0 {
+				out += fmt.Sprintf("; %d sides of calls failed, %d calls made late, %d events came again", r.Failed, r.Late, r.Repeated)
 			}
 			out += "\n"
 		}
