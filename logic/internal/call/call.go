@@ -73,6 +73,7 @@ type Service struct {
 	db      db
 	policy  machine.Policy
 	metrics *metrics
+	asker   *asker // nil: nobody is asked
 }
 
 // Who asks.
@@ -95,8 +96,12 @@ func New(cfg Config, d Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	ask, err := newAsker(&cfg)
+	if err != nil {
+		return nil, err
+	}
 	return &Service{
-		cfg: cfg, d: d, policy: cfg.policy(), metrics: m, db: db{rdb: d.Redis, keys: keys{d.RedisPrefix}, timeout: cfg.RedisTimeout},
+		cfg: cfg, d: d, policy: cfg.policy(), metrics: m, asker: ask, db: db{rdb: d.Redis, keys: keys{d.RedisPrefix}, timeout: cfg.RedisTimeout},
 	}, nil
 }
 

@@ -51,6 +51,9 @@ func (s *Service) Invite(ctx context.Context, who Who, a *Invitation) (*Reply, e
 	if err != nil {
 		return nil, err
 	}
+	if err := s.ask(ctx, who.Tenant, askOf(in, to)); err != nil {
+		return nil, err
+	}
 	if in.Callees, err = s.prepare(ctx, who.Tenant, who.UID, a.Call, to); err != nil {
 		return nil, err
 	}
@@ -467,6 +470,11 @@ func (s *Service) prepareAdd(ctx context.Context, who Who, id string, cmd *machi
 	}
 	if len(uids) > s.cfg.MaxLegs {
 		return errcode.TooManyMembers
+	}
+	if err := s.ask(ctx, who.Tenant, askData{
+		Call: id, Conversation: l.Conversation, Kind: machine.KindGroup, Media: l.Media, Caller: who.UID, UIDs: slices.Clone(uids),
+	}); err != nil {
+		return err
 	}
 	if cmd.Callees, err = s.prepare(ctx, who.Tenant, who.UID, id, uids); err != nil {
 		return err
