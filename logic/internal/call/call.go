@@ -45,6 +45,8 @@ type People interface {
 	// Refusers returns which of uids block from.
 	Refusers(ctx context.Context, tenant, from string, uids []string) ([]string, error)
 	IsMember(ctx context.Context, tenant, conversation, uid string) (bool, error)
+	// IsAdmin reports whether uid is a group's admin or owner.
+	IsAdmin(ctx context.Context, tenant, conversation, uid string) (bool, error)
 	GroupMembers(ctx context.Context, tenant, conversation string, n int) ([]string, error)
 }
 
@@ -121,6 +123,10 @@ func (s *Service) Command(ctx context.Context, who Who, id string, cmd *machine.
 		return s.accept(ctx, who, id, cmd)
 	case machine.DoAdd:
 		if err := s.prepareAdd(ctx, who, id, cmd); err != nil {
+			return nil, err
+		}
+	case machine.DoRemove:
+		if err := s.prepareRemove(ctx, who, id, cmd); err != nil {
 			return nil, err
 		}
 	}

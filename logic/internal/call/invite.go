@@ -481,3 +481,18 @@ func (s *Service) prepareAdd(ctx context.Context, who Who, id string, cmd *machi
 	}
 	return s.listFor(ctx, who.Tenant, id, "", uids, false)
 }
+
+// prepareRemove finds out whether somebody other than the caller may remove others.
+func (s *Service) prepareRemove(ctx context.Context, who Who, id string, cmd *machine.Command) error {
+	l, err := s.db.load(ctx, who.Tenant, id)
+	switch {
+	case err != nil:
+		return err
+	case l.Call == nil:
+		return errcode.CallUnknown
+	case l.Caller == who.UID || l.Leg(who.UID) == nil || entry.TypeOf(l.Conversation) != entry.Group:
+		return nil
+	}
+	cmd.Admin, err = s.d.People.IsAdmin(ctx, who.Tenant, l.Conversation, who.UID)
+	return err
+}

@@ -245,7 +245,8 @@ func (h *history) random(n int) {
 			cmd.By.Session, cmd.By.Key, cmd.By.Device = l.Session, l.Key, l.Device
 		}
 	}
-	cmd.Take, cmd.Quiet, cmd.Busy, cmd.Member = h.rnd.IntN(4) == 0, h.rnd.IntN(4) == 0, h.rnd.IntN(4) == 0, h.rnd.IntN(4) == 0
+	cmd.Take, cmd.Quiet, cmd.Busy = h.rnd.IntN(4) == 0, h.rnd.IntN(4) == 0, h.rnd.IntN(4) == 0
+	cmd.Member, cmd.Admin = h.rnd.IntN(4) == 0, h.rnd.IntN(4) == 0
 	cmd.Sends = machine.Sends{Audio: h.rnd.IntN(2) == 0, Video: h.rnd.IntN(2) == 0}
 	cmd.UID = uids[h.rnd.IntN(len(uids))]
 	switch cmd.Verb {
