@@ -76,6 +76,7 @@ type Service struct {
 	policy  machine.Policy
 	metrics *metrics
 	asker   *asker // nil: nobody is asked
+	flights flights
 }
 
 // Who asks.
@@ -172,6 +173,7 @@ const mostTries = 50
 // step changes a call: it reads it, has do change a copy, keeps that, and tells what is to be told. It returns the call after that, and Redis'
 // time. do may be called again.
 func (s *Service) step(ctx context.Context, tenant, id string, do func(*machine.Call, int64) (machine.Step, error)) (*machine.Call, int64, error) {
+	defer s.flights.hold(memberOf(tenant, id))()
 	for range mostTries {
 		l, err := s.db.load(ctx, tenant, id)
 		if err != nil {
@@ -241,22 +243,42 @@ func (s *Service) send(ctx context.Context, c *machine.Call, unsent []event, m *
 	}
 	// The step is taken: that its asker went away is no reason to keep it from the others.
 	ctx = context.WithoutCancel(ctx)
-	msgs := make([]kafka.Message, len(unsent))
-	for i, e := range unsent {
-		msgs[i] = e.record
-	}
-	pctx, cancel := context.WithTimeout(ctx, s.cfg.ProduceTimeout)
-	defer cancel()
-	if err := s.d.Producer.Produce(pctx, msgs...); err != nil {
-		s.metrics.late.Add(float64(len(msgs)))
+	call := memberOf(c.Tenant, c.ID)
+	f := s.flights.join(call)
+	defer s.flights.leave(call, f)
+	unsent, err := s.write(ctx, f, unsent)
+	if err != nil {
+		s.metrics.late.Add(float64(len(unsent)))
 		s.d.Log.DebugContext(ctx, "call's events not sent yet", "call", c.ID, "err", err)
 		return
 	}
-	s.metrics.sent.Add(float64(len(msgs)))
+	s.metrics.sent.Add(float64(len(unsent)))
 	if err := s.db.sent(ctx, c, unsent, m, now); err != nil {
 		// They will be told once more, or it is looked at early: harmless.
 		s.d.Log.DebugContext(ctx, "call's events not forgotten", "call", c.ID, "err", err)
 	}
+}
+
+// write writes events to Kafka, but for those that somebody here has written meanwhile. It returns those that it wrote, or would have.
+func (s *Service) write(ctx context.Context, f *flight, unsent []event) ([]event, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.ProduceTimeout)
+	defer cancel()
+	if err := f.take(ctx); err != nil {
+		return unsent, err
+	}
+	defer f.give()
+	if unsent = f.left(unsent); len(unsent) == 0 {
+		return nil, nil
+	}
+	msgs := make([]kafka.Message, len(unsent))
+	for i, e := range unsent {
+		msgs[i] = e.record
+	}
+	if err := s.d.Producer.Produce(ctx, msgs...); err != nil {
+		return unsent, err
+	}
+	f.sent = unsent[len(unsent)-1].number
+	return unsent, nil
 }
 
 // pairKept is how long a conversation's call is remembered without a heartbeat.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -220,6 +221,46 @@ func TestTimersOutliveTheirProcess(t *testing.T) {
 	ann.wait("call.ended", nil)
 	bob.waitStop(machine.StopTimeout)
 	w.free()
+}
+
+// Steps of one call that come fast while Kafka is slow are told once each, and in their order.
+func TestASlowKafkaIsToldNothingTwice(t *testing.T) {
+	t.Parallel()
+	w, ann, bob := pairOf(t)
+	n := w.nodes[0]
+	ann.node, bob.node = n, n
+	w.nodes[1].kill() // Its timers would tell again what takes more than a second.
+	n.slow.Store(int64(30 * time.Millisecond))
+	id := talk(w, ann, bob)
+	var wg sync.WaitGroup
+	for i, d := range []*device{ann, bob} {
+		wg.Go(func() {
+			for hand := range 10 {
+				d.do(id, machine.Command{Verb: machine.DoUpdate, Sends: machine.Sends{Hand: hand%2 == i}})
+			}
+		})
+	}
+	wg.Wait()
+	ann.verb(id, machine.DoHangup)
+	end := bob.waitEnd(id, machine.Completed).Version
+	last := int64(0)
+	for _, e := range bob.events() {
+		version := e.Body.Version
+		switch e.Name {
+		case "call.state", "call.ended":
+			version = e.view().Version
+		case "call.leg":
+		default:
+			continue
+		}
+		if version != last+1 {
+			t.Errorf("version %d came after %d", version, last)
+		}
+		last = version
+	}
+	if last != end {
+		t.Errorf("the last version is %d, it ended in %d", last, end)
+	}
 }
 
 func TestKafkaAwayForAMoment(t *testing.T) {

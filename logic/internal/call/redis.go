@@ -202,7 +202,7 @@ func (d *db) save(ctx context.Context, l *loaded, next *machine.Call, records []
 // unsentDue is when a call is looked at again whose events were not all sent.
 const unsentDue = time.Second
 
-// sent forgets events that Kafka has, and, in the same trip, has the call looked at when it is due rather than soon. m is where it stands in the
+// sent forgets events that Kafka has, if any, and, in the same trip, has the call looked at when it is due rather than soon. m is where it stands in the
 // index; nil: unknown.
 func (d *db) sent(ctx context.Context, c *machine.Call, events []event, m *mark, nowMs int64) error {
 	fields := make([]string, len(events))
@@ -212,7 +212,9 @@ func (d *db) sent(ctx context.Context, c *machine.Call, events []event, m *mark,
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	pipe := d.rdb.Pipeline()
-	pipe.HDel(ctx, d.keys.call(c.Tenant, c.ID), fields...)
+	if len(fields) > 0 {
+		pipe.HDel(ctx, d.keys.call(c.Tenant, c.ID), fields...)
+	}
 	if m != nil && m.member != "" {
 		// As text: a pipeline can't be repeated when Redis doesn't know the script.
 		pipe.Eval(ctx, dueSource, []string{d.keys.timer(slotOf(m.member))}, m.member, m.score, next(c.Due(), nowMs))
