@@ -26,13 +26,13 @@ func DirectID(a, b string) string {
 // InboxID returns the id of uid's inbox.
 func InboxID(uid string) string { return "i/" + uid }
 
-// NewGroupID returns the id of a new group: "g/" and a UUID of version 7, so that new groups lie together in the tables.
-func NewGroupID() (string, error) {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return "", err
-	}
-	return "g/" + id.String(), nil
+// groups is the name space of GroupID.
+var groups = uuid.NewSHA1(uuid.NameSpaceURL, []byte("https://github.com/halley-im/halley/group"))
+
+// GroupID returns the id of the group that sender makes under clientMsgID: "g/" and the UUIDv5 of tenant, sender and clientMsgID with NUL bytes
+// between. It is made of them, and not of the time, so that a repeat makes no second group.
+func GroupID(tenant, sender, clientMsgID string) string {
+	return "g/" + uuid.NewSHA1(groups, []byte(tenant+"\x00"+sender+"\x00"+clientMsgID)).String()
 }
 
 // messages is the name space of MessageID.
@@ -62,26 +62,24 @@ func TypeOf(id string) Type {
 
 // CheckID checks a conversation's id: "d/min/max", "g/" and a UUID, or "i/uid".
 func CheckID(id string) error {
-	bad := errcode.InvalidRequest.Errorf("conversation: no such id")
+	if !possible(id) {
+		return errcode.InvalidRequest.Errorf("conversation: no such id")
+	}
+	return nil
+}
+
+func possible(id string) bool {
 	switch TypeOf(id) {
 	case Direct:
 		a, b, ok := strings.Cut(id[2:], "/")
-		if !ok || name.UID(a) != nil || name.UID(b) != nil || a > b {
-			return bad
-		}
+		return ok && name.UID(a) == nil && name.UID(b) == nil && a <= b
 	case Group:
 		u, err := uuid.Parse(id[2:])
-		if err != nil || u.String() != id[2:] {
-			return bad
-		}
+		return err == nil && u.String() == id[2:]
 	case Inbox:
-		if name.UID(id[2:]) != nil {
-			return bad
-		}
-	default:
-		return bad
+		return name.UID(id[2:]) == nil
 	}
-	return nil
+	return false
 }
 
 // Parties returns the uids that a direct conversation's or an inbox's id names, in order, each once; nil for a group.
