@@ -8,7 +8,7 @@ vi.stubGlobal("document", { documentElement: {} });
 vi.stubGlobal("navigator", { language: "en-GB", languages: ["en-GB"] });
 const { fill, why } = await import("../src/i18n/index.ts");
 const { initialOf } = await import("../src/messenger/initial.ts");
-const { mentionAt } = await import("../src/messenger/mention.ts");
+const { mentionAt, mentionsIn } = await import("../src/messenger/mention.ts");
 const { isBig, safe } = await import("../src/messenger/parts/text.tsx");
 
 const places = (text: string) => [...new Set([...text.matchAll(/\{(\w+)\}/g)].map((m) => m[1]))].sort();
@@ -66,6 +66,30 @@ describe("an @", () => {
   ])("in %j at %d", (text, caret, want) => {
     expect(mentionAt(text, caret)).toEqual(want);
   });
+});
+
+describe("names behind an @", () => {
+  const all = ["Ann", "Anna", "Anna Bell", "bob", "王芳", "c@d.e", "😀", "Ann"].map((name) => ({ name }));
+  it.each([
+    ["@Anna", ["Anna"]],
+    ["@Ann, @Anna Bell!", ["Ann", "Anna Bell"]],
+    ["@Annabel", []],
+    ["write to a@bob.org or @bob.org, or é@bob", []],
+    ["@bob. And (@bob)", ["bob", "bob"]],
+    ["你好@王芳你好", ["王芳"]],
+    ["王芳@bob：好", ["bob"]],
+    ["@c@d.e @bob", ["c@d.e", "bob"]],
+    ["@😀a", ["😀"]],
+    ["@@bob", ["bob"]],
+    ["𝒳@bob", []],
+    ["@", []],
+  ])("in %j are %j", (text, want) => {
+    const found = mentionsIn(text, all);
+    expect(found.map(({ name }) => name)).toEqual(want);
+    for (const { start, end, name } of found) expect(text.slice(start, end)).toBe(`@${name}`);
+  });
+
+  it("are all who are called so", () => expect(mentionsIn("@Ann", all)[0]!.who.length).toBe(2));
 });
 
 describe("links", () => {

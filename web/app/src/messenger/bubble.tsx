@@ -133,8 +133,7 @@ function mentionsOf(m: Messenger, entry: Entry): { name: string; me: boolean }[]
     for (const name of new Set([m.people.name(uid), user?.name ?? "", uid])) if (name) all.push({ name, me: uid === m.me });
   }
   if (entry.mentionAll) for (const name of ["Everybody", "所有人"]) all.push({ name, me: true });
-  // The longer first: a name may begin with another.
-  return all.sort((a, b) => b.name.length - a.name.length);
+  return all;
 }
 
 function QuickReactions({ entry, conversation: c }: { entry: Entry; conversation: Conversation }) {

@@ -7,7 +7,7 @@ import type { Messenger } from "../model/messenger.ts";
 import { type Conversation, type Draft, type Member, peerOf } from "../model/types.ts";
 import { Avatar } from "../parts/avatar.tsx";
 import { Close, Pen, Reply, Send, Smile } from "../parts/icons.tsx";
-import { mentionAt } from "./mention.ts";
+import { mentionAt, mentionsIn } from "./mention.ts";
 import { EmojiPicker } from "./parts/picker.tsx";
 import { composing, run, toast, useMessenger } from "./ui.ts";
 
@@ -288,6 +288,9 @@ function find(m: Messenger, members: Member[], query: string, manages: boolean):
 
 /** Whom a text mentions. */
 function mentioned(m: Messenger, members: Member[], text: string, manages: boolean): Omit<Draft, "body"> {
-  const mentions = members.filter((member) => text.includes(`@${m.people.name(member.uid)}`) || text.includes(`@${member.uid}`)).map((member) => member.uid);
-  return { mentions, mentionAll: manages && text.includes(`@${t("everybody")}`) };
+  const all: Candidate[] = members.flatMap(({ uid }) => [...new Set([m.people.name(uid), uid])].map((name) => ({ uid, name })));
+  if (manages) all.push({ uid: "", name: t("everybody") });
+  const uids = new Set(mentionsIn(text, all).flatMap(({ who }) => who.map(({ uid }) => uid)));
+  const mentionAll = uids.delete("");
+  return { mentions: [...uids], mentionAll };
 }
