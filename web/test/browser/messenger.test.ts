@@ -198,6 +198,69 @@ describe("a conversation", () => {
   });
 });
 
+describe("a group of many", () => {
+  it("has all of them mentioned and counted, tells one of the last that he is muted, and isn't asked for anew by every change", async () => {
+    const page = await open();
+    const asked = () => page.evaluate(() => (globalThis as unknown as { asked: number }).asked);
+    await page.evaluate(() => {
+      const { world, port } = globalThis.fake!;
+      const c = world.make("g/many", { title: "Many", owner: "a000" });
+      for (let i = 0; i < 450; i++) world.join(c, `a${String(i).padStart(3, "0")}`, i === 0 ? "owner" : "member");
+      world.join(c, "ann");
+      world.user("zed", "Zedekiah Smith");
+      world.join(c, "zed");
+      world.say(c, "a000", { text: "welcome" });
+      const members = port.members.bind(port);
+      Object.assign(globalThis, { asked: 0 });
+      port.members = (...args) => {
+        (globalThis as unknown as { asked: number }).asked++;
+        return members(...args);
+      };
+    });
+    await talk(page, "Many");
+    await until(async () => (await asked()) === 1);
+    await page.evaluate(() => {
+      const { world } = globalThis.fake!;
+      const c = world.conversations.get("g/many")!;
+      for (const reaction of ["👍", "🎉", "❤️"]) world.store(c, { kind: "reaction", from: "a001", target: 1, reaction });
+      world.store(c, { kind: "edit", from: "a000", target: 1, body: { text: "welcome all" } });
+    });
+    await bubble(page, "welcome all").waitFor();
+    expect(await asked()).toBe(1);
+    // One who stands behind the first pages, by his name.
+    await box(page).pressSequentially("Look, @zede");
+    await page.getByRole("option", { name: "Zedekiah Smith", selected: true }).waitFor();
+    await page.keyboard.press("Enter");
+    await page.keyboard.press("Enter");
+    await bubble(page, "Look, @Zedekiah Smith").locator(".mention").waitFor();
+    expect(await page.evaluate(() => globalThis.fake!.world.conversations.get("g/many")!.entries.get(6)!.mentions)).toEqual(["zed"]);
+    await page.evaluate(() => {
+      const { world } = globalThis.fake!;
+      const c = world.conversations.get("g/many")!;
+      for (const uid of ["a440", "zed"]) world.read(c, uid);
+    });
+    await act(page, bubble(page, "Look, @Zedekiah"), "Who has read it");
+    const readers = page.getByRole("dialog", { name: "Who has read it" });
+    await readers.getByRole("heading", { name: "Read 2", exact: true }).waitFor();
+    await readers.getByRole("heading", { name: "Not yet 449", exact: true }).waitFor();
+    expect(await readers.locator(".person").count()).toBe(2 + 200);
+    await readers.getByRole("button", { name: "More" }).click();
+    await until(async () => (await readers.locator(".person").count()) === 2 + 400);
+    await readers.getByRole("button", { name: "More" }).click();
+    await until(async () => (await readers.locator(".person").count()) === 451);
+    expect(await readers.getByRole("button", { name: "More" }).count()).toBe(0);
+    await page.keyboard.press("Escape");
+    await page.evaluate(() => {
+      const { world } = globalThis.fake!;
+      const c = world.conversations.get("g/many")!;
+      const mutedUntil = world.now() + 3_600_000;
+      c.members.get("ann")!.mutedUntil = mutedUntil;
+      world.store(c, { kind: "muted", from: "a000", members: ["ann"], mutedUntil });
+    });
+    await page.locator(".composer-note").waitFor();
+  });
+});
+
 describe("a hundred thousand messages", () => {
   it("scroll back smoothly: what is in view stays where it is while more is loaded, and few are in the document", async () => {
     const page = await open({}, "quiet&delay=60");

@@ -1,5 +1,8 @@
 // Names behind an @: what is being typed, and whom a text means.
 
+import type { Messenger } from "../model/messenger.ts";
+import type { Entry } from "../model/types.ts";
+
 /** What words are made of where they stand apart: Chinese, and what else is written without spaces, has no such border. */
 const inWord = /[\p{N}_]|(?![\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Script=Thai}])\p{L}/u;
 
@@ -61,4 +64,33 @@ export function mentionsIn<T extends { name: string }>(text: string, all: Iterab
     }
   }
   return found;
+}
+
+/** Somebody whom a text may mention, by a name; without a uid everybody. */
+export interface Candidate {
+  uid: string;
+  name: string;
+}
+
+/** Whom a text mentions. Of several who are called the same those who were picked are meant, if any was. */
+export function mentioned(text: string, known: readonly Candidate[], picked: readonly Candidate[]): { mentions: string[]; mentionAll: boolean } {
+  const all = [...known.map((one) => ({ ...one, picked: false })), ...picked.map((one) => ({ ...one, picked: true }))];
+  const uids = new Set<string>();
+  for (const { who } of mentionsIn(text, all)) {
+    const meant = who.filter((one) => one.picked);
+    for (const { uid } of meant.length > 0 ? meant : who) uids.add(uid);
+  }
+  const mentionAll = uids.delete("");
+  return { mentions: [...uids], mentionAll };
+}
+
+/** Those whom a message mentions, by the names that may stand in it. */
+export function namesOf(m: Messenger, entry: Entry): Candidate[] {
+  const all: Candidate[] = [];
+  for (const uid of entry.mentions) {
+    const user = m.people.users.value.get(uid);
+    for (const name of new Set([m.people.name(uid), user?.name ?? "", uid])) if (name) all.push({ uid, name });
+  }
+  if (entry.mentionAll) for (const name of ["Everybody", "所有人"]) all.push({ uid: "", name });
+  return all;
 }

@@ -45,6 +45,8 @@ const typingFor = 6000;
 const tellTypingEvery = 3000;
 const keepDraftAfter = 1200;
 /** A profile that is looked at is asked for again after so long. */
+/** Entries after which a group has other members, or members other rights. */
+const ofMembers = new Set(["created", "joined", "left", "removed", "role", "muted"]);
 const profileFor = 5 * 60_000;
 /** Presences that are watched at once. */
 const mostWatched = 50;
@@ -64,6 +66,8 @@ export class Messenger {
   /** How far members of the open group have read, as far as it was told. */
   readonly markers = signal<ReadonlyMap<string, number>>(new Map());
   readonly open = signal<Open | undefined>(undefined);
+  /** Until when the user himself may not write in the open group. */
+  readonly mutedUntil = signal(0);
   /** Texts that are being written, as they are now. */
   readonly drafts = signal<ReadonlyMap<string, string>>(new Map());
   /** What the operators told everybody, until it is put away. */
@@ -82,10 +86,12 @@ export class Messenger {
   /** Told of what failed beside what the user waits for. */
   onError = (_error: unknown): void => {};
 
+  readonly #memberships = signal<ReadonlyMap<string, number>>(new Map());
   readonly #deleted = signal<ReadonlyMap<string, ReadonlySet<number>>>(new Map());
   readonly #typingTimers = new Map<string, ReturnType<typeof setTimeout>>();
   readonly #draftTimers = new Map<string, ReturnType<typeof setTimeout>>();
   #toldTyping = 0;
+  #askedOwn = 0;
   #watched = "";
 
   constructor(port: Port) {
@@ -146,12 +152,17 @@ export class Messenger {
       },
       user: (user, kept) => (kept ? this.people.putKept(user) : this.people.put([user])),
       reset: (id) => {
+        // What was missed may have been about members.
+        this.#membersChanged(id);
         const open = this.open.peek();
-        if (open?.id === id) void open.window.end();
+        if (open?.id !== id) return;
+        void open.window.end();
+        this.#readOwn(id);
       },
       notice: (text) => (this.notice.value = text),
       synced: () => {
         const open = this.open.peek();
+        if (open) this.#readOwn(open.id);
         if (open) void open.window.reach(this.conversations.peek().get(open.id)?.lastSeq ?? 0);
         if (open?.pinned.peek().length === 0) this.#readPinned(open);
       },
@@ -221,13 +232,29 @@ export class Messenger {
       this.leaveOpen();
       this.open.value = open;
       this.markers.value = new Map();
+      this.mutedUntil.value = 0;
     });
     this.port.opened(id);
+    this.#readOwn(id);
     this.people.want([peerOf(id, this.me)], profileFor);
     this.#watch();
     void (seq > 0 ? window.around(seq) : window.end());
     this.#readPinned(open);
     return open;
+  }
+
+  /** Asks what the user's own rights in the open group are. */
+  #readOwn(id: string): void {
+    if (!id.startsWith("g/")) return;
+    const asked = ++this.#askedOwn;
+    this.port.member(id, this.me).then(
+      (own) => {
+        if (asked === this.#askedOwn && this.open.peek()?.id === id) this.mutedUntil.value = own?.mutedUntil ?? 0;
+      },
+      () => {
+        // If he may not, the server will say so.
+      },
+    );
   }
 
   #readPinned(open: Open): void {
@@ -257,6 +284,15 @@ export class Messenger {
 
   directWith(uid: string): string {
     return directId(this.me, uid);
+  }
+
+  /** Rises with everything that changes who is in a group, or what they may do there. */
+  memberships(id: string): number {
+    return this.#memberships.value.get(id) ?? 0;
+  }
+
+  #membersChanged(id: string): void {
+    this.#memberships.value = new Map(this.#memberships.peek()).set(id, (this.#memberships.peek().get(id) ?? 0) + 1);
   }
 
   /** Takes in how far members are who were asked for. */
@@ -328,6 +364,10 @@ export class Messenger {
     const open = this.open.peek();
     batch(() => {
       if (entry.kind === "message") this.#typing(id, entry.from, false);
+      if (ofMembers.has(entry.kind)) {
+        this.#membersChanged(id);
+        if (open?.id === id && entry.members.includes(this.me)) this.#readOwn(id);
+      }
       if (open?.id === id) {
         open.window.take(entry);
         if (entry.kind === "pin" || entry.kind === "recall" || entry.kind === "edit") this.#readPinned(open);

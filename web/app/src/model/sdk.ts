@@ -1,6 +1,7 @@
 // The port on the SDK: what the messenger wants, said in the SDK's words.
 import { Chat, type ChangeMethod, entryOf, HalleyError, IndexedDBStorage, type Outgoing as SdkOutgoing, type Params, type State, type UserChange, type wire } from "@halley-im/sdk";
 import * as api from "../api.ts";
+import { justBefore } from "./cursor.ts";
 import { Profiles } from "./profiles.ts";
 import {
   type Connection,
@@ -231,6 +232,11 @@ export class SdkPort implements Port {
   async members(conversation: string, { cursor, limit, readSeq }: { cursor: string; limit: number; readSeq?: number }): Promise<Page<Member>> {
     const page = await this.#chat.request("conversation.members", { conversation, cursor, limit, ...(readSeq !== undefined && { read_seq: readSeq }) });
     return { items: (page.members ?? []).map(memberOf), next: page.next ?? "" };
+  }
+
+  async member(conversation: string, uid: string): Promise<Member | undefined> {
+    const { items } = await this.members(conversation, { cursor: justBefore(uid), limit: 1 });
+    return items.find((member) => member.uid === uid);
   }
 
   async reactors(conversation: string, seq: number, reaction: string): Promise<string[]> {

@@ -166,6 +166,8 @@ export interface Port {
   history(conversation: string, range: Range): Promise<Entry[]>;
   pinned(conversation: string): Promise<Entry[]>;
   members(conversation: string, page: { cursor: string; limit: number; readSeq?: number }): Promise<Page<Member>>;
+  /** One of them; undefined: there is none of that uid. */
+  member(conversation: string, uid: string): Promise<Member | undefined>;
   reactors(conversation: string, seq: number, reaction: string): Promise<string[]>;
 
   /** Sends a message; what becomes of it is told by outgoing and entry. */

@@ -131,6 +131,13 @@ export class FakePort implements Port {
     });
   }
 
+  member(id: string, uid: string): Promise<Member | undefined> {
+    return this.#answer(() => {
+      const member = this.#conversation(id).members.get(uid);
+      return member && { ...member };
+    });
+  }
+
   reactors(id: string, seq: number, reaction: string): Promise<string[]> {
     return this.#answer(() => this.#world.at(this.#conversation(id), seq)?.reactions.find((r) => r.reaction === reaction)?.uids ?? []);
   }
