@@ -218,7 +218,9 @@ describe("a group of many", () => {
       };
     });
     await talk(page, "Many");
-    await until(async () => (await asked()) === 1);
+    await page.getByRole("button", { name: "Details" }).click();
+    await page.locator(".details .person").nth(99).waitFor();
+    await until(async () => (await asked()) === 2);
     await page.evaluate(() => {
       const { world } = globalThis.fake!;
       const c = world.conversations.get("g/many")!;
@@ -226,14 +228,20 @@ describe("a group of many", () => {
       world.store(c, { kind: "edit", from: "a000", target: 1, body: { text: "welcome all" } });
     });
     await bubble(page, "welcome all").waitFor();
-    expect(await asked()).toBe(1);
+    expect(await asked()).toBe(2);
+    await page.evaluate(() => {
+      const { world } = globalThis.fake!;
+      world.store(world.conversations.get("g/many")!, { kind: "role", from: "a000", members: ["a001"], role: "admin" });
+    });
+    // The details, which show it; nobody mentions anybody yet.
+    await until(async () => (await asked()) === 3);
     // One who stands behind the first pages, by his name.
     await box(page).pressSequentially("Look, @zede");
     await page.getByRole("option", { name: "Zedekiah Smith", selected: true }).waitFor();
     await page.keyboard.press("Enter");
     await page.keyboard.press("Enter");
     await bubble(page, "Look, @Zedekiah Smith").locator(".mention").waitFor();
-    expect(await page.evaluate(() => globalThis.fake!.world.conversations.get("g/many")!.entries.get(6)!.mentions)).toEqual(["zed"]);
+    expect(await page.evaluate(() => globalThis.fake!.world.conversations.get("g/many")!.entries.get(7)!.mentions)).toEqual(["zed"]);
     await page.evaluate(() => {
       const { world } = globalThis.fake!;
       const c = world.conversations.get("g/many")!;
