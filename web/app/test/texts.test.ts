@@ -1,14 +1,16 @@
 import { describe, expect, it, vi } from "vitest";
 import { en } from "../src/i18n/en.ts";
 import { zh } from "../src/i18n/zh.ts";
+import type { Messenger } from "../src/model/messenger.ts";
 
 // What the module looks at when it is loaded.
 vi.stubGlobal("localStorage", { getItem: () => null, setItem: () => {} });
 vi.stubGlobal("document", { documentElement: {} });
 vi.stubGlobal("navigator", { language: "en-GB", languages: ["en-GB"] });
-const { fill, why } = await import("../src/i18n/index.ts");
+const { fill, setLanguage, why } = await import("../src/i18n/index.ts");
 const { initialOf } = await import("../src/messenger/initial.ts");
 const { mentionAt, mentionsIn } = await import("../src/messenger/mention.ts");
+const { quoteText } = await import("../src/messenger/preview.ts");
 const { isBig, safe } = await import("../src/messenger/parts/text.tsx");
 
 const places = (text: string) => [...new Set([...text.matchAll(/\{(\w+)\}/g)].map((m) => m[1]))].sort();
@@ -31,6 +33,19 @@ describe("texts", () => {
     expect(why({ code: "blocked" })).toBe(en.c_blocked);
     expect(why({ code: "odd" })).toContain("odd");
     expect(why(new Error("x"))).toContain("x");
+  });
+});
+
+describe("what is quoted", () => {
+  it("is shown unless it is known to be recalled", () => {
+    const m = { open: { value: { id: "g/1", window: { isRecalled: (seq: number) => seq === 7 } } } } as unknown as Messenger;
+    const quote = (seq: number) => ({ seq, from: "bob", text: "a secret" });
+    expect(quoteText(m, "g/1", quote(8))).toBe("a secret");
+    expect(quoteText(m, "g/2", quote(7))).toBe("a secret");
+    expect(quoteText(m, "g/1", quote(7))).toBe("Message recalled");
+    setLanguage("zh");
+    expect(quoteText(m, "g/1", quote(7))).toBe("消息已撤回");
+    setLanguage("en");
   });
 });
 

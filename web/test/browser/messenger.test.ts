@@ -92,10 +92,14 @@ describe("a conversation", () => {
     await dialog.getByText("Vera Rubin").click();
     await dialog.getByRole("button", { name: "Forward" }).click();
     await line(page, "Vera Rubin").getByText("with tea.").waitFor();
-    // Recall, and write anew.
-    await act(page, bubble(page, "with tea."), "Recall");
+    // Recall, also where it is quoted, and write anew.
+    await act(page, bubble(page, "with tea."), "Reply");
+    await say(page, "Green tea?");
+    await act(page, page.locator(".bubble").filter({ hasText: "with tea." }).filter({ hasText: "edited" }), "Recall");
     await page.getByRole("dialog").getByRole("button", { name: "Recall" }).click();
     await page.getByText("You recalled a message").waitFor();
+    await page.locator(".quote").getByText("Message recalled").waitFor();
+    expect(await page.getByText("with tea.").count()).toBe(1); // The list has what was forwarded.
     await page.getByRole("button", { name: "Write anew" }).click();
     expect(await box(page).inputValue()).toBe("I will be there, with tea.");
     await box(page).fill("");

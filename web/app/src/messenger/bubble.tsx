@@ -11,6 +11,7 @@ import { recalled } from "./messages.tsx";
 import { confirm } from "./parts/dialog.tsx";
 import { closeMenu, type Item, openMenu } from "./parts/menu.tsx";
 import { isBig, Text } from "./parts/text.tsx";
+import { quoteText } from "./preview.ts";
 import { composing, copy, names, openChat, openDialog, openPerson, run, useMessenger } from "./ui.ts";
 
 /** A stored message with what belongs to it. */
@@ -50,7 +51,7 @@ export function Bubble({ entry, conversation: c, name, named }: { entry: Entry; 
         {content.reply && (
           <button type="button" class="quote" onClick={() => openChat(m, c.id, content.reply!.seq)}>
             <strong>{m.people.name(content.reply.from)}</strong>
-            <span>{content.reply.text}</span>
+            <span>{quoteText(m, c.id, content.reply)}</span>
           </button>
         )}
         {content.strange ? (
@@ -224,7 +225,7 @@ export function OutgoingBubble({ outgoing: o }: { outgoing: Outgoing }) {
         {content.reply && (
           <span class="quote">
             <strong>{m.people.name(content.reply.from)}</strong>
-            <span>{content.reply.text}</span>
+            <span>{quoteText(m, o.conversation, content.reply)}</span>
           </span>
         )}
         <p class="text">

@@ -10,6 +10,7 @@ import { Avatar } from "../parts/avatar.tsx";
 import { Close, Pen, Reply, Send, Smile } from "../parts/icons.tsx";
 import { type Candidate, mentionAt, mentioned, namesOf } from "./mention.ts";
 import { EmojiPicker } from "./parts/picker.tsx";
+import { quoteText } from "./preview.ts";
 import { composing, run, toast, useMessenger } from "./ui.ts";
 
 /** The server takes 32 KiB of body; this leaves room for what is around the text. */
@@ -158,7 +159,9 @@ function Writer({ conversation: c, members }: { conversation: Conversation; memb
       stop();
       return;
     }
-    m.send(c.id, { body: textBody(clean, act ? quoteOf(act.entry) : undefined), ...told });
+    // What was recalled while he wrote goes along with nothing of what it said.
+    const quote = act && quoteOf(act.entry);
+    m.send(c.id, { body: textBody(clean, quote && { ...quote, text: m.open.peek()?.window.isRecalled(quote.seq) ? "" : quote.text }), ...told });
     composing.value = undefined;
     picking.value = false;
     area.current?.focus();
@@ -207,7 +210,7 @@ function Writer({ conversation: c, members }: { conversation: Conversation; memb
           {editing ? <Pen /> : <Reply />}
           <span class="composing-text">
             <strong>{editing ? t("editing") : t("replyingTo", { a: act.entry.from === m.me ? t("you") : m.people.name(act.entry.from) })}</strong>
-            <span>{contentOf(act.entry.body).text}</span>
+            <span>{editing ? contentOf(editing.body).text : quoteText(m, c.id, quoteOf(act.entry))}</span>
           </span>
           <button type="button" class="icon-button" aria-label={t(editing ? "stopEdit" : "stopReply")} onClick={stop}>
             <Close />
