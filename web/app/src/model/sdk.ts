@@ -70,7 +70,7 @@ export class SdkPort implements Port {
   }
 
   now(): number {
-    return Date.now();
+    return this.#chat.now();
   }
 
   start(events: PortEvents): void {
