@@ -31,6 +31,11 @@ describe("texts", () => {
 
   it("say why something failed, known or not", () => {
     expect(why({ code: "blocked" })).toBe(en.c_blocked);
+    // How long a message may be changed nobody tells before it is tried.
+    expect(why({ code: "too_late" })).toBe("it was sent too long ago to be changed");
+    setLanguage("zh");
+    expect(why({ code: "too_late" })).toBe("消息发送已久，不能再更改");
+    setLanguage("en");
     expect(why({ code: "odd" })).toContain("odd");
     expect(why(new Error("x"))).toContain("x");
   });

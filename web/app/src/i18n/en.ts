@@ -313,7 +313,7 @@ export const en = {
   c_muted: "you are muted",
   c_rate_limited: "too fast; wait a moment",
   c_too_large: "it’s too large",
-  c_too_late: "too much time has passed",
+  c_too_late: "it was sent too long ago to be changed",
   c_conflict: "somebody was faster",
   c_dissolved: "the group was dissolved",
   c_unauthenticated: "the log-in isn’t valid any more",

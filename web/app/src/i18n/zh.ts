@@ -302,7 +302,7 @@ export const zh: Texts = {
   c_muted: "你已被禁言",
   c_rate_limited: "操作太快，请稍候",
   c_too_large: "内容太大",
-  c_too_late: "已超过时限",
+  c_too_late: "消息发送已久，不能再更改",
   c_conflict: "已被他人修改",
   c_dissolved: "群已解散",
   c_unauthenticated: "登录已失效",
