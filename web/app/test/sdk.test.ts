@@ -49,4 +49,18 @@ describe("the port on the SDK", () => {
     // Who stands behind the place is another one.
     expect(await port.member("g/1", "anna")).toBeUndefined();
   });
+
+  it("keeps drafts on the device until they are forgotten, apart from another's", async () => {
+    const other = new SdkPort({ name: "", uid: "ann2", token: "t" }, [], () => {});
+    other.keepDraft("d/ann2/bob", "another's");
+    port.keepDraft("d/ann/bob", "one");
+    port.keepDraft("g/1", "two");
+    port.keepDraft("g/2", "");
+    port.keepDraft("g/1", undefined);
+    const again = new SdkPort({ name: "", uid: "ann", token: "t" }, [], () => {});
+    expect([...again.keptDrafts()]).toEqual([["d/ann/bob", "one"], ["g/2", ""]]);
+    await again.close(true);
+    expect(port.keptDrafts().size).toBe(0);
+    expect(other.keptDrafts().size).toBe(1);
+  });
 });

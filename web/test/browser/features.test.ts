@@ -370,6 +370,11 @@ describe("without a connection", () => {
     expect(await texts(dan)).toEqual(["just before the tunnel", "see you behind it"]);
     await dan.getByText(/^Offline/).waitFor();
     await picture(dan, "features-offline");
+    // What is only begun stays as well.
+    await box(dan).fill("out of i");
+    await dan.reload();
+    await stored(dan, "see you behind it").waitFor();
+    expect(await box(dan).inputValue()).toBe("out of i");
     await box(dan).fill("out of it");
     await dan.keyboard.press("Enter");
     await dan.getByTitle("Waiting for a connection").waitFor();

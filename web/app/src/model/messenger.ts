@@ -44,6 +44,8 @@ export type News = { conversation: Conversation; entry: Entry; settings: Setting
 const typingFor = 6000;
 const tellTypingEvery = 3000;
 const keepDraftAfter = 1200;
+/** Bytes of a draft that the server takes; what is longer this device alone keeps. */
+const mostDraft = 4096;
 /** A profile that is looked at is asked for again after so long. */
 /** Entries after which a group has other members, or members other rights. */
 const ofMembers = new Set(["created", "joined", "left", "removed", "role", "muted"]);
@@ -90,6 +92,10 @@ export class Messenger {
   readonly #deleted = signal<ReadonlyMap<string, ReadonlySet<number>>>(new Map());
   readonly #typingTimers = new Map<string, ReturnType<typeof setTimeout>>();
   readonly #draftTimers = new Map<string, ReturnType<typeof setTimeout>>();
+  /** Conversations with a text that the server hasn't taken. */
+  readonly #untold = new Set<string>();
+  /** Whether all that is the user's alone was told once. */
+  #synced = false;
   #toldTyping = 0;
   #askedOwn = 0;
   #watched = "";
@@ -106,6 +112,10 @@ export class Messenger {
   }
 
   start(): void {
+    for (const [id, text] of this.port.keptDrafts()) {
+      this.#untold.add(id);
+      this.#putDraft(id, text);
+    }
     this.port.start({
       connection: (state) => {
         this.connection.value = state;
@@ -126,8 +136,8 @@ export class Messenger {
       },
       settings: (id, settings) => {
         this.settings.value = new Map(this.settings.peek()).set(id, settings);
-        // Written on another device; what is written here goes first.
-        if (!this.#draftTimers.has(id) && this.open.peek()?.id !== id) this.#putDraft(id, settings.draft);
+        // Written on another device; what is written here goes first, and nothing appears where one is about to write.
+        if (!this.#untold.has(id) && (!this.#synced || this.open.peek()?.id !== id)) this.#putDraft(id, settings.draft);
       },
       deleted: (id, seq) => {
         const all = new Map(this.#deleted.peek());
@@ -161,6 +171,8 @@ export class Messenger {
       },
       notice: (text) => (this.notice.value = text),
       synced: () => {
+        this.#synced = true;
+        for (const id of [...this.#untold]) if (!this.#draftTimers.has(id)) this.#keepDraft(id);
         const open = this.open.peek();
         if (open) this.#readOwn(open.id);
         if (open) void open.window.reach(this.conversations.peek().get(open.id)?.lastSeq ?? 0);
@@ -195,6 +207,10 @@ export class Messenger {
 
   settingsOf(id: string): Settings {
     return this.settings.value.get(id) ?? noSettings;
+  }
+
+  #settingsNow(id: string): Settings {
+    return this.settings.peek().get(id) ?? noSettings;
   }
 
   // ---- the conversation in view ----
@@ -274,6 +290,8 @@ export class Messenger {
     this.tellTyping(open.id, false);
     this.open.value = undefined;
     this.port.opened("");
+    // What was written on another device meanwhile.
+    if (!this.#untold.has(open.id)) this.#putDraft(open.id, this.#settingsNow(open.id).draft);
   }
 
   /** The user has seen the conversation up to its end. */
@@ -315,6 +333,8 @@ export class Messenger {
 
   write(id: string, text: string): void {
     this.#putDraft(id, text);
+    this.#untold.add(id);
+    this.port.keepDraft(id, text);
     clearTimeout(this.#draftTimers.get(id));
     this.#draftTimers.set(
       id,
@@ -343,11 +363,24 @@ export class Messenger {
   #keepDraft(id: string): void {
     clearTimeout(this.#draftTimers.get(id));
     this.#draftTimers.delete(id);
+    // What was written on another device isn't to be overwritten by what isn't here.
+    if (!this.#untold.has(id)) return;
     const draft = this.drafts.peek().get(id) ?? "";
-    if (draft === this.settings.peek().get(id)?.draft || (draft === "" && !this.settings.peek().get(id)?.draft)) return;
-    this.port.set(id, { draft }).catch(() => {
-      // It stays here; the next change tells it.
-    });
+    if (draft === this.#settingsNow(id).draft) return this.#toldDraft(id, draft);
+    if (new TextEncoder().encode(draft).length > mostDraft) return;
+    this.port.set(id, { draft }).then(
+      () => this.#toldDraft(id, draft),
+      () => {
+        // It stays here; the next change tells it, or the next connection.
+      },
+    );
+  }
+
+  /** The server has that text: this device needs to keep it no longer, unless there is a newer one. */
+  #toldDraft(id: string, draft: string): void {
+    if ((this.drafts.peek().get(id) ?? "") !== draft) return;
+    this.#untold.delete(id);
+    this.port.keepDraft(id, undefined);
   }
 
   // ---- what comes ----

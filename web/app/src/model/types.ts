@@ -185,6 +185,10 @@ export interface Port {
   /** The conversation in view; empty: none. */
   opened(conversation: string): void;
   set(conversation: string, change: Partial<Settings>): Promise<void>;
+  /** Texts that this device keeps, by conversation: the server doesn't have them. */
+  keptDrafts(): ReadonlyMap<string, string>;
+  /** Keeps a text on this device; undefined: no more. */
+  keepDraft(conversation: string, text: string | undefined): void;
 
   createGroup(title: string, members: string[]): Promise<string>;
   addMembers(conversation: string, uids: string[]): Promise<void>;
