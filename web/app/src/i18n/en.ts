@@ -8,6 +8,7 @@ export const en = {
   tokenHint: "This server doesn’t let people in by name. Paste a token that you were given, or make one on its machine:",
   connect: "Connect",
   comeIn: "Come in",
+  stay: "Stay logged in on this device",
   oneMoment: "One moment…",
   byName: "Log in by name instead",
   haveToken: "I have a token",

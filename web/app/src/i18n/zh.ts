@@ -9,6 +9,7 @@ export const zh: Texts = {
   tokenHint: "此服务器不允许凭名字登录。请粘贴你的令牌，或在服务器上生成一个：",
   connect: "连接",
   comeIn: "进入",
+  stay: "在此设备上保持登录",
   oneMoment: "请稍候…",
   byName: "改用名字登录",
   haveToken: "我有令牌",
