@@ -239,6 +239,7 @@ describe("a group of many", () => {
     });
     // The details, which show it; nobody mentions anybody yet.
     await until(async () => (await asked()) === 3);
+    await page.getByRole("button", { name: "Details" }).click();
     // One who stands behind the first pages, by his name.
     await box(page).pressSequentially("Look, @zede");
     await page.getByRole("option", { name: "Zedekiah Smith", selected: true }).waitFor();
@@ -262,6 +263,14 @@ describe("a group of many", () => {
     await until(async () => (await readers.locator(".person").count()) === 451);
     expect(await readers.getByRole("button", { name: "More" }).count()).toBe(0);
     await page.keyboard.press("Escape");
+    // Who comes back is told anew how far they are.
+    await page.evaluate(() => {
+      const { world } = globalThis.fake!;
+      world.read(world.conversations.get("g/many")!, "a002");
+    });
+    await talk(page, "Vera Rubin");
+    await talk(page, "Many");
+    await bubble(page, "Look, @Zedekiah").locator(".read-by").getByText("1", { exact: true }).waitFor();
     await page.evaluate(() => {
       const { world } = globalThis.fake!;
       const c = world.conversations.get("g/many")!;

@@ -34,8 +34,10 @@ export function Composer({ conversation: c }: { conversation: Conversation }) {
     if (isMember) void members.more();
   }, [isMember]);
   // When somebody comes or goes nobody asks before he wants to mention one.
+  const known = useRef(version);
   useEffect(() => {
-    if (version > 0) members.restart();
+    if (version !== known.current) members.restart();
+    known.current = version;
   }, [version]);
 
   const peer = peerOf(c.id, m.me);

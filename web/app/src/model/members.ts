@@ -31,12 +31,13 @@ export class Members {
     this.loading.value = true;
     try {
       const { items, next } = await this.#messenger.port.members(this.#id, { cursor, limit: page, ...(this.#readSeq !== undefined && { readSeq: this.#readSeq }) });
+      // How far they have read is right, whoever came meanwhile.
+      this.#messenger.noteMembers(this.#id, items);
       if (turn !== this.#turn) return false;
       this.#next = next;
       batch(() => {
         this.items.value = cursor === "" ? items : [...this.items.peek(), ...items];
         this.complete.value = next === "";
-        this.#messenger.noteMembers(this.#id, items);
       });
       return true;
     } catch {
