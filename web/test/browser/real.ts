@@ -6,6 +6,8 @@ import { type Halley, Line, picture, startBrowser, startHalley, through } from "
 export type EnterOptions = Parameters<Browser["newContext"]>[0] & {
   /** The line that the page's connection goes through. */
   line?: Line;
+  /** Whether he stays logged in. */
+  stay?: boolean;
 };
 
 export interface Real {
@@ -64,8 +66,9 @@ export function realHalley(): Real {
     halley: () => halley,
     name: (name) => name + run,
     visit: (path) => open(path, {}),
-    enter: async (name, options = {}) => {
+    enter: async (name, { stay = false, ...options } = {}) => {
       const page = await open("", options);
+      if (stay) await page.getByRole("checkbox", { name: "Stay logged in on this device" }).check();
       await page.getByLabel(/^(Your name|你的名字)/).fill(name);
       await page.keyboard.press("Enter");
       await online(page);

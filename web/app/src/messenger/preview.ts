@@ -1,6 +1,6 @@
 import { t } from "../i18n/index.ts";
 import { when } from "../i18n/time.ts";
-import { contentOf } from "../model/body.ts";
+import { contentOf, type Quote } from "../model/body.ts";
 import type { Messenger } from "../model/messenger.ts";
 import type { Conversation, Entry } from "../model/types.ts";
 import { names } from "./ui.ts";
@@ -12,6 +12,12 @@ export function preview(m: Messenger, c: Conversation | undefined, entry: Entry 
   const content = contentOf(entry.body);
   const text = content.strange ? t("strangePreview") : content.text.replaceAll(/\s+/g, " ");
   return c?.type === "group" && entry.from !== "" ? `${entry.from === m.me ? t("you") : m.people.name(entry.from)}: ${text}` : text;
+}
+
+/** What stands above an answer: not what was recalled since, though the answer has a copy of it. */
+export function quoteText(m: Messenger, id: string, quote: Quote): string {
+  const open = m.open.value;
+  return open?.id === id && open.window.isRecalled(quote.seq) ? t("recalledPreview") : quote.text;
 }
 
 /** What a change says in the conversation. by: who recalled a message. */

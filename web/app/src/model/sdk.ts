@@ -1,6 +1,8 @@
 // The port on the SDK: what the messenger wants, said in the SDK's words.
 import { Chat, type ChangeMethod, entryOf, HalleyError, IndexedDBStorage, type Outgoing as SdkOutgoing, type Params, type State, type UserChange, type wire } from "@halley-im/sdk";
 import * as api from "../api.ts";
+import { justBefore } from "./cursor.ts";
+import { Drafts } from "./drafts.ts";
 import { Profiles } from "./profiles.ts";
 import {
   type Connection,
@@ -54,6 +56,7 @@ export class SdkPort implements Port {
   #own = false;
   #watched: string[] = [];
   readonly #profiles: Profiles;
+  readonly #drafts: Drafts;
 
   /** keep is told of each new token. */
   constructor(credentials: Credentials, first: api.Endpoint[], keep: (token: string) => void) {
@@ -61,6 +64,7 @@ export class SdkPort implements Port {
     this.#credentials = credentials;
     this.#account = credentials.uid;
     this.#profiles = new Profiles(credentials.uid);
+    this.#drafts = new Drafts(credentials.uid);
     this.#chat = new Chat({
       account: this.#account,
       url: (attempt) => api.cometUrl(attempt, first),
@@ -69,7 +73,7 @@ export class SdkPort implements Port {
   }
 
   now(): number {
-    return Date.now();
+    return this.#chat.now();
   }
 
   start(events: PortEvents): void {
@@ -110,6 +114,7 @@ export class SdkPort implements Port {
     await this.#chat.close();
     if (!forget) return;
     this.#profiles.forget();
+    this.#drafts.forget();
     if (!("indexedDB" in globalThis)) return;
     const storage = new IndexedDBStorage(this.#account);
     await storage.clear().catch(() => {
@@ -233,6 +238,11 @@ export class SdkPort implements Port {
     return { items: (page.members ?? []).map(memberOf), next: page.next ?? "" };
   }
 
+  async member(conversation: string, uid: string): Promise<Member | undefined> {
+    const { items } = await this.members(conversation, { cursor: justBefore(uid), limit: 1 });
+    return items.find((member) => member.uid === uid);
+  }
+
   async reactors(conversation: string, seq: number, reaction: string): Promise<string[]> {
     const { uids } = await this.#chat.request("message.reactors", { conversation, seq, reaction, limit: 200 });
     return uids ?? [];
@@ -293,6 +303,14 @@ export class SdkPort implements Port {
   async set(conversation: string, change: Partial<Settings>): Promise<void> {
     await this.#chat.request("conversation.set", { conversation, ...change });
     this.#setting(conversation, change);
+  }
+
+  keptDrafts(): ReadonlyMap<string, string> {
+    return this.#drafts.all;
+  }
+
+  keepDraft(conversation: string, text: string | undefined): void {
+    this.#drafts.keep(conversation, text);
   }
 
   // ---- groups ----
