@@ -1,6 +1,7 @@
 import { defineConfig } from "vitest/config";
 
-const alias = { "@halley-im/sdk": new URL("./sdk/src/index.ts", import.meta.url).pathname };
+const here = (path: string) => new URL(path, import.meta.url).pathname;
+const alias = { "@halley-im/sdk/call": here("./sdk/src/call/index.ts"), "@halley-im/sdk": here("./sdk/src/index.ts") };
 
 export default defineConfig({
   test: {
