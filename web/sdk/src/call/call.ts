@@ -292,19 +292,25 @@ export class Call extends Emitter<CallEvents> {
         }),
       () => this.#place === "here",
     );
-    // Versions and generations begin anew.
-    this.#info = { ...infoOf(reply.call ?? {}), activeAt: this.#info.activeAt || (reply.call?.active_at ?? 0) };
-    this.#connected = false;
+    this.#anew(reply.call ?? {});
     this.#back(reply);
   }
 
   /** Whoever gets call.incoming with resumed for a call that he is in accepts at once. */
   async resumed(call: wire.Call): Promise<void> {
-    const { activeAt } = this.#info;
-    this.#info = { ...infoOf(call), activeAt };
-    this.#connected = false;
+    this.#anew(call);
     const reply = await this.#command("call.accept", { sends: this.#startSends() });
     this.#back(reply);
+  }
+
+  /** Versions and generations begin from 1 again; what people see goes on. */
+  #anew(call: wire.Call): void {
+    const { activeAt } = this.#info;
+    const info = infoOf(call);
+    this.#info = { ...info, activeAt: activeAt || info.activeAt };
+    this.#generation = 0;
+    this.#connected = false;
+    for (const peer of this.#peers.values()) peer.renumber();
   }
 
   /** The leg is this connection's (again). */

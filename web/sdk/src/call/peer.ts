@@ -126,6 +126,11 @@ export class Peer {
     this.#watch(patience);
   }
 
+  /** The server counts generations anew: it had forgotten the call. */
+  renumber(): void {
+    this.#generation = this.#seen = 0;
+  }
+
   /** The other leg has another connection: what was asked of the last one has no answer, and its offer comes next. */
   comesBack(generation: number): void {
     if (generation <= this.#seen) return;
@@ -347,7 +352,6 @@ export class Peer {
   #state(): void {
     const { connectionState } = this.pc;
     if (connectionState === "connected") {
-      clearTimeout(this.#watchdog);
       this.#restarts = 0;
       if (this.#budget) void this.limit(this.#budget);
     } else if (connectionState === "disconnected") this.#watch(disconnectedFor * (this.#o.polite ? 1 : 1.5));
@@ -355,11 +359,13 @@ export class Peer {
     this.#o.changed();
   }
 
-  /** Looks after so long whether it is connected, and tries anew if not. */
+  /** Looks after so long whether it is connected and all is answered, and tries anew if not. */
   #watch(after: number): void {
     clearTimeout(this.#watchdog);
     this.#watchdog = setTimeout(() => {
-      if (this.#closed || this.pc.connectionState === "connected") return;
+      if (this.#closed || (this.pc.connectionState === "connected" && this.pc.signalingState === "stable")) return;
+      // Whoever came back has had his turn.
+      this.#insist = this.#yield = false;
       if (++this.#restarts > mostRestarts || (this.#begun && !this.pc.remoteDescription && this.#restarts > 1)) {
         this.#restarts = 0;
         this.#o.hopeless();
