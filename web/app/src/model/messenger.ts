@@ -1,4 +1,5 @@
 import { batch, computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
+import { Calls } from "./calls.ts";
 import { People } from "./people.ts";
 import { rowsOf, type Row } from "./rows.ts";
 import {
@@ -54,6 +55,7 @@ export class Messenger {
   readonly port: Port;
   readonly me: string;
   readonly people: People;
+  readonly calls: Calls;
   readonly connection = signal<Connection>({ name: "connecting" });
   readonly conversations = signal<ReadonlyMap<string, Conversation>>(new Map());
   readonly settings = signal<ReadonlyMap<string, Settings>>(new Map());
@@ -92,6 +94,7 @@ export class Messenger {
     this.port = port;
     this.me = port.uid;
     this.people = new People(port);
+    this.calls = new Calls(port);
     this.list = computed(() => this.#list());
     this.unread = computed(() => this.list.value.reduce((n, l) => n + (l.settings.mute ? 0 : l.conversation.unread), 0));
     this.requests = computed(
@@ -150,6 +153,7 @@ export class Messenger {
         if (open?.id === id) void open.window.end();
       },
       notice: (text) => (this.notice.value = text),
+      calls: () => void this.calls.wake(),
       synced: () => {
         const open = this.open.peek();
         if (open) void open.window.reach(this.conversations.peek().get(open.id)?.lastSeq ?? 0);
@@ -162,6 +166,7 @@ export class Messenger {
     for (const id of [...this.#draftTimers.keys()]) this.#keepDraft(id);
     for (const timer of this.#typingTimers.values()) clearTimeout(timer);
     this.people.stop();
+    this.calls.close();
     await this.port.close(forget);
   }
 
@@ -223,6 +228,7 @@ export class Messenger {
       this.markers.value = new Map();
     });
     this.port.opened(id);
+    if (id.startsWith("g/")) void this.calls.ask(id);
     this.people.want([peerOf(id, this.me)], profileFor);
     this.#watch();
     void (seq > 0 ? window.around(seq) : window.end());

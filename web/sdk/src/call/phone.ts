@@ -3,7 +3,7 @@ import type * as wire from "../gen/halley/v1/client.ts";
 import { Call, type CallOptions } from "./call.ts";
 import { type CallInfo, infoOf, isAsked, isIn, legIn } from "./info.ts";
 import { codeOf, type Line, persist, uuid } from "./line.ts";
-import { LocalMedia, type MediaTrouble } from "./media.ts";
+import { callProblem, LocalMedia, type MediaTrouble } from "./media.ts";
 
 /** What a reload must not forget. */
 export interface Kept {
@@ -30,6 +30,8 @@ export interface PhoneEvents {
   /** A call that another device or window of this user is in. */
   elsewhere: CallInfo | undefined;
   trouble: MediaTrouble;
+  /** A call of which something was heard, whether or not one is in it. */
+  seen: CallInfo;
 }
 
 export interface Dial {
@@ -41,7 +43,7 @@ export interface Dial {
 
 const key = "halley.call";
 
-/** Why a call could not be made: of the error table, or `busy_here` while one is in another. */
+/** Why a call could not even be begun: `busy_here` while one is in another, `no_webrtc` or `insecure` where this page can have none. */
 export class CallError extends Error {
   override readonly name = "CallError";
   constructor(
@@ -142,7 +144,7 @@ export class Phone extends Emitter<PhoneEvents> {
 
   /** Answers what rings, or comes (late) into a group's call. */
   async answer(id: string, options: { camera: boolean }): Promise<Call | undefined> {
-    this.#stop(id, "answered");
+    if (!callProblem()) this.#stop(id, "answered");
     return this.#begin(options.camera, undefined, (sends) => this.#accept(id, sends, false));
   }
 
@@ -200,6 +202,7 @@ export class Phone extends Emitter<PhoneEvents> {
     if (this.#ringing.has(info.id)) return;
     const left = info.ringUntil > 0 && serverTime > 0 ? info.ringUntil - serverTime : 45_000;
     if (left <= 0) return;
+    this.emit("seen", info);
     const timer = setTimeout(() => this.#stop(info.id, "timeout"), left);
     this.#ringing.set(info.id, { info, timer });
     this.emit("ringing", this.ringing);
@@ -234,6 +237,7 @@ export class Phone extends Emitter<PhoneEvents> {
   }
 
   #changed(info: CallInfo): void {
+    this.emit("seen", info);
     const ring = this.#ringing.get(info.id);
     if (ring) {
       const own = legIn(info, this.#line.uid);
@@ -272,6 +276,7 @@ export class Phone extends Emitter<PhoneEvents> {
     let elsewhere: CallInfo | undefined;
     for (const reply of all) {
       const info = infoOf(reply.call ?? {});
+      this.emit("seen", info);
       const own = legIn(info, this.#line.uid);
       if (reply.rings) this.#ring(info, reply.server_time ?? 0);
       else if (isIn(own) && info.id !== this.#call?.id && !this.#beginning) {
@@ -313,6 +318,8 @@ export class Phone extends Emitter<PhoneEvents> {
     fresh = false,
   ): Promise<Call | undefined> {
     if (this.#beginning || (this.#call && this.#call.place !== "over")) throw new CallError("busy_here");
+    const problem = callProblem();
+    if (problem) throw new CallError(problem);
     this.#beginning = true;
     const media = new LocalMedia();
     media.on("trouble", (trouble) => this.emit("trouble", trouble));
