@@ -6,6 +6,8 @@ import { type Halley, Line, picture, startBrowser, startHalley, through } from "
 export type EnterOptions = Parameters<Browser["newContext"]>[0] & {
   /** The line that the page's connection goes through. */
   line?: Line;
+  /** Runs in the page before anything of its own. */
+  before?: () => void;
 };
 
 export interface Real {
@@ -20,8 +22,8 @@ export interface Real {
   name(name: string): string;
 }
 
-/** Sets a file's tests up. Whatever a browser complains of fails the test in which it does. */
-export function realHalley(): Real {
+/** Sets a file's tests up; browserArgs go to Chromium. Whatever a browser complains of fails the test in which it does. */
+export function realHalley(browserArgs: string[] = []): Real {
   let halley: Halley;
   let browser: Browser;
   const contexts: BrowserContext[] = [];
@@ -29,7 +31,7 @@ export function realHalley(): Real {
   const run = process.env.HALLEY_URL ? `-${Date.now().toString(36)}` : "";
 
   beforeAll(async () => {
-    [halley, browser] = await Promise.all([startHalley(), startBrowser()]);
+    [halley, browser] = await Promise.all([startHalley(), startBrowser(browserArgs)]);
   }, 180_000);
   afterAll(async () => {
     await browser?.close();
@@ -45,11 +47,12 @@ export function realHalley(): Real {
     expect(complaints.splice(0)).toEqual([]);
   });
 
-  async function open(path: string, { line, ...options }: EnterOptions): Promise<Page> {
+  async function open(path: string, { line, before, ...options }: EnterOptions): Promise<Page> {
     // Without the service worker, which tests can't see behind, unless it is what is looked at.
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, colorScheme: "light", locale: "en-GB", serviceWorkers: "block", ...options });
     contexts.push(context);
     if (line) await through(line, context, halley.url);
+    if (before) await context.addInitScript(before);
     const page = await context.newPage();
     page.setDefaultTimeout(Number(process.env.HALLEY_PATIENCE ?? 15_000));
     page.on("pageerror", (error) => complaints.push(error.message));

@@ -71,10 +71,11 @@ export class Calls {
     (await this.wake())?.decline(info.id);
   }
 
-  /** Asks whether a group's conversation has a call that one could come into. Only where calls are in use at all. */
+  /** Asks whether a group's conversation has a call that one could come into. */
   async ask(conversation: string): Promise<void> {
     try {
-      const info = await (await this.#phone)?.callOf(conversation);
+      if (!this.#phone && !(await this.#port.hasCall?.(conversation))) return;
+      const info = await (await this.wake())?.callOf(conversation);
       if (info) this.#see(info);
     } catch {
       // Nothing is shown then.

@@ -231,6 +231,11 @@ export class SdkPort implements Port {
     return this.#phone;
   }
 
+  async hasCall(conversation: string): Promise<boolean> {
+    const { calls } = await this.#chat.request("call.current", { conversation });
+    return (calls ?? []).length > 0;
+  }
+
   /** Asks whether something rings, or goes on since before a reload: else nothing of calls is loaded. */
   async #lookForCalls(): Promise<void> {
     if (this.#phone) return;

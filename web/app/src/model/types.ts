@@ -212,4 +212,6 @@ export interface Port {
 
   /** What calls and is called; loaded when it is asked for first, and not started yet. */
   phone?(): Promise<Phone>;
+  /** Whether a conversation has a call that goes on. */
+  hasCall?(conversation: string): Promise<boolean>;
 }

@@ -55,6 +55,7 @@ export class Call extends Emitter<CallEvents> {
   #generation: number;
   #place: Place = "here";
   #hand = false;
+  #hadCamera = false;
   #servers: Servers | undefined;
   #peers = new Map<string, Peer>();
   /** Of peers that aren't there yet, or for a generation that isn't told yet. */
@@ -179,13 +180,20 @@ export class Call extends Emitter<CallEvents> {
   /** Takes the leg (back) from another device. */
   async takeBack(): Promise<void> {
     if (this.#place !== "moved") return;
+    await this.media.open({ camera: this.#hadCamera });
     const reply = await this.#command("call.accept", { sends: this.#startSends(), take: true });
-    if ((reply.generation ?? 0) === 0 || this.#info.state === "ended") return;
+    if ((reply.generation ?? 0) === 0 || this.#info.state === "ended") return this.media.rest();
     this.#place = "here";
     this.#fresh = true;
     this.#generation = reply.generation ?? 0;
+    this.#told = "";
     this.#reconcile();
     this.#mediaChanged();
+  }
+
+  /** Another window that shares this one's connection goes on with it. */
+  yieldToWindow(): void {
+    this.#moved();
   }
 
   /** The page goes: it may be a reload. */
@@ -580,6 +588,8 @@ export class Call extends Emitter<CallEvents> {
   #moved(): void {
     if (this.#place !== "here") return;
     this.#place = "moved";
+    this.#hadCamera = this.media.sends.video;
+    this.media.rest();
     for (const uid of [...this.#peers.keys()]) this.#drop(uid);
     this.emit("change", this.#info);
   }

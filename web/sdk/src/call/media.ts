@@ -168,10 +168,15 @@ export class LocalMedia extends Emitter<MediaEvents> {
     }
   }
 
+  /** Lets all devices go, until they are opened again. */
+  rest(): void {
+    for (const slot of slots) this.#stop(slot);
+  }
+
   close(): void {
     this.#closed = true;
     globalThis.navigator?.mediaDevices?.removeEventListener?.("devicechange", this.#onDevices);
-    for (const slot of slots) this.#stop(slot);
+    this.rest();
   }
 
   #inTurn(task: () => Promise<void>): Promise<void> {

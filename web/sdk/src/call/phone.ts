@@ -86,6 +86,9 @@ export class Phone extends Emitter<PhoneEvents> {
   #held: wire.Event[] = [];
   #elsewhere: CallInfo | undefined;
   readonly #ended = new Set<string>();
+  /** Windows share a connection, and with it a leg, which the server can't tell apart: they tell each other. */
+  readonly #windows = "BroadcastChannel" in globalThis && "window" in globalThis ? new BroadcastChannel("halley/call") : undefined;
+  #here = false;
   #ends: (() => void)[] = [];
 
   constructor(line: Line, options: PhoneOptions = {}) {
@@ -110,6 +113,12 @@ export class Phone extends Emitter<PhoneEvents> {
         },
       }),
     );
+    if (this.#windows) {
+      this.#windows.onmessage = ({ data }: MessageEvent<{ uid?: string; call?: string }>) => {
+        if (data.uid === this.#line.uid && data.call === this.#call?.id) this.#call?.yieldToWindow();
+      };
+      this.#ends.push(() => this.#windows?.close());
+    }
     const leave = () => this.#call?.leaving();
     globalThis.addEventListener?.("pagehide", leave);
     this.#ends.push(() => globalThis.removeEventListener?.("pagehide", leave));
@@ -347,6 +356,7 @@ export class Phone extends Emitter<PhoneEvents> {
       call.on("over", (reason) => {
         if (this.#call !== call) return;
         this.#call = undefined;
+        this.#here = false;
         this.#kept.save(null);
         this.emit("call", undefined);
         this.emit("over", { call: call.info, reason });
@@ -366,7 +376,10 @@ export class Phone extends Emitter<PhoneEvents> {
   }
 
   #keep(call: Call): void {
-    if (call.place === "here") this.#kept.save(JSON.stringify({ call: call.id, camera: call.sends.video, muted: call.media.muted }));
+    const here = call.place === "here";
+    if (here && !this.#here) this.#windows?.postMessage({ uid: this.#line.uid, call: call.id });
+    this.#here = here;
+    if (here) this.#kept.save(JSON.stringify({ call: call.id, camera: call.sends.video, muted: call.media.muted }));
     else this.#kept.save(null);
   }
 }

@@ -29,17 +29,15 @@ export function play(kind: keyof typeof patterns): () => void {
 
 async function begin(kind: keyof typeof patterns, signal: AbortSignal): Promise<void> {
   if (!("AudioContext" in globalThis)) return;
-  const audio = (context ??= new AudioContext());
-  if (audio.state !== "running") {
-    const wake = () => void audio.resume();
-    for (const name of ["pointerdown", "keydown"]) addEventListener(name, wake, { signal });
-    wake();
+  if (navigator.userActivation && !navigator.userActivation.hasBeenActive) {
     await new Promise<void>((resolve) => {
-      audio.addEventListener("statechange", () => audio.state === "running" && resolve(), { signal });
+      for (const name of ["pointerdown", "keydown"]) addEventListener(name, () => resolve(), { signal });
       signal.addEventListener("abort", () => resolve());
-      if (audio.state === "running") resolve();
     });
   }
+  if (signal.aborted) return;
+  const audio = (context ??= new AudioContext());
+  if (audio.state !== "running") await audio.resume();
   if (signal.aborted) return;
   if (kind === "incoming" && navigator.locks) {
     await navigator.locks.request("halley/ring", { signal }, () => sound(audio, patterns[kind], signal));
