@@ -9,6 +9,8 @@ export class Calls {
   /** Rises with each change of the call: its parts aren't signals. */
   readonly turn = signal(0);
   readonly speaker = signal("");
+  /** What of one's own doesn't work, until it does. */
+  readonly troubles = signal<readonly MediaTrouble[]>([]);
   /** A call that another device or window of this user is in. */
   readonly elsewhere = signal<CallInfo | undefined>(undefined);
   /** Calls that conversations have. */
@@ -50,9 +52,9 @@ export class Calls {
     });
   }
 
-  /** Calls all of a conversation. */
-  async dial(conversation: string, media: "audio" | "video"): Promise<void> {
-    await this.#begin(conversation, async (phone) => phone.dial({ conversation, media }));
+  /** Calls all of a conversation, or some of it. */
+  async dial(conversation: string, media: "audio" | "video", to?: string[]): Promise<void> {
+    await this.#begin(conversation, async (phone) => phone.dial({ conversation, media, ...(to && { to }) }));
   }
 
   async answer(info: CallInfo, camera: boolean): Promise<void> {
@@ -97,7 +99,10 @@ export class Calls {
   #connect(phone: Phone): Phone {
     phone.on("ringing", (ringing) => (this.ringing.value = ringing));
     phone.on("elsewhere", (info) => (this.elsewhere.value = info));
-    phone.on("trouble", (trouble) => this.onTrouble(trouble));
+    phone.on("trouble", (trouble) => {
+      this.troubles.value = [...this.troubles.peek().filter((other) => other.what !== trouble.what), trouble];
+      this.onTrouble(trouble);
+    });
     phone.on("seen", (info) => this.#see(info));
     phone.on("over", ({ call, reason }) => {
       this.#see({ ...call, state: "ended" });
@@ -108,13 +113,15 @@ export class Calls {
         this.call.value = call;
         this.turn.value++;
         this.speaker.value = "";
+        if (!call) this.troubles.value = [];
       });
       call?.on("change", (info) => {
         this.#see(info);
+        const left = this.troubles.peek().filter(({ what }) => !call.media.track(what));
+        if (left.length < this.troubles.peek().length) this.troubles.value = left;
         this.turn.value++;
       });
       call?.on("levels", ({ speaker }) => (this.speaker.value = speaker));
-      call?.media.on("trouble", () => this.turn.value++);
     });
     phone.start();
     return phone;

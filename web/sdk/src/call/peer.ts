@@ -70,6 +70,7 @@ export class Peer {
   #batchTimer: Timer | undefined;
   #watchdog: Timer | undefined;
   #budget: Budget | undefined;
+  #limiting: Promise<void> = Promise.resolve();
   #closed = false;
 
   constructor(options: PeerOptions) {
@@ -176,8 +177,14 @@ export class Peer {
   }
 
   /** Bounds what is sent. */
-  async limit(b: Budget): Promise<void> {
+  limit(b: Budget): Promise<void> {
     this.#budget = b;
+    // One after the other: a browser refuses what was read before another change.
+    this.#limiting = this.#limiting.then(() => this.#limit(this.#budget ?? b));
+    return this.#limiting;
+  }
+
+  async #limit(b: Budget): Promise<void> {
     const most: Record<Slot, number> = { audio: b.audio, camera: b.video, screen: b.screen };
     for (const [i, slot] of slots.entries()) {
       const sender = this.#transceivers()[i]?.sender;

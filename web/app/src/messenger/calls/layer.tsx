@@ -1,12 +1,14 @@
+import type { ComponentChildren } from "preact";
 import type { CallInfo, MediaTrouble } from "@halley-im/sdk/call";
-import { useEffect } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { t } from "../../i18n/index.ts";
 import type { Messenger } from "../../model/messenger.ts";
 import type { Conversation } from "../../model/types.ts";
 import { Avatar } from "../../parts/avatar.tsx";
 import { Camera, Close, Phone } from "../../parts/icons.tsx";
 import { notifying } from "../notify.ts";
-import { names, openChat, run, toast, useMessenger } from "../ui.ts";
+import { names, openChat, openDialog, run, toast, useMessenger } from "../ui.ts";
+import { CallSome } from "./people.tsx";
 import { play } from "./tone.ts";
 import { CallWindow } from "./window.tsx";
 
@@ -37,11 +39,11 @@ export function CallLayer() {
         </div>
       )}
       {ringing.length > 0 && (
-        <div class="incoming-list">
+        <IncomingList>
           {ringing.map((info) => (
             <Incoming key={info.id} info={info} />
           ))}
-        </div>
+        </IncomingList>
       )}
     </>
   );
@@ -73,6 +75,23 @@ export function callTitle(m: Messenger, info: CallInfo): string {
   );
 }
 
+/** Above all, over an open dialog as well. Where there is none the focus stays where it is: who types must not decline by it. */
+function IncomingList({ children }: { children: ComponentChildren }) {
+  const ref = useRef<HTMLDialogElement>(null);
+  useLayoutEffect(() => {
+    const element = ref.current;
+    if (!element) return;
+    if (document.querySelector("dialog:modal")) element.showModal();
+    else element.setAttribute("open", "");
+    return () => element.close();
+  }, []);
+  return (
+    <dialog ref={ref} class="incoming-list" aria-label={t("callsIncoming")} onCancel={(e) => e.preventDefault()}>
+      {children}
+    </dialog>
+  );
+}
+
 function Incoming({ info }: { info: CallInfo }) {
   const m = useMessenger();
   const a = m.people.name(info.caller);
@@ -90,7 +109,9 @@ function Incoming({ info }: { info: CallInfo }) {
       <span class="incoming-ring">
         <Avatar name={a} of={info.caller} image={m.people.avatar(info.caller)} />
       </span>
-      <p class="incoming-text">{text}</p>
+      <p class="incoming-text" tabIndex={-1} autoFocus>
+        {text}
+      </p>
       <div class="incoming-buttons">
         <button type="button" class="call-button bad" aria-label={t("decline")} title={t("decline")} onClick={() => void m.calls.decline(info)}>
           <Close />
@@ -132,13 +153,19 @@ function notify(text: string, info: CallInfo, open: () => void): () => void {
   }
 }
 
+/** From each to each: more than so many at once are too much for it. */
+const most = 6;
+
 /** The buttons in a conversation's head. */
 export function CallButtons({ conversation: c }: { conversation: Conversation }) {
   const m = useMessenger();
   const { calls } = m;
   if (!calls.possible || c.type === "inbox" || c.dissolved || c.role === "none") return null;
   const busy = calls.beginning.value !== "" || calls.call.value !== undefined;
-  const dial = (media: "audio" | "video") => void run(calls.dial(c.id, media));
+  const dial = (media: "audio" | "video") => {
+    if (c.type === "group" && c.members > most) openDialog(() => <CallSome conversation={c} media={media} />);
+    else void run(calls.dial(c.id, media));
+  };
   return (
     <>
       <button type="button" class="icon-button" aria-label={t("callAudio")} title={t("callAudio")} disabled={busy} onClick={() => dial("audio")}>

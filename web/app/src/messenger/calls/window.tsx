@@ -5,10 +5,11 @@ import { t } from "../../i18n/index.ts";
 import { length } from "../../i18n/time.ts";
 import type { Messenger } from "../../model/messenger.ts";
 import { Avatar } from "../../parts/avatar.tsx";
-import { Camera, CameraOff, Expand, Gear, Hangup, Mic, MicOff, Minus, Screen, Shrink, Turn, Up } from "../../parts/icons.tsx";
+import { Camera, CameraOff, Expand, Gear, Hangup, Mic, MicOff, Minus, PersonPlus, Screen, Shrink, Turn, Up } from "../../parts/icons.tsx";
 import { type Item, openMenu } from "../parts/menu.tsx";
-import { run, useMessenger } from "../ui.ts";
-import { callTitle } from "./layer.tsx";
+import { openDialog, run, useMessenger } from "../ui.ts";
+import { callTitle, troubleText } from "./layer.tsx";
+import { AddToCall } from "./people.tsx";
 import { play } from "./tone.ts";
 
 /** After so long without a connection people are told what may be in the way. */
@@ -99,6 +100,11 @@ export function CallWindow({ call }: { call: Call }) {
         ))}
         {sends.video && <Picture class="call-own" track={media.track("camera")} label={t("callYou")} mirrored />}
       </div>
+      {m.calls.troubles.value.map((trouble) => (
+        <p key={trouble.what} class="call-note">
+          {troubleText(trouble)}
+        </p>
+      ))}
       {(info.ending || (stuck && call.turn === false)) && (
         <p class="call-note" role="alert">
           {info.ending ? t("callEnding") : t("callNoTurn")}
@@ -129,6 +135,11 @@ export function CallWindow({ call }: { call: Call }) {
           <button type="button" class="call-button" aria-label={t("callDevices")} title={t("callDevices")} aria-haspopup="menu" onClick={(e) => openMenu(e, t("callDevices"), deviceItems(call, devices.value))}>
             <Gear />
           </button>
+          {info.state !== "inviting" && (
+            <button type="button" class="call-button" aria-label={t("callAdd")} title={t("callAdd")} onClick={() => openDialog(() => <AddToCall call={call} />)}>
+              <PersonPlus />
+            </button>
+          )}
           <button type="button" class="call-button bad" aria-label={t("hangup")} title={t("hangup")} onClick={() => call.hangup()}>
             <Hangup />
           </button>
