@@ -9,7 +9,7 @@ export interface Servers {
   relayOnly: boolean;
 }
 
-const none: Servers = { config: {}, renewAt: 0, turn: false, relayOnly: false };
+const none: Servers = { config: { bundlePolicy: "max-bundle" }, renewAt: 0, turn: false, relayOnly: false };
 
 /**
  * Asks for STUN and TURN servers with credentials. Without an answer a call may still be possible between neighbours.
@@ -18,7 +18,9 @@ const none: Servers = { config: {}, renewAt: 0, turn: false, relayOnly: false };
 export async function iceServers(line: Line, now: () => number): Promise<Servers> {
   try {
     const list = await line.request("ice.servers", {});
-    const servers = (list.servers ?? []).map(({ urls = [], username, credential }) => ({
+    // A server without an address would make the browser refuse all of them.
+    const named = (list.servers ?? []).filter(({ urls }) => urls?.length);
+    const servers = named.map(({ urls = [], username, credential }) => ({
       urls,
       ...(username !== undefined && { username }),
       ...(credential !== undefined && { credential }),

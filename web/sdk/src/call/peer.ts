@@ -78,7 +78,7 @@ export class Peer {
     this.uid = options.uid;
     this.order = options.order;
     this.#generation = this.#seen = options.generation;
-    const pc = (this.pc = options.connect(options.config));
+    const pc = (this.pc = connect(options));
     pc.onnegotiationneeded = () => {
       // The first offer is begun with begin(), by the one whose it is.
       if (this.#begun) this.#run(() => this.#offer());
@@ -109,7 +109,11 @@ export class Peer {
   /** Finds new ways, with new credentials if there are. back: this side comes back and its offer counts. */
   restart(config?: RTCConfiguration, back = false): void {
     if (this.#closed) return;
-    if (config) this.pc.setConfiguration(config);
+    try {
+      if (config) this.pc.setConfiguration(config);
+    } catch {
+      // What the operator gave is refused: it goes on with what there was.
+    }
     if (back) this.#insist = true;
     if (!this.#begun) {
       if (back) this.begin(true);
@@ -210,7 +214,10 @@ export class Peer {
   get level(): number {
     const [audio] = this.#transceivers();
     const [source] = audio?.receiver.getSynchronizationSources?.() ?? [];
-    return source && performance.timeOrigin + source.timestamp > Date.now() - 1000 ? (source.audioLevel ?? 0) : 0;
+    if (!source) return 0;
+    // Since 1970 by the standard; since the page's beginning in some browsers.
+    const at = source.timestamp > 1e11 ? source.timestamp : performance.timeOrigin + source.timestamp;
+    return at > Date.now() - 1000 ? (source.audioLevel ?? 0) : 0;
   }
 
   close(): void {
@@ -382,6 +389,15 @@ export class Peer {
       else if (this.pc.remoteDescription) this.restart();
       this.#watch(patience * (this.#o.polite ? 1 : 1.5));
     }, after);
+  }
+}
+
+/** With servers that the browser can't use it goes without them: neighbours reach each other all the same. */
+function connect({ connect, config }: PeerOptions): RTCPeerConnection {
+  try {
+    return connect(config);
+  } catch {
+    return connect({ bundlePolicy: "max-bundle" });
   }
 }
 
