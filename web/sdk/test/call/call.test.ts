@@ -288,3 +288,100 @@ it("hanging up ends it at once on both sides, with all devices let go", async ()
   expect([ann.kept.value, bob.kept.value]).toEqual([null, null]);
   expect(vi.getTimerCount()).toBe(0);
 });
+
+it("a group: each to each, the late one offers, and what each gets falls and rises with their number", async () => {
+  const [ann, bob, cleo] = [someone("ann"), someone("bob"), someone("cleo")];
+  await settle();
+  await ann.phone.dial({ to: ["bob", "cleo"], media: "video" });
+  await settle();
+  const id = server.call?.call ?? "";
+  const most = () => ann.pc.getTransceivers()[1].sender.encodings[0].maxBitrate;
+  await bob.phone.answer(id, { camera: true });
+  await settle();
+  const alone = most();
+  expect(cleo.phone.ringing).toHaveLength(1);
+  await cleo.phone.answer(id, { camera: true });
+  await settle();
+  for (const { call } of [ann, bob, cleo]) expect([...call.connections.values()].map((pc) => pc.connectionState)).toEqual(["connected", "connected"]);
+  expect([...cleo.call.connections.values()].map((pc) => (pc as unknown as FakePC).offers)).toEqual([1, 1]);
+  expect(most()).toBeLessThan(alone);
+
+  cleo.call.hangup();
+  await settle();
+  for (const { call } of [ann, bob]) expect(call.connections.size).toBe(1);
+  expect(ann.pc.connectionState).toBe("connected");
+  expect(most()).toBe(alone);
+  // Whoever left may come again: by another place in the order, and another connection.
+  Object.assign(server.leg("cleo"), { order: 0 });
+  await cleo.phone.answer(id, { camera: false });
+  await settle();
+  for (const { call } of [ann, bob, cleo]) expect([...call.connections.values()].map((pc) => pc.connectionState)).toEqual(["connected", "connected"]);
+});
+
+interface Pair {
+  ann: Someone;
+  bob: Someone;
+}
+
+/** Something befalls one of two. */
+async function befall(pair: Pair, random: () => number): Promise<void> {
+  const name = random() < 0.5 ? "ann" : "bob";
+  const who = pair[name];
+  const what = random();
+  if (what < 0.35) who.line.reconnect();
+  else if (what < 0.5) who.pc.to("disconnected");
+  else if (what < 0.6) who.pc.to("failed");
+  else if (what < 0.75) await who.call.media.screen(random() < 0.5);
+  else {
+    const kept = { value: who.kept.value };
+    who.phone.close();
+    pair[name] = someone(name, kept);
+    await settle(300);
+  }
+}
+
+function well({ ann, bob }: Pair): void {
+  expect([ann.call.place, bob.call.place]).toEqual(["here", "here"]);
+  expect([ann.pc.signalingState, bob.pc.signalingState]).toEqual(["stable", "stable"]);
+  expect(bob.pc.other).toBe(ann.pc);
+  expect([ann.pc.connectionState, bob.pc.connectionState]).toEqual(["connected", "connected"]);
+  expect(FakePC.all.filter((pc) => pc.connectionState !== "closed")).toHaveLength(2);
+}
+
+function randomOf(seed: number): () => number {
+  let state = seed * 2_654_435_761;
+  return () => {
+    state = Math.imul(state ^ (state >>> 15), 0x2c1b3c6d) + 0x9e3779b9;
+    return ((state >>> 8) & 0xffffff) / 0x1000000;
+  };
+}
+
+const seeds = Array.from({ length: 12 }, (_, i) => i + 1);
+
+it.each(seeds)("whatever happens at once (seed %d), all is well before anybody's patience ends", async (seed) => {
+  const random = randomOf(seed);
+  const [ann, bob] = await talking();
+  const pair = { ann, bob };
+  for (let i = 0; i < 6; i++) {
+    await befall(pair, random);
+    await settle(random() < 0.5 ? 0 : random() * 20);
+    await befall(pair, random);
+    await settle(6000);
+    well(pair);
+  }
+});
+
+it.each(seeds)("whatever happens while a quarter of the signals is lost (seed %d), all is well in the end", async (seed) => {
+  const random = randomOf(seed);
+  let lossy = true;
+  const [ann, bob] = await talking();
+  const pair = { ann, bob };
+  server.lose = () => lossy && random() < 0.25;
+  for (let i = 0; i < 12; i++) {
+    await befall(pair, random);
+    await settle(random() * 3000);
+  }
+  lossy = false;
+  await settle(60_000);
+  well(pair);
+});

@@ -287,7 +287,9 @@ export class FakeServer {
         return { sent: true };
       }
       case "call.hangup":
-        this.change((c) => (c.reason = "completed"), "ended");
+        if (this.call.legs.filter((l) => l.state === "joined").length > 2) {
+          this.change(() => Object.assign(leg, { state: "left", reason: "hangup", holder: undefined }), "active");
+        } else this.change((c) => (c.reason = "completed"), "ended");
         break;
       case "call.heartbeat":
         break;
