@@ -2,6 +2,9 @@ import { batch, signal } from "@preact/signals";
 import type { Call, CallInfo, MediaTrouble, Phone } from "@halley-im/sdk/call";
 import type { Port } from "./types.ts";
 
+/** Who leaves waits no longer for an answer to that. */
+const patience = 1000;
+
 /** Calls as the messenger shows them: what rings, the one that this page is in, and what goes on elsewhere. */
 export class Calls {
   readonly ringing = signal<readonly CallInfo[]>([]);
@@ -44,12 +47,14 @@ export class Calls {
     });
   }
 
-  close(): void {
+  /** Hangs up, and ends it; resolves when the server knows, or after a moment without an answer. */
+  async close(): Promise<void> {
     this.#closed = true;
-    void this.#phone?.then((phone) => {
-      phone.call?.hangup();
-      phone.close();
-    });
+    const phone = await this.#phone?.catch(() => undefined);
+    if (!phone) return;
+    const hungUp = phone.call?.hangup();
+    phone.close();
+    await Promise.race([hungUp, new Promise((resolve) => setTimeout(resolve, patience))]);
   }
 
   /** Calls all of a conversation, or some of it. */
@@ -60,7 +65,7 @@ export class Calls {
   async answer(info: CallInfo, camera: boolean): Promise<void> {
     await this.#begin(info.conversation, async (phone) => {
       // One call at a time: whoever answers leaves the other one.
-      phone.call?.hangup();
+      void phone.call?.hangup();
       return phone.answer(info.id, { camera });
     });
   }

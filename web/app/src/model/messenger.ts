@@ -166,7 +166,7 @@ export class Messenger {
     for (const id of [...this.#draftTimers.keys()]) this.#keepDraft(id);
     for (const timer of this.#typingTimers.values()) clearTimeout(timer);
     this.people.stop();
-    this.calls.close();
+    await this.calls.close();
     await this.port.close(forget);
   }
 

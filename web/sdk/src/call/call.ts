@@ -155,11 +155,13 @@ export class Call extends Emitter<CallEvents> {
 
   // ---- what one does ----
 
-  /** Leaves; before an answer, takes the call back. */
-  hangup(): void {
+  /** Leaves; before an answer, takes the call back. It is over here at once; the promise resolves when the server knows. */
+  async hangup(): Promise<void> {
     if (this.#place === "over") return;
-    void this.#command("call.hangup", {}, true).catch(() => {});
+    const told = this.#command("call.hangup", {}, true);
     this.#over("hangup");
+    // Without an answer the leg's lease tells it.
+    await told.catch(() => {});
   }
 
   raiseHand(on: boolean): void {

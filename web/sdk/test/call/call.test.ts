@@ -279,7 +279,7 @@ it("mute, camera and screen are told, without negotiating", async () => {
 
 it("hanging up ends it at once on both sides, with all devices let go", async () => {
   const [ann, bob] = await talking();
-  ann.call.hangup();
+  void ann.call.hangup();
   expect(ann.overs).toEqual(["hangup"]);
   await settle();
   expect(bob.overs).toEqual(["completed"]);
@@ -306,7 +306,7 @@ it("a group: each to each, the late one offers, and what each gets falls and ris
   expect([...cleo.call.connections.values()].map((pc) => (pc as unknown as FakePC).offers)).toEqual([1, 1]);
   expect(most()).toBeLessThan(alone);
 
-  cleo.call.hangup();
+  void cleo.call.hangup();
   await settle();
   for (const { call } of [ann, bob]) expect(call.connections.size).toBe(1);
   expect(ann.pc.connectionState).toBe("connected");

@@ -140,7 +140,7 @@ export function CallWindow({ call }: { call: Call }) {
               <PersonPlus />
             </button>
           )}
-          <button type="button" class="call-button bad" aria-label={t("hangup")} title={t("hangup")} onClick={() => call.hangup()}>
+          <button type="button" class="call-button bad" aria-label={t("hangup")} title={t("hangup")} onClick={() => void call.hangup()}>
             <Hangup />
           </button>
         </footer>
