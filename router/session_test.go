@@ -3,6 +3,7 @@ package router_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -196,6 +197,49 @@ func TestCometsOwnRegistrationGivesWayToNewer(t *testing.T) {
 	}
 	if got := locate(t, r, uidName("default", "u"))[0]; !slices.Equal(got, at(s, other)) {
 		t.Errorf("uid: got %v, want %v", got, at(s, other))
+	}
+}
+
+// A client that gave a log-in up and made another connection must not be thrown off it by the first one's coming through in the end.
+func TestALateLogInDoesNotThrowOffTheNextConnection(t *testing.T) {
+	w := newWorld(t, dying())
+	r, _ := w.router()
+	c, other := newComet(t, r, "c1"), newComet(t, r, "c2")
+	c.keepAlive(100 * time.Millisecond)
+	other.keepAlive(100 * time.Millisecond)
+	for _, tt := range []struct {
+		name, key, device string
+		earlier           time.Duration // than the other connection
+		want              halleyv1.RegisterResult_Status
+	}{
+		{"same key", "k", "", 3 * time.Second, statusReplaced},
+		{"same device", "other", "d", 3 * time.Second, statusReplaced},
+		{"another device", "other", "e", 3 * time.Second, statusOK},
+		{"clocks differ", "k", "", time.Second, statusOK},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			uid := strings.ReplaceAll(tt.name, " ", "-")
+			s := c.session("default", uid, "k."+uid)
+			s.DeviceId = "d"
+			if res := c.register(s, &halleyv1.Limits{}); res.GetStatus() != statusOK {
+				t.Fatalf("got %v", res.GetStatus())
+			}
+			late := other.session("default", uid, tt.key+"."+uid)
+			late.DeviceId = tt.device
+			late.ConnectedAtMs = s.GetConnectedAtMs() - tt.earlier.Milliseconds()
+			if res := other.register(late, &halleyv1.Limits{}); res.GetStatus() != tt.want {
+				t.Fatalf("got %v, want %v", res.GetStatus(), tt.want)
+			}
+			if tt.want != statusReplaced {
+				return
+			}
+			if got := locate(t, r, uidName("default", uid), keyName("default", s.GetKey())); !slices.Equal(got[0], at(s)) || !slices.Equal(got[1], at(s)) {
+				t.Errorf("located %v, want %v", got, at(s))
+			}
+			if got := locate(t, r, keyName("default", late.GetKey())); late.GetKey() != s.GetKey() && len(got[0]) > 0 {
+				t.Errorf("the late one's key is at %v", got[0])
+			}
+		})
 	}
 }
 

@@ -173,7 +173,7 @@ func (s *Store) Conversations(ctx context.Context, tenant, uid string, behind Cu
 		}
 		page = append(page, list...)
 	}
-	if err := fillIn(ctx, c, tenant, uid, page); err != nil {
+	if err := fillIn(ctx, c, tenant, uid, page, nil); err != nil {
 		return nil, nil, err
 	}
 	if len(all) == 0 {
@@ -182,8 +182,8 @@ func (s *Store) Conversations(ctx context.Context, tenant, uid string, behind Cu
 	return page, &last, nil
 }
 
-// fillIn fills in last messages and mentions.
-func fillIn(ctx context.Context, c *conn, tenant, uid string, page []Summary) error {
+// fillIn fills in last messages, those known among them not read again, and mentions.
+func fillIn(ctx context.Context, c *conn, tenant, uid string, page []Summary, known map[string][]Entry) error {
 	var spans []span
 	var unread [][]any
 	at := make(map[string]*Summary, len(page))
@@ -192,7 +192,11 @@ func fillIn(ctx context.Context, c *conn, tenant, uid string, page []Summary) er
 		id := v.Conversation.ID
 		at[id] = v
 		if last := v.Conversation.LastMsgSeq; last > 0 && last >= v.Member.VisibleFrom(&v.Conversation) {
-			spans = append(spans, span{id, last, last})
+			if i := slices.IndexFunc(known[id], func(e Entry) bool { return e.Seq == last }); i >= 0 {
+				v.Last = &known[id][i]
+			} else {
+				spans = append(spans, span{id, last, last})
+			}
 		}
 		if v.Unread > 0 {
 			unread = append(unread, []any{tenant, id, uid, v.Member.ReadSeq})
@@ -241,7 +245,7 @@ func (s *Store) Summaries(ctx context.Context, tenant, uid string, ids []string)
 		}
 	}
 	slices.SortFunc(list, func(a, b Summary) int { return a.Cursor().compare(b.Cursor()) })
-	return list, fillIn(ctx, c, tenant, uid, list)
+	return list, fillIn(ctx, c, tenant, uid, list, nil)
 }
 
 // UnreadTotal returns how many messages uid has not read in all his conversations, without those in except (the muted ones).

@@ -109,7 +109,7 @@ func (s *Store) Sync(ctx context.Context, tenant, uid string, q SyncQuery) (Sync
 	if err != nil {
 		return page, err
 	}
-	if err := fillIn(ctx, c, tenant, uid, news); err != nil {
+	if err := fillIn(ctx, c, tenant, uid, news, found); err != nil {
 		return page, err
 	}
 	for i, v := range news {

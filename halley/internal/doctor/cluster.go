@@ -22,7 +22,10 @@ const maxClockSkew = time.Second
 // Kafka looks at the brokers and at the topics.
 func Kafka(c kafkaconn.Config) Look {
 	return func(ctx context.Context) []Finding {
-		client := &kafka.Client{Addr: kafka.TCP(c.Brokers...), Timeout: c.WriteTimeout}
+		// A transport of its own: the shared one tells what it knew some seconds ago.
+		transport := &kafka.Transport{DialTimeout: c.WriteTimeout}
+		defer transport.CloseIdleConnections()
+		client := &kafka.Client{Addr: kafka.TCP(c.Brokers...), Timeout: c.WriteTimeout, Transport: transport}
 		meta, err := client.Metadata(ctx, &kafka.MetadataRequest{Addr: client.Addr})
 		where := strings.Join(c.Brokers, ",")
 		if err != nil {
@@ -49,7 +52,7 @@ func topics(c kafkaconn.Config, meta *kafka.MetadataResponse) []Finding {
 	}
 	var missing []string
 	var out []Finding
-	for _, name := range []string{topic.Urgent, topic.Push, topic.Bulk, topic.Chat, topic.Upstream, topic.Revoked, topic.Dead} {
+	for _, name := range []string{topic.Urgent, topic.Push, topic.Bulk, topic.Chat, topic.Hooks, topic.Upstream, topic.Revoked, topic.Dead} {
 		want := c.Partitions
 		if name == topic.Revoked || name == topic.Dead {
 			want = 1

@@ -240,20 +240,26 @@ func (u *userRecord) holds(e epoch) bool {
 type keyRecord struct {
 	epoch epoch
 	conn  string
-	since int64
-	uid   string
+	// since and connected are the session's.
+	since     int64
+	connected int64
+	uid       string
 	// signed: the session came with a token.
 	signed bool
 	// full is set where uid is empty.
 	full session
 }
 
+// clockSkew is how many milliseconds the clocks of two comets may differ by.
+const clockSkew = 2000
+
 // keySigned is in the first byte of a key's entry that names a uid.
 const keySigned = 1
 
 // bars reports whether what is in a key's entry keeps m out. Nobody without a token displaces a session that came with one: keys are no
-// secret. Else a new session takes the key from any, and one that comet has already only from older ones. What a dead comet has left bars
-// nobody.
+// secret. Else a new session takes the key from any, unless its connection is clearly the older one: its log-in took longer than that of
+// the connection made after it, and whoever made both has given it up. One that comet has already takes it only from older ones. What a
+// dead comet has left bars nobody.
 func (k *keyRecord) bars(c clock, m *halleyv1.Session, claim bool) bool {
 	switch {
 	case c.known(k.epoch) && !c.live(k.epoch):
@@ -261,7 +267,10 @@ func (k *keyRecord) bars(c clock, m *halleyv1.Session, claim bool) bool {
 	case k.signed != m.GetSigned():
 		return k.signed
 	}
-	return !claim && k.since > m.GetConnectedAtMs()
+	if claim {
+		return k.connected > m.GetConnectedAtMs()+clockSkew
+	}
+	return k.since > m.GetConnectedAtMs()
 }
 
 func (k *keyRecord) encode() string {
@@ -277,7 +286,8 @@ func (k *keyRecord) encode() string {
 	}
 	b = append(b, k.epoch[:]...)
 	b = appendString(b, k.conn)
-	return string(binary.AppendUvarint(b, uint64(k.since)))
+	b = binary.AppendUvarint(b, uint64(k.since))
+	return string(binary.AppendVarint(b, k.connected-k.since))
 }
 
 // decodeKey returns nil for an absent entry.
@@ -293,11 +303,12 @@ func decodeKey(v string) (*keyRecord, error) {
 	k := &keyRecord{uid: long(r.string()), signed: flags&keySigned != 0}
 	if k.uid == "" {
 		k.full = readSession(&r)
-		k.epoch, k.conn, k.since, k.signed = k.full.epoch, k.full.conn, k.full.since, k.full.signed
+		k.epoch, k.conn, k.since, k.connected, k.signed = k.full.epoch, k.full.conn, k.full.since, k.full.connected, k.full.signed
 	} else {
 		copy(k.epoch[:], r.take(16))
 		k.conn = r.string()
 		k.since = int64(r.uvarint())
+		k.connected = k.since + r.varint()
 	}
 	if r.bad || r.s != "" {
 		return nil, errRecord

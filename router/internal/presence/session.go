@@ -76,7 +76,8 @@ func (s *Store) Register(ctx context.Context, req *halleyv1.RegisterRequest) ([]
 		return nil, err
 	}
 	for _, r := range regs {
-		if r.result.Status == halleyv1.RegisterResult_STATUS_TOO_MANY {
+		switch r.result.Status {
+		case halleyv1.RegisterResult_STATUS_TOO_MANY, halleyv1.RegisterResult_STATUS_REPLACED:
 			if err := s.unregisterKey(ctx, e, r); err != nil {
 				return nil, err
 			}
@@ -225,7 +226,7 @@ func (s *Store) keyEdit(c clock, e epoch, regs []*registration) *edit {
 
 func newKeyRecord(m *halleyv1.Session, e epoch, since int64) *keyRecord {
 	full := newSession(m, e, since)
-	return &keyRecord{epoch: e, conn: full.conn, since: since, uid: m.GetUid(), signed: full.signed, full: full}
+	return &keyRecord{epoch: e, conn: full.conn, since: since, connected: full.connected, uid: m.GetUid(), signed: full.signed, full: full}
 }
 
 func (k *keyRecord) setSince(t int64) { k.since, k.full.since = t, t }
@@ -339,6 +340,10 @@ func (r *registration) add(c clock, e epoch, u *userRecord) bool {
 		return true
 	}
 	if r.claim {
+		if r.late(c, u) {
+			r.result.Status = halleyv1.RegisterResult_STATUS_REPLACED
+			return false
+		}
 		if !r.makeRoom(c, u) {
 			r.result.Status = halleyv1.RegisterResult_STATUS_TOO_MANY
 			return false
@@ -347,6 +352,20 @@ func (r *registration) add(c clock, e epoch, u *userRecord) bool {
 	u.lastSeen = 0
 	u.sessions = append(u.sessions, n)
 	return true
+}
+
+// late reports whether the same device has come again meanwhile: this log-in took longer than that of a connection made after it.
+func (r *registration) late(c clock, u *userRecord) bool {
+	for i := range u.sessions {
+		o := &u.sessions[i]
+		if o.leaving || !c.live(o.epoch) || o.signed != r.m.GetSigned() || o.connected <= r.m.GetConnectedAtMs()+clockSkew {
+			continue
+		}
+		if o.key == r.m.GetKey() || o.device != "" && o.device == r.m.GetDeviceId() {
+			return true
+		}
+	}
+	return false
 }
 
 // makeRoom marks those that give way to r as leaving, or reports that r is refused, and then marks none.
