@@ -119,9 +119,10 @@ func testDatabaseAway(t *testing.T, c *Cluster) {
 		}
 	}
 	// Who was refused is judged now.
-	if e := eve.refused(t, "message.send", map[string]any{"conversation": group, "client_msg_id": "1", "body": "no"}); e.Code != "not_member" {
-		t.Errorf("a stranger: %v", e)
-	}
+	within(t, talkTime, "a stranger is told that he is no member", func() (bool, string) {
+		e := eve.refused(t, "message.send", map[string]any{"conversation": group, "client_msg_id": "1", "body": "no"})
+		return e.Code == "not_member", e.Error()
+	})
 	for _, p := range []*Talker{ann, bob, eve} {
 		p.fine(t)
 	}

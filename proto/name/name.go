@@ -141,6 +141,18 @@ func IsOpenRoom(room string) bool {
 	return len(room) > len(openRoom) && room[:len(openRoom)] == openRoom
 }
 
+// RoomConversation returns the conversation whose room it is, that of its members or OpenRoom's; empty: it is none's.
+func RoomConversation(room string) string {
+	if IsOpenRoom(room) {
+		return room[len(openRoom):]
+	}
+	id, _ := strings.CutPrefix(room, RoomTypeConversation+"://")
+	if id == room {
+		return ""
+	}
+	return id
+}
+
 const openRoom = RoomTypeConversation + "://open/"
 
 // PresenceRoom returns the room whose members watch uid.

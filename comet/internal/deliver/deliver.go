@@ -107,6 +107,10 @@ func (sv *Service) Deliver(ss halleyv1.Comet_DeliverServer) error {
 	for {
 		select {
 		case b := <-requests:
+			// Job has given the stream up, and counts this as not delivered: a comet that was stopped finds both at once.
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			if err := st.batch(b); err != nil {
 				return err
 			}

@@ -2,7 +2,6 @@ package conversation
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"github.com/halley-im/halley/logic/internal/push"
@@ -20,9 +19,8 @@ const openTTL = 5 * time.Second
 func (s *Service) Gone(ctx context.Context, tenant, uid string, rooms []string) ([]string, error) {
 	var gone []string
 	for _, room := range rooms {
-		_, id, _ := strings.Cut(room, "://")
-		id = strings.TrimPrefix(id, "open/")
-		if name.RoomType(room) != name.RoomTypeConversation || entry.TypeOf(id) != entry.Group {
+		id := name.RoomConversation(room)
+		if entry.TypeOf(id) != entry.Group {
 			continue
 		}
 		_, m, err := s.d.Store.Membership(ctx, tenant, id, uid)

@@ -169,11 +169,14 @@ func TestNothingIsFoundWhereNothingIsBroken(t *testing.T) {
 }
 
 // defects are what may be wrong with a journal, each with where the damage must be seen: in one of these figures at least.
-var defects = []struct {
+// defect is one that a journal can have; plant is false where there is no room for it.
+type defect struct {
 	name  string
 	plant func(w *world) bool
 	shows func(*check.Result) int
-}{
+}
+
+var defects = []defect{
 	{"the last entry was never stored, whatever its sender was told", func(w *world) bool {
 		id := w.stored[len(w.stored)-1].ID
 		w.drop(func(e *check.Event) bool { return e.ID == id && e.Kind != check.Sent && e.Kind != check.Told })
@@ -342,12 +345,16 @@ func (w *world) swap(a, b check.Event) {
 	}
 }
 
-func TestEachDefectIsFoundWhereItIs(t *testing.T) {
+func TestEachDefectIsFoundWhereItIs(t *testing.T) { findsEach(t, defects, newWorld) }
+
+// findsEach plants each defect in journals that were well.
+func findsEach(t *testing.T, defects []defect, journal func(seed uint64, n int) *world) {
+	t.Helper()
 	for _, d := range defects {
 		t.Run(d.name, func(t *testing.T) {
 			planted := 0
 			for seed := range uint64(60) {
-				w := newWorld(seed, 20)
+				w := journal(seed, 20)
 				if !d.plant(w) {
 					continue
 				}

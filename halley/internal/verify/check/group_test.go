@@ -120,11 +120,7 @@ func TestWhoComesAndGoesSeesWhatIsHis(t *testing.T) {
 }
 
 // comings are what may be wrong with them.
-var comings = []struct {
-	name  string
-	plant func(w *world) bool
-	shows func(*check.Result) int
-}{
+var comings = []defect{
 	{"shown to who isn't in it", func(w *world) bool {
 		i := slices.IndexFunc(w.stored, func(e check.Event) bool {
 			return e.Does == check.Removed && e.Members[0] == "bob" || e.Does == check.Left && e.UID == "bob"
@@ -186,27 +182,7 @@ func (w *world) away() string {
 	return ""
 }
 
-func TestEachDefectOfComingAndGoingIsFound(t *testing.T) {
-	for _, d := range comings {
-		t.Run(d.name, func(t *testing.T) {
-			planted := 0
-			for seed := range uint64(60) {
-				w := newGroup(seed, 20)
-				if !d.plant(w) {
-					continue
-				}
-				planted++
-				r := check.Check(w.events, 0)
-				if !r.Broken() || d.shows(r) == 0 || len(r.Examples) == 0 {
-					t.Errorf("seed %d: got %v, examples %v", seed, figures(r), r.Examples)
-				}
-			}
-			if planted < 10 {
-				t.Errorf("only %d journals had room for it", planted)
-			}
-		})
-	}
-}
+func TestEachDefectOfComingAndGoingIsFound(t *testing.T) { findsEach(t, comings, newGroup) }
 
 func TestRefusalsForWhichThereIsAReasonAreToldApart(t *testing.T) {
 	w := newGroup(1, 30)

@@ -13,6 +13,13 @@ export function SettingsDialog({ onLeave }: { onLeave(): void }) {
   const me = m.people.me.value;
   const name = useSignal(me.name);
   const dirty = name.value.trim() !== me.name;
+  // Shown until logic has answered, so that whatever else arrives meanwhile doesn't draw the old choice again.
+  const asked = useSignal<Visibility | undefined>(undefined);
+  const chooseVisibility = async (visibility: Visibility) => {
+    asked.value = visibility;
+    await run(m.port.updateMe({ visibility }).then((user) => m.people.put([user])), t("saved"));
+    if (asked.peek() === visibility) asked.value = undefined;
+  };
   const saveName = () => void run(m.port.updateMe({ name: name.value.trim() }).then((user) => m.people.put([user])), t("saved"));
   return (
     <Dialog
@@ -50,13 +57,13 @@ export function SettingsDialog({ onLeave }: { onLeave(): void }) {
       </section>
       <Choice<Visibility>
         label={t("visibility")}
-        value={me.visibility ?? "contacts"}
+        value={asked.value ?? me.visibility ?? "contacts"}
         options={[
           ["contacts", t("visContacts")],
           ["all", t("visAll")],
           ["nobody", t("visNobody")],
         ]}
-        onChange={(visibility) => void run(m.port.updateMe({ visibility }).then((user) => m.people.put([user])), t("saved"))}
+        onChange={(visibility) => void chooseVisibility(visibility)}
       />
       <Choice<Theme | "">
         label={t("appearance")}
