@@ -111,7 +111,7 @@ start_all() {
   mkdir -p "$dir/all"
   install -m 600 "$dir/token-key" "$dir/all/"
   env -u HALLEY_CONFIG HALLEY_DATA_DIR="$dir/all" HALLEY_COMET_TCP_ADDR="127.0.0.1:$tcp" HALLEY_COMET_WS_ADDR="127.0.0.1:$ws" \
-    HALLEY_LOGIC_HTTP_ADDR="127.0.0.1:$http" HALLEY_ALL_PRIVATE_ADDR="127.0.0.1:$all" HALLEY_LOGIC_CHAT_RATE=0 \
+    HALLEY_LOGIC_HTTP_ADDR="127.0.0.1:$http" HALLEY_ALL_PRIVATE_ADDR="127.0.0.1:$all" HALLEY_ALL_TURN_ADDR="127.0.0.1:0" HALLEY_LOGIC_CHAT_RATE=0 \
     HALLEY_LOGIC_CHAT_READ_RATE=0 HALLEY_COMET_HANDSHAKE_RATE=0 "$halley" all >>"$dir/all.log" 2>&1 &
   pids+=($!)
   roles="all=$!"

@@ -85,7 +85,7 @@ func launch(t *testing.T, dir string, env ...string) *instance {
 	}
 	i.env = append(cleanEnv(),
 		"HALLEY_DATA_DIR="+dir, "HALLEY_COMET_TCP_ADDR="+i.tcp, "HALLEY_COMET_WS_ADDR="+i.ws, "HALLEY_LOGIC_HTTP_ADDR="+i.api,
-		"HALLEY_ALL_PRIVATE_ADDR="+i.private, "HALLEY_URL=http://"+i.api)
+		"HALLEY_ALL_PRIVATE_ADDR="+i.private, "HALLEY_ALL_TURN_ADDR=127.0.0.1:0", "HALLEY_ALL_TURN_TLS_ADDR=127.0.0.1:0", "HALLEY_URL=http://"+i.api)
 	i.env = append(i.env, env...)
 	i.cmd = exec.Command(path, "all")
 	i.cmd.Env = i.env

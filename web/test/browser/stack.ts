@@ -37,6 +37,7 @@ export async function startHalley(): Promise<Halley> {
         HALLEY_LOGIC_HTTP_ADDR: `127.0.0.1:${http}`,
         HALLEY_COMET_WS_ADDR: `127.0.0.1:${ws}`,
         HALLEY_COMET_TCP_ADDR: `127.0.0.1:${tcp}`,
+        HALLEY_ALL_TURN_ADDR: "127.0.0.1:0",
       },
       stdio: ["ignore", "ignore", "pipe"],
     });
