@@ -14,6 +14,10 @@ export default defineConfig({
         // One real Chromium after the other: two cores are few.
         test: { name: "browser", include: ["test/browser/**/*.test.ts"], testTimeout: 60_000, hookTimeout: 60_000, fileParallelism: false },
       },
+      {
+        // Longer, and in a network of their own: scripts/calls.sh.
+        test: { name: "calls", include: ["test/calls/**/*.test.ts"], testTimeout: 120_000, hookTimeout: 180_000, fileParallelism: false },
+      },
     ],
   },
 });
