@@ -31,4 +31,4 @@ export HALLEY_BIN="${HALLEY_BIN:-$PWD/bin/halley}"
 CHROMIUM="${CHROMIUM:-$(command -v chromium)}"
 export CHROMIUM
 cd web
-npx vitest run --project calls "$@"
+npm run --silent test:calls -- "$@"

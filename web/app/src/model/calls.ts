@@ -1,5 +1,5 @@
 import { batch, signal } from "@preact/signals";
-import type { Call, CallInfo, MediaTrouble, Phone } from "@halley-im/sdk/call";
+import type { Call, CallInfo, MediaTrouble, Phone, RelayReport } from "@halley-im/sdk/call";
 import type { Port } from "./types.ts";
 
 /** Who leaves waits no longer for an answer to that. */
@@ -12,6 +12,8 @@ export class Calls {
   /** Rises with each change of the call: its parts aren't signals. */
   readonly turn = signal(0);
   readonly speaker = signal("");
+  /** How loud one is oneself, 0 to 1. */
+  readonly level = signal(0);
   /** What of one's own doesn't work, until it does. */
   readonly troubles = signal<readonly MediaTrouble[]>([]);
   /** A call that another device or window of this user is in. */
@@ -89,6 +91,15 @@ export class Calls {
     }
   }
 
+  /** Tries the relays that calls may need. */
+  async check(): Promise<RelayReport> {
+    try {
+      return (await this.#port.testRelays?.()) ?? { problem: "unasked", results: [] };
+    } catch {
+      return { problem: "unasked", results: [] };
+    }
+  }
+
   async #begin(conversation: string, how: (phone: Phone) => Promise<Call | undefined>): Promise<void> {
     if (this.beginning.peek() !== "") return;
     this.beginning.value = conversation || "-";
@@ -118,6 +129,7 @@ export class Calls {
         this.call.value = call;
         this.turn.value++;
         this.speaker.value = "";
+        this.level.value = 0;
         if (!call) this.troubles.value = [];
       });
       call?.on("change", (info) => {
@@ -126,7 +138,10 @@ export class Calls {
         if (left.length < this.troubles.peek().length) this.troubles.value = left;
         this.turn.value++;
       });
-      call?.on("levels", ({ speaker }) => (this.speaker.value = speaker));
+      call?.on("levels", ({ levels, speaker }) => {
+        this.speaker.value = speaker;
+        this.level.value = levels.get(this.#port.uid) ?? 0;
+      });
     });
     phone.start();
     return phone;

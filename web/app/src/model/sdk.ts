@@ -1,6 +1,6 @@
 // The port on the SDK: what the messenger wants, said in the SDK's words.
 import { Chat, type ChangeMethod, entryOf, HalleyError, IndexedDBStorage, type Outgoing as SdkOutgoing, type Params, type State, type UserChange, type wire } from "@halley-im/sdk";
-import type { Phone } from "@halley-im/sdk/call";
+import type { Phone, RelayReport } from "@halley-im/sdk/call";
 import * as api from "../api.ts";
 import { Profiles } from "./profiles.ts";
 import {
@@ -229,6 +229,11 @@ export class SdkPort implements Port {
       },
     );
     return this.#phone;
+  }
+
+  async testRelays(): Promise<RelayReport> {
+    const { testRelays, lineOf } = await import("@halley-im/sdk/call");
+    return testRelays(lineOf(this.#chat));
   }
 
   async hasCall(conversation: string): Promise<boolean> {

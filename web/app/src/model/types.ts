@@ -1,7 +1,7 @@
 // What the messenger knows of the world, and the narrow port through which it learns and changes it. What the SDK has a shape for has
 // that shape here.
 import type { Entry, JsonValue, Conversation as SdkConversation, Stage } from "@halley-im/sdk";
-import type { Phone } from "@halley-im/sdk/call";
+import type { Phone, RelayReport } from "@halley-im/sdk/call";
 
 export { applyChange, directId, type Entry, type GroupInfo, isChange, peerOf, type Reaction, type Stage } from "@halley-im/sdk";
 export type Json = JsonValue;
@@ -212,6 +212,8 @@ export interface Port {
 
   /** What calls and is called; loaded when it is asked for first, and not started yet. */
   phone?(): Promise<Phone>;
+  /** Tries the relays that calls may need. */
+  testRelays?(): Promise<RelayReport>;
   /** Whether a conversation has a call that goes on. */
   hasCall?(conversation: string): Promise<boolean>;
 }

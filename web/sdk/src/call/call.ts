@@ -2,6 +2,7 @@ import { Emitter } from "../emitter.ts";
 import type * as wire from "../gen/halley/v1/client.ts";
 import { iceServers, type Servers } from "./ice.ts";
 import { type CallInfo, infoOf, isIn, type Leg, legIn, legOf, type Sends } from "./info.ts";
+import { type Heard, Levels } from "./levels.ts";
 import { codeOf, type Line, persist, uuid } from "./line.ts";
 import { LocalMedia, slots } from "./media.ts";
 import { Peer } from "./peer.ts";
@@ -32,8 +33,7 @@ export interface Remote {
 export interface CallEvents {
   /** Anything that one might show. */
   change: CallInfo;
-  /** Loudness by uid, and who speaks (empty: nobody). */
-  levels: { levels: ReadonlyMap<string, number>; speaker: string };
+  levels: Heard;
   /** Why it is over, as the server says, or `hangup` by oneself; moved is told by change. */
   over: string;
 }
@@ -42,8 +42,6 @@ type Timer = ReturnType<typeof setInterval>;
 type Command = "call.accept" | "call.hangup" | "call.cancel" | "call.connected" | "call.update" | "call.add" | "call.remove" | "call.leaving";
 
 const levelEvery = 250;
-/** Below it nobody speaks. */
-const audible = 0.02;
 
 /** Call is one call that this page is in: its state as the server tells it, and a peer connection to each other leg. */
 export class Call extends Emitter<CallEvents> {
@@ -70,7 +68,7 @@ export class Call extends Emitter<CallEvents> {
   #updating = false;
   #sums = new Map<string, Sums>();
   #quality = new Map<string, Quality>();
-  #speaker = "";
+  readonly #levels = new Levels();
   #timers: Timer[] = [];
   #renew: ReturnType<typeof setTimeout> | undefined;
   #ends: (() => void)[] = [];
@@ -560,18 +558,7 @@ export class Call extends Emitter<CallEvents> {
   }
 
   #listenToAll(): void {
-    const levels = new Map<string, number>();
-    let loudest = audible;
-    let speaker = "";
-    for (const [uid, peer] of this.#peers) {
-      const level = peer.level;
-      levels.set(uid, level);
-      if (level > loudest) [loudest, speaker] = [level, uid];
-    }
-    // Who spoke last stays in view while nobody speaks.
-    if (speaker) this.#speaker = speaker;
-    else if (!this.#peers.has(this.#speaker)) this.#speaker = "";
-    if (levels.size > 0) this.emit("levels", { levels, speaker: this.#speaker });
+    if (this.#peers.size > 0) this.emit("levels", this.#levels.now(this.#peers, this.#line.uid, !this.media.sends.audio));
   }
 
   async #command(method: Command, params: object, last = false): Promise<wire.CallReply> {

@@ -11,7 +11,9 @@
  */
 export * from "./call.ts";
 export { type CallInfo, type CallState, infoOf, isAsked, isIn, type Leg, legIn, type LegState, type Sends } from "./info.ts";
+export type { Heard } from "./levels.ts";
 export { type Line, type LineEvents, lineOf } from "./line.ts";
 export { callProblem, LocalMedia, type MediaTrouble, type Slot, type Trouble } from "./media.ts";
 export * from "./phone.ts";
+export { type RelayFault, type RelayProblem, type RelayReport, type RelayResult, testRelays, type Way } from "./selftest.ts";
 export { budget, type Quality } from "./stats.ts";

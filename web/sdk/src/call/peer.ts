@@ -220,6 +220,20 @@ export class Peer {
     return at > Date.now() - 1000 ? (source.audioLevel ?? 0) : 0;
   }
 
+  /** The same of what goes out, where the browser tells it. */
+  async ownLevel(): Promise<number> {
+    let level = 0;
+    try {
+      const stats = await this.#transceivers()[0]?.sender.getStats();
+      stats?.forEach((row: { type: string; audioLevel?: number }) => {
+        if (row.type === "media-source") level = Math.max(level, row.audioLevel ?? 0);
+      });
+    } catch {
+      // Closed meanwhile.
+    }
+    return level;
+  }
+
   close(): void {
     if (this.#closed) return;
     this.#closed = true;

@@ -121,9 +121,7 @@ export function CallWindow({ call }: { call: Call }) {
         </footer>
       ) : (
         <footer class="call-buttons">
-          <Toggle on={sends.audio} label={t(sends.audio ? "callMute" : "callUnmute")} onClick={() => media.mute(sends.audio)}>
-            {sends.audio ? <Mic /> : <MicOff />}
-          </Toggle>
+          <MicToggle messenger={m} on={sends.audio} onClick={() => media.mute(sends.audio)} />
           <Toggle on={sends.video} label={t(sends.video ? "callCameraOff" : "callCameraOn")} onClick={() => void media.camera(!sends.video)}>
             {sends.video ? <Camera /> : <CameraOff />}
           </Toggle>
@@ -153,6 +151,25 @@ function Toggle({ on, label, onClick, children }: { on: boolean; label: string; 
   return (
     <button type="button" class={on ? "call-button" : "call-button off"} aria-label={label} title={label} onClick={onClick}>
       {children}
+    </button>
+  );
+}
+
+/** With how loud one is: who is heard sees it, and who isn't as well. */
+function MicToggle({ messenger: m, on, onClick }: { messenger: Messenger; on: boolean; onClick(): void }) {
+  const label = t(on ? "callMute" : "callUnmute");
+  const level = on ? Math.min(1, Math.sqrt(m.calls.level.value)) : 0;
+  return (
+    <button
+      type="button"
+      class={on ? "call-button call-mic" : "call-button off"}
+      aria-label={label}
+      title={label}
+      data-heard={level > 0.1}
+      style={{ "--level": level.toFixed(2) }}
+      onClick={onClick}
+    >
+      {on ? <Mic /> : <MicOff />}
     </button>
   );
 }
