@@ -3,7 +3,7 @@ import type { Page } from "playwright-core";
 import { expect, it } from "vitest";
 import { answer, button, call, caller, flow, flows, flowsOn, hangUp, madeUp, report, ringing, talking } from "../browser/caller.ts";
 import { docsPicture, until } from "../browser/stack.ts";
-import { line, newGroup, realHalley, talkTo } from "../browser/real.ts";
+import { line, newGroup, online, realHalley, talkTo } from "../browser/real.ts";
 
 const real = realHalley(madeUp);
 
@@ -21,7 +21,9 @@ it("answered on the second of two devices: it stops everywhere else within a sec
   // A second window of the laptop, which shares its connection.
   const beside = await laptop.context().newPage();
   await beside.goto(real.halley().url);
-  await line(beside, "ann").or(beside.locator(".empty")).first().waitFor();
+  await beside.getByLabel("Your name").fill("bob");
+  await beside.keyboard.press("Enter");
+  await online(beside);
   await talkTo(ann, "bob");
   await button(ann, "Video call").click();
   await Promise.all([laptop, beside, tablet].map((page) => ringing(page).waitFor()));

@@ -91,6 +91,13 @@ export class Calls {
     }
   }
 
+  /** Leaves. A group's call may go on: then one can come back. */
+  async hangUp(call: Call): Promise<void> {
+    await call.hangup();
+    const { kind, conversation } = call.info;
+    if (kind === "group" && conversation) await this.ask(conversation);
+  }
+
   /** Tries the relays that calls may need. */
   async check(): Promise<RelayReport> {
     try {

@@ -138,7 +138,7 @@ export function CallWindow({ call }: { call: Call }) {
               <PersonPlus />
             </button>
           )}
-          <button type="button" class="call-button bad" aria-label={t("hangup")} title={t("hangup")} onClick={() => void call.hangup()}>
+          <button type="button" class="call-button bad" aria-label={t("hangup")} title={t("hangup")} onClick={() => void m.calls.hangUp(call)}>
             <Hangup />
           </button>
         </footer>
