@@ -17,7 +17,7 @@ if [ -z "${HALLEY_OWN_NET:-}" ]; then
   user=()
   [ "$(id -u)" = 0 ] || user=(--map-root-user)
   unshare "${user[@]}" --net true 2>/dev/null || { echo "calls: no network namespace can be made here; run it as root" >&2; exit 1; }
-  HALLEY_OWN_NET=1 exec unshare "${user[@]}" --net "$0" "$@"
+  HALLEY_OWN_NET=1 exec unshare "${user[@]}" --net scripts/calls.sh "$@"
 fi
 
 ip link set lo up
