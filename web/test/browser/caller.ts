@@ -2,7 +2,7 @@
 import type { Locator, Page } from "playwright-core";
 import { expect } from "vitest";
 import type { EnterOptions } from "./real.ts";
-import { until } from "./stack.ts";
+import { docsPicture, until } from "./stack.ts";
 
 declare global {
   interface Window {
@@ -135,4 +135,18 @@ export async function hangUp(by: Page, ...others: Page[]): Promise<void> {
 /** Which relays it goes through, by which transport: all pairs are of two. */
 export function expectRelayed(of: readonly Flow[], transport: "udp" | "tcp"): void {
   expect(of.map((f) => f.pair)).toEqual(of.map(() => `relay by ${transport}-relay`));
+}
+
+/** Has the page try the relays, and returns what it says is wrong: of all, and of each way. */
+export async function tryRelays(page: Page): Promise<{ problem: string; faults: Record<string, string> }> {
+  await button(page, "Settings").click();
+  await button(page, "Test calls").click();
+  const dialog = page.getByRole("dialog", { name: "Test calls" });
+  await dialog.locator("[data-problem]").waitFor({ timeout: 30_000 });
+  const problem = (await dialog.locator("[data-problem]").getAttribute("data-problem")) ?? "";
+  const rows = await dialog.locator("[data-way]").evaluateAll((all) => all.map((row) => [row.getAttribute("data-way"), row.getAttribute("data-fault")]));
+  console.log(`the test of relays: ${problem}; ${(await dialog.locator(".relays li").allTextContents()).join("; ")}`);
+  if (problem === "none") await docsPicture(page, "call-test");
+  for (const name of ["Test calls", "Settings"]) await page.getByRole("dialog", { name }).getByRole("button", { name: "Close" }).click();
+  return { problem, faults: Object.fromEntries(rows) as Record<string, string> };
 }

@@ -1,7 +1,7 @@
 // A video call on a Halley: two people, of whom one has two devices, with cameras and microphones that Chromium makes up. More of them
 // are in test/calls.
 import { expect, it } from "vitest";
-import { answer, button, caller, flows, flowsOn, madeUp, report, ringing, talking } from "./caller.ts";
+import { answer, button, caller, flows, flowsOn, madeUp, report, ringing, talking, tryRelays } from "./caller.ts";
 import { line, realHalley, talkTo } from "./real.ts";
 import { docsPicture } from "./stack.ts";
 
@@ -26,6 +26,8 @@ it("a video call: both devices ring, one answers, both see each other, one reloa
   await flowsOn(ann, toAnn);
   await docsPicture(ann, "call");
 
+  // Chromium's microphone beeps: who speaks sees that he is heard.
+  await bob.locator(".call-mic[data-heard=true]").waitFor();
   // What isn't sent any more is to be seen.
   await button(bob, "Mute microphone").click();
   await button(bob, "Turn camera off").click();
@@ -44,4 +46,45 @@ it("a video call: both devices ring, one answers, both see each other, one reloa
   await ann.locator(".call-record", { hasText: /^Video call, 0:\d\d/ }).waitFor();
   await line(bob, a).click();
   await button(bob, "Call back").waitFor();
+});
+
+it("what a browser can't do is said in plain words, with a way on; the test of the connection says that relays work", { timeout: 90_000 }, async () => {
+  const [n, o] = [real.name("noor"), real.name("otto")];
+  await real.leave(await real.enter(o));
+  const noor = await real.enter(n, caller);
+  await talkTo(noor, o);
+  const fail = (how: Record<string, string>) =>
+    noor.evaluate((names) => {
+      navigator.mediaDevices.getUserMedia = async (want) => {
+        const [name] = [want?.video && names.video, want?.audio && names.audio].filter((one) => typeof one === "string");
+        if (name) throw new DOMException("by the test", name);
+        const sound = new AudioContext().createMediaStreamDestination().stream;
+        return sound;
+      };
+    }, how);
+  for (const [how, words] of [
+    [{ video: "NotFoundError" }, ["Others can’t see you: there is no such device."]],
+    [{ video: "NotAllowedError", audio: "NotAllowedError" }, ["Others can’t hear you: the browser wasn’t given leave.", "Others can’t see you: the browser wasn’t given leave."]],
+    [{ video: "NotReadableError" }, ["Others can’t see you: another program is using it."]],
+  ] as const) {
+    await fail(how);
+    await button(noor, "Video call").click();
+    // It calls all the same.
+    await noor.locator(".call").waitFor();
+    for (const text of words) await noor.locator(".call-note", { hasText: text }).waitFor();
+    expect(await noor.locator(".call-note").count()).toBe(words.length);
+    await button(noor, "Hang up").click();
+    await noor.locator(".call").waitFor({ state: "detached" });
+  }
+
+  const relays = await tryRelays(noor);
+  expect(relays).toEqual({ problem: "none", faults: { udp: "", tcp: "" } });
+
+  await noor.evaluate(() => Object.defineProperty(window, "isSecureContext", { value: false }));
+  await button(noor, "Video call").click();
+  await noor.getByText(/browsers allow calls only on pages that come over HTTPS; open this page by its https/).first().waitFor();
+  await noor.evaluate(() => Reflect.deleteProperty(window, "RTCPeerConnection"));
+  await button(noor, "Video call").click();
+  await noor.getByText(/this browser can’t make calls; try a current Chrome/).first().waitFor();
+  expect(await noor.locator(".call").count()).toBe(0);
 });

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { call, caller, expectRelayed, flow, flowsOn, hangUp, madeUp, report, talking } from "../browser/caller.ts";
+import { call, caller, expectRelayed, flow, flowsOn, hangUp, madeUp, report, talking, tryRelays } from "../browser/caller.ts";
 import { realHalley, talkTo } from "../browser/real.ts";
 import { startHalley, until } from "../browser/stack.ts";
 import { startCoturn, stopCoturn } from "./coturn.ts";
@@ -65,9 +65,23 @@ describe.skipIf(!ownNetwork).each(servers)("no UDP, %s", (name, settings) => {
       report(`UDP is blocked from the beginning, through ${name}`, { ann: again.near, bob: again.far });
       expectRelayed([...again.near, ...again.far], "tcp");
       await hangUp(ann, bob);
+      expect(await tryRelays(ann)).toEqual({ problem: "udp_blocked", faults: { udp: "unreachable", tcp: "" } });
     } finally {
       openUDP();
     }
     await real.leave(ann, bob);
+  });
+});
+
+describe.each<[string, () => Record<string, string>, string, string | undefined]>([
+  ["a secret that isn't the server's", () => ({ ...coturn, HALLEY_LOGIC_TURN_SECRET: "not the secret of the relay" }), "refused", "refused"],
+  ["a relay that is down", () => ({ HALLEY_LOGIC_TURN_URLS: "turn:127.0.0.1:9?transport=udp,turn:127.0.0.1:9?transport=tcp", HALLEY_LOGIC_TURN_SECRET: "a secret that nobody asks for" }), "down", "unreachable"],
+  ["no relay", () => ({ HALLEY_ALL_TURN_ADDR: "" }), "no_turn", undefined],
+])("%s", (_, settings, problem, fault) => {
+  const real = realHalley(madeUp, () => startHalley(settings()));
+
+  it("the test of relays names what is wrong", async () => {
+    const ann = await real.enter("ann", caller);
+    expect(await tryRelays(ann)).toEqual({ problem, faults: fault ? { udp: fault, tcp: fault } : {} });
   });
 });

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
-import { type Call, Phone, type PhoneOptions } from "../../src/call/index.ts";
+import { type Call, type Heard, Phone, type PhoneOptions } from "../../src/call/index.ts";
 import { FakeDevices, FakeLine, FakePC, FakeServer } from "./fakes.ts";
 
 let server: FakeServer;
@@ -275,6 +275,22 @@ it("mute, camera and screen are told, without negotiating", async () => {
   expect(ann.pc.getTransceivers().map((t) => t.sender.track?.device)).toEqual(["default", undefined, "screen"]);
   expect(ann.pc.getTransceivers()[2].sender.encodings[0].maxBitrate).toBe(2_500_000);
   expect(server.log.filter((l) => l.params.description).length).toBe(offers);
+});
+
+it("who speaks is told, and stays until another one does; one's own loudness is, but while one is muted", async () => {
+  const [ann, bob] = await talking();
+  let heard: Heard = { levels: new Map(), speaker: "" };
+  ann.call.on("levels", (now) => (heard = now));
+  await settle(600);
+  expect(heard).toEqual({ levels: new Map([["bob", 0], ["ann", 0.4]]), speaker: "" });
+  ann.pc.getTransceivers()[0].receiver.level = 0.3;
+  await settle(600);
+  expect(heard.speaker).toBe("bob");
+  ann.pc.getTransceivers()[0].receiver.level = 0;
+  ann.call.media.mute(true);
+  await settle(600);
+  expect(heard).toEqual({ levels: new Map([["bob", 0], ["ann", 0]]), speaker: "bob" });
+  expect(bob.call.place).toBe("here");
 });
 
 it("hanging up ends it at once on both sides, with all devices let go", async () => {

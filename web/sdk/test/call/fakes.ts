@@ -35,10 +35,11 @@ export class FakePC {
         track: null as unknown,
         encodings: [{}] as { maxBitrate?: number; scaleResolutionDownBy?: number }[],
         replaceTrack: async (track: unknown) => void (t.sender.track = track),
+        getStats: async () => new Map([["1", { type: "media-source", audioLevel: 0.4 }]]),
         getParameters: () => ({ encodings: t.sender.encodings }),
         setParameters: async (p: { encodings: [] }) => void (t.sender.encodings = p.encodings),
       },
-      receiver: { getSynchronizationSources: () => [] },
+      receiver: { level: 0, getSynchronizationSources: () => [{ timestamp: Date.now(), audioLevel: t.receiver.level }] },
     };
     this.#transceivers.push(t);
     queueMicrotask(() => this.onnegotiationneeded?.());
