@@ -67,7 +67,7 @@ it("a reload of either: the call goes on, and is one call in the end", async () 
   await real.leave(ann, cleo);
 });
 
-it("ICE restarts when the network changes: new credentials of the connection, the same connection, no picture missed for long", async () => {
+it("ICE restarts when the network changes: new credentials of the connection, the same connection, pictures go on", async () => {
   const [ann, dan] = await two("ann", "dan");
   const ufrag = (page: Page) => page.evaluate(() => window.connections.map((pc) => /a=ice-ufrag:(\S+)/.exec(pc.localDescription?.sdp ?? "")?.[1] ?? ""));
   const before = [await ufrag(ann), await ufrag(dan)];
