@@ -26,7 +26,11 @@ function watch(): void {
   };
   const { mediaDevices } = navigator;
   const get = mediaDevices.getUserMedia.bind(mediaDevices);
-  mediaDevices.getUserMedia = (want) => get({ ...want, ...(want?.video ? { video: { width: 640, height: 480, frameRate: 10 } } : {}) });
+  mediaDevices.getUserMedia = (want) => {
+    if (!want?.video) return get(want);
+    const { deviceId } = want.video === true ? {} : want.video;
+    return get({ ...want, video: { width: 640, height: 480, frameRate: 10, ...(deviceId !== undefined && { deviceId }) } });
+  };
 }
 
 /** For whoever calls. */

@@ -5,7 +5,8 @@ import { answer, button, call, caller, flow, flows, flowsOn, hangUp, madeUp, rep
 import { docsPicture, until } from "../browser/stack.ts";
 import { line, newGroup, online, realHalley, talkTo } from "../browser/real.ts";
 
-const real = realHalley(madeUp);
+// The second of three cameras is one of depths, whose pictures nobody can encode.
+const real = realHalley([...madeUp, "--use-fake-device-for-media-stream=device-count=3"]);
 
 /** Two who talk in a video call. */
 async function two(a: string, b: string): Promise<[Page, Page]> {
@@ -46,10 +47,50 @@ it("answered on the second of two devices: it stops everywhere else within a sec
   for (const t of after) expect(t - at).toBeLessThan(1000);
   await Promise.all([talking(ann).waitFor(), talking(tablet).waitFor()]);
   report("answered on the second device", { ann: await flows(ann), tablet: await flows(tablet) });
+
+  // He goes on at the other one; the first one lets go of its camera, says so, and could take it back.
   await laptop.getByText("You are in a call on another device.").waitFor();
-  await hangUp(ann, tablet);
-  await laptop.getByText("You are in a call on another device.").waitFor({ state: "detached" });
+  await button(laptop, "Continue here").click();
+  await tablet.getByText("This call goes on on another device.").waitFor();
+  await Promise.all([talking(ann).waitFor(), talking(laptop).waitFor()]);
+  report("taken over by the first one", { ann: await flows(ann), laptop: await flows(laptop) });
+  expect(await flow(tablet)).toEqual([]);
+  await tablet.locator(".call").getByRole("button", { name: "Close" }).click();
+  await hangUp(ann, laptop);
+  for (const page of [laptop, beside, tablet]) await page.getByText("You are in a call on another device.").waitFor({ state: "detached" });
   await real.leave(ann, laptop, tablet);
+});
+
+it("the window of a call is moved, made small, and fills the screen; another camera is chosen, and seen", async () => {
+  const [ann, zed] = await two("ann", "zed");
+  const box = ann.locator(".call");
+  const at = async () => {
+    const { x, y, width, height } = (await box.boundingBox()) ?? { x: 0, y: 0, width: 0, height: 0 };
+    return { x, y, width, height };
+  };
+  const before = await at();
+  await ann.mouse.move(before.x + 60, before.y + 20);
+  await ann.mouse.down();
+  await ann.mouse.move(before.x - 140, before.y - 80, { steps: 4 });
+  await ann.mouse.up();
+  expect(await at()).toEqual({ ...before, x: before.x - 200, y: before.y - 100 });
+  await button(ann, "Minimise").click();
+  expect((await at()).width).toBeLessThan(before.width / 2);
+  await button(ann, "Enlarge").click();
+  await button(ann, "Full screen").click();
+  await until(async () => (await at()).width === 1280);
+  await button(ann, "Leave full screen").click();
+  await until(async () => (await at()).width === before.width);
+
+  const camera = () => ann.evaluate(() => window.connections.at(-1)?.getTransceivers()[1]?.sender.track?.getSettings().deviceId ?? "");
+  const first = await camera();
+  const had = await flow(zed);
+  await button(ann, "Microphone and camera").click();
+  await ann.getByRole("menuitem", { name: /^Camera: / }).last().click();
+  await until(async () => ![first, ""].includes(await camera()));
+  report("another camera", { zed: await flowsOn(zed, had) });
+  await hangUp(ann, zed);
+  await real.leave(ann, zed);
 });
 
 it("a reload of either: the call goes on, and is one call in the end", async () => {

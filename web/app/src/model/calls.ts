@@ -1,9 +1,14 @@
 import { batch, signal } from "@preact/signals";
 import type { Call, CallInfo, MediaTrouble, Phone, RelayReport } from "@halley-im/sdk/call";
-import type { Port } from "./types.ts";
+import type { Conversation, Port } from "./types.ts";
 
 /** Who leaves waits no longer for an answer to that. */
 const patience = 1000;
+
+/** Whether one may call in a conversation. One of two has no role before anything was said in it. */
+export function callable(c: Conversation): boolean {
+  return c.type === "direct" || (c.type === "group" && !c.dissolved && c.role !== "none");
+}
 
 /** Calls as the messenger shows them: what rings, the one that this page is in, and what goes on elsewhere. */
 export class Calls {

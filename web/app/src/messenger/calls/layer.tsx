@@ -2,6 +2,7 @@ import type { ComponentChildren } from "preact";
 import type { CallInfo, MediaTrouble } from "@halley-im/sdk/call";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { t } from "../../i18n/index.ts";
+import { callable } from "../../model/calls.ts";
 import type { Messenger } from "../../model/messenger.ts";
 import type { Conversation } from "../../model/types.ts";
 import { Avatar } from "../../parts/avatar.tsx";
@@ -160,7 +161,7 @@ const most = 6;
 export function CallButtons({ conversation: c }: { conversation: Conversation }) {
   const m = useMessenger();
   const { calls } = m;
-  if (!calls.possible || c.type === "inbox" || c.dissolved || c.role === "none") return null;
+  if (!calls.possible || !callable(c)) return null;
   const busy = calls.beginning.value !== "" || calls.call.value !== undefined;
   const dial = (media: "audio" | "video") => {
     if (c.type === "group" && c.members > most) openDialog(() => <CallSome conversation={c} media={media} />);

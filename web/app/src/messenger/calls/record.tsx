@@ -1,6 +1,7 @@
 import { t } from "../../i18n/index.ts";
 import { length } from "../../i18n/time.ts";
 import type { CallRecord } from "../../model/body.ts";
+import { callable } from "../../model/calls.ts";
 import type { Conversation } from "../../model/types.ts";
 import { Camera, Phone } from "../../parts/icons.tsx";
 import { run, useMessenger } from "../ui.ts";
@@ -25,7 +26,7 @@ export function recordText(call: CallRecord, mine: boolean): string {
 export function Record({ call, conversation: c, mine }: { call: CallRecord; conversation: Conversation; mine: boolean }) {
   const m = useMessenger();
   const missed = !mine && (call.outcome === "missed" || call.outcome === "busy");
-  const can = m.calls.possible && !c.dissolved && c.role !== "none";
+  const can = m.calls.possible && callable(c);
   return (
     <p class={missed ? "call-record missed" : "call-record"}>
       {call.media === "video" ? <Camera /> : <Phone />}
