@@ -110,10 +110,7 @@ func TestWhomAMessageDoesNotReachIsTold(t *testing.T) {
 	cfg.Hook.Endpoints = []string{"a " + url + " whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw message.offline"}
 	cfg.Hook.PollInterval = ms(50)
 	r := c.start(cfg, func(d *job.Deps) { d.Hooks = c.store })
-	id, err := conversation.NewGroupID()
-	if err != nil {
-		t.Fatal(err)
-	}
+	id := conversation.GroupID(tenant, "ann", "c1")
 	away := errors.New("away")
 	c.store.set(func(call string) error {
 		if call == "members" {
@@ -129,14 +126,20 @@ func TestWhomAMessageDoesNotReachIsTold(t *testing.T) {
 	}
 	c.store.set(nil)
 	kittest.Eventually(t, patience, func() bool { return len(got()) == 1 }, "first")
+	if _, err := c.store.PutUserChanges(t.Context(), []store.UserChange{{Tenant: tenant, UID: "bob", Kind: store.ChangeMute, Object: id, Guard: 1, Value: []byte(`{"on":true}`)}}); err != nil {
+		t.Fatal(err)
+	}
+	old := c.say(id, "cat", "of last year")
+	old.Imported = true
+	c.send(old)
 	second := c.say(id, "cat", "two")
 	second.Detail.Mentions = []string{"bob"}
 	c.send(second)
 	kittest.Eventually(t, patience, func() bool { return len(got()) == 2 }, "second")
 	// Who has read it isn't told again, who sent it never, and who is there neither.
-	c.send(c.propose(conversation.Marker, id, "bob", func(p *conversation.Proposal) { p.ReadSeq = 3 }), first, second, c.say(id, "bob", "three"))
-	c.waitCommitted(topic.Chat, 7)
-	want := []string{"message.offline 2 ann [{bob 1 false}]", "message.offline 3 cat [{bob 2 true}]"}
+	c.send(c.propose(conversation.Marker, id, "bob", func(p *conversation.Proposal) { p.ReadSeq = 4 }), first, second, c.say(id, "bob", "three"))
+	c.waitCommitted(topic.Chat, 8)
+	want := []string{"message.offline 2 ann [{bob 1 false false}]", "message.offline 4 cat [{bob 3 true true}]"}
 	if n := r.count("hook_events_total"); n != 2 {
 		t.Errorf("%v events, want 2", n)
 	}
@@ -162,7 +165,7 @@ func TestWhomAMessageDoesNotReachIsToldUntilTheGroupHasItsRoom(t *testing.T) {
 	}
 	l.do(l.say(l.id, ann, "one"))
 	kittest.Eventually(t, patience, func() bool { return len(got()) == 1 }, "not told")
-	if want := "message.offline 2 " + ann + " [{away 1 false}]"; got()[0] != want {
+	if want := "message.offline 2 " + ann + " [{away 1 false false}]"; got()[0] != want {
 		t.Errorf("got %q, want %q", got()[0], want)
 	}
 	l.do(l.people(conversation.Joined, l.id, ann, l.uids[2], "late"))

@@ -57,6 +57,7 @@ func TestDeadCometIsLeftOutAndClearedAway(t *testing.T) {
 	r, _ := w.router()
 	dead, c := newComet(t, r, "dead"), newComet(t, r, "c1")
 	c.keepAlive(100 * time.Millisecond)
+	die := dead.keepAlive(100 * time.Millisecond)
 	var ss []*halleyv1.Session
 	for i := range 50 {
 		s := dead.session("default", fmt.Sprintf("u%d", i), fmt.Sprintf("k%d", i))
@@ -64,6 +65,7 @@ func TestDeadCometIsLeftOutAndClearedAway(t *testing.T) {
 		ss = append(ss, s)
 	}
 	dead.room("default", "live://1", 1, []string{"u1"}, nil)
+	die()
 	eventually(t, func() bool { return slices.Equal(c.comets(), []string{"c1"}) }, "lease is due")
 	if got := locate(t, r, uidName("default", "u1"), roomName("default", "live://1")); got[0] != nil || got[1] != nil {
 		t.Errorf("located: got %v, want nothing", got)
@@ -105,11 +107,12 @@ func TestDeadCometIsLeftOutAndClearedAway(t *testing.T) {
 	// With a new epoch it is there again.
 	dead.info.Epoch = uuid.Must(uuid.NewV7()).String()
 	dead.enroll()
+	dead.keepAlive(100 * time.Millisecond)
 	for _, s := range ss {
 		s.Conn.Epoch = dead.info.Epoch
 	}
 	res, err := r.Register(ctxFor(t), &halleyv1.RegisterRequest{Sessions: ss})
-	if err != nil || res.GetResults()[0].GetStatus() != statusOK || res.GetResults()[1].GetStatus() != statusGone {
+	if err != nil || len(res.GetResults()) != len(ss) || res.GetResults()[0].GetStatus() != statusOK || res.GetResults()[1].GetStatus() != statusGone {
 		t.Fatalf("registering again: got %v %v", res, err)
 	}
 	if got := locate(t, r, uidName("default", "u0"))[0]; !slices.Equal(got, at(ss[0])) {

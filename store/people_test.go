@@ -147,6 +147,13 @@ func TestUserChangesKeepTheNewestOfEachObject(t *testing.T) {
 		if err != nil || one.Number != 5 || string(one.Value) != "3" {
 			t.Fatalf("got %+v, %v", one, err)
 		}
+		put(9, "d", `{"on":true}`)
+		put(9, "e", `{"on":false}`)
+		for object, want := range map[string]int{"a": 0, "d": 1, "e": 0} {
+			if muters, err := s.Muters(t.Context(), tenant, object, []string{"me", "you"}); err != nil || len(muters) != want || muters["me"] != (want > 0) {
+				t.Errorf("%s: got %v, %v", object, muters, err)
+			}
+		}
 		if one, err = s.UserChangeOf(t.Context(), tenant, "me", "mute", "c"); err != nil || one.Number != 0 {
 			t.Fatalf("of nothing: got %+v, %v", one, err)
 		}
@@ -154,10 +161,10 @@ func TestUserChangesKeepTheNewestOfEachObject(t *testing.T) {
 			{Tenant: tenant, UID: "me", Kind: "draft", Object: "a", Value: []byte(strings.Repeat("x", 70000))}, {Tenant: tenant, UID: "me", Kind: "draft", Object: "b"},
 			{Tenant: tenant, UID: "me", Kind: store.ChangeConversation, Object: "g/x"},
 		})
-		if err != nil || out[0].Code != errcode.InvalidRequest || out[1].Number != 6 || out[2].Code != errcode.Forbidden {
+		if err != nil || out[0].Code != errcode.InvalidRequest || out[1].Number != 8 || out[2].Code != errcode.Forbidden {
 			t.Fatalf("got %+v, %v", out, err)
 		}
-		if n, err := s.LastUserChange(t.Context(), tenant, "me"); err != nil || n != 6 {
+		if n, err := s.LastUserChange(t.Context(), tenant, "me"); err != nil || n != 8 {
 			t.Fatalf("got %d, %v", n, err)
 		}
 	})

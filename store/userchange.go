@@ -346,6 +346,32 @@ func (s *Store) UserChangeOf(ctx context.Context, tenant, uid, kind, object stri
 	return list[0], nil
 }
 
+// Muters returns those of uids who have muted a conversation.
+func (s *Store) Muters(ctx context.Context, tenant, id string, uids []string) (map[string]bool, error) {
+	ctx, cancel := s.reading(ctx)
+	defer cancel()
+	keys := make([][]any, len(uids))
+	for i, uid := range uids {
+		keys[i] = []any{tenant, uid, ChangeMute, id}
+	}
+	out := map[string]bool{}
+	err := s.reader().each(ctx, userChangesTable.selects(), "tenant = ? AND uid = ? AND kind = ? AND object = ?", "", keys, func(r *sql.Rows) error {
+		var u UserChange
+		if err := scanChange(r, &u); err != nil {
+			return err
+		}
+		var v struct{ On bool }
+		if json.Unmarshal(u.Value, &v) == nil && v.On {
+			out[u.UID] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read who has muted: %w", err)
+	}
+	return out, nil
+}
+
 func (s *Store) userChanges(ctx context.Context, tail string, args ...any) ([]UserChange, error) {
 	ctx, cancel := s.reading(ctx)
 	defer cancel()

@@ -60,6 +60,8 @@ type OfflineUser struct {
 	Unread int64 `json:"unread"`
 	// Mentioned is whether the message mentions him, or everybody.
 	Mentioned bool `json:"mentioned,omitempty"`
+	// Muted is whether he has muted the conversation.
+	Muted bool `json:"muted,omitempty"`
 }
 
 type offlineData struct {

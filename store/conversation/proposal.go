@@ -31,6 +31,8 @@ type Proposal struct {
 	ClientMsgID string
 	// AcceptedAtMs is when logic accepted it, milliseconds since 1970.
 	AcceptedAtMs int64
+	// Imported says that a Message is of the past, brought in by a backend: nobody is woken for it.
+	Imported bool
 	// Address is where the sender's request came from; empty where that isn't kept.
 	Address string
 	// Target is the seq of the message that Edit, Recall, Reaction and Pin change.

@@ -38,7 +38,7 @@ func ProposalOf(rec *halleyv1.ChatRecord) (conversation.Proposal, error) {
 	}
 	return conversation.Proposal{
 		Tenant: rec.GetTenant(), Conversation: p.GetConversation(), Kind: kind, Sender: rec.GetSender(), ClientMsgID: p.GetClientMsgId(),
-		AcceptedAtMs: rec.GetAcceptedAtMs(), Address: rec.GetAddress(), Target: p.GetTarget(), Body: p.GetBody(), Detail: detail,
+		AcceptedAtMs: rec.GetAcceptedAtMs(), Address: rec.GetAddress(), Imported: rec.GetImported(), Target: p.GetTarget(), Body: p.GetBody(), Detail: detail,
 		ReadSeq: p.GetReadSeq(), DeliveredSeq: p.GetDeliveredSeq(),
 	}, nil
 }
@@ -47,7 +47,7 @@ func ProposalOf(rec *halleyv1.ChatRecord) (conversation.Proposal, error) {
 func RecordOf(p *conversation.Proposal, outcome bool) *halleyv1.ChatRecord {
 	return &halleyv1.ChatRecord{
 		Id: conversation.MessageID(p.Tenant, p.Conversation, p.Sender, p.ClientMsgID), Tenant: p.Tenant, Sender: p.Sender,
-		AcceptedAtMs: p.AcceptedAtMs, Address: p.Address, Outcome: outcome,
+		AcceptedAtMs: p.AcceptedAtMs, Address: p.Address, Imported: p.Imported, Outcome: outcome,
 		Content: &halleyv1.ChatRecord_Proposal{Proposal: &halleyv1.Proposal{
 			Conversation: p.Conversation, Kind: halleyv1.EntryKind(p.Kind), ClientMsgId: p.ClientMsgID, Target: p.Target, Body: p.Body,
 			Detail: p.Detail.JSON(), ReadSeq: p.ReadSeq, DeliveredSeq: p.DeliveredSeq,

@@ -107,12 +107,12 @@ func TestBodiesKeepLargeNumbersAndOrder(t *testing.T) {
 func TestRecordsBecomeTheProposalTheyWereMadeOf(t *testing.T) {
 	p := conversation.Proposal{
 		Tenant: "default", Conversation: "g/0198c5a2-7f1e-7c3a-9d55-0242ac120002", Kind: conversation.Created, Sender: "ann", ClientMsgID: "c1",
-		AcceptedAtMs: 5, Address: "192.0.2.1", Target: 3, Body: []byte(`{"a":1}`), Detail: conversation.Detail{Members: []string{"bob"}, Info: &conversation.Info{Title: ptr("t")}},
+		AcceptedAtMs: 5, Address: "192.0.2.1", Imported: true, Target: 3, Body: []byte(`{"a":1}`), Detail: conversation.Detail{Members: []string{"bob"}, Info: &conversation.Info{Title: ptr("t")}},
 		ReadSeq: 4, DeliveredSeq: 6,
 	}
 	rec := wire.RecordOf(&p, true)
 	got, err := wire.ProposalOf(rec)
-	if err != nil || got.Hash() != p.Hash() || !rec.GetOutcome() {
+	if err != nil || got.Hash() != p.Hash() || !got.Imported || !rec.GetOutcome() {
 		t.Fatalf("got %v, %v", got, err)
 	}
 	again := wire.RecordOf(&got, true)

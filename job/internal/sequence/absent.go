@@ -108,13 +108,13 @@ func (h *handler) tellAbsent(ctx context.Context) {
 				uids[a.id][uid] = true
 			}
 		}
-		members := map[store.ID]map[string]conversation.Membership{}
+		members, muters := map[store.ID]map[string]conversation.Membership{}, map[store.ID]map[string]bool{}
 		for id, set := range uids {
 			all := make([]string, 0, len(set))
 			for uid := range set {
 				all = append(all, uid)
 			}
-			members[id] = map[string]conversation.Membership{}
+			members[id], muters[id] = map[string]conversation.Membership{}, map[string]bool{}
 			for part := range slices.Chunk(all, mostMembers) {
 				found, ok := insist(ctx, h, "members", func(ctx context.Context) (map[string]conversation.Membership, error) {
 					return h.Store.MembersOf(ctx, id.Tenant, id.Conversation, part)
@@ -123,11 +123,18 @@ func (h *handler) tellAbsent(ctx context.Context) {
 					return
 				}
 				maps.Copy(members[id], found)
+				muted, ok := insist(ctx, h, "muters", func(ctx context.Context) (map[string]bool, error) {
+					return h.Store.Muters(ctx, id.Tenant, id.Conversation, part)
+				})
+				if !ok {
+					return
+				}
+				maps.Copy(muters[id], muted)
 			}
 		}
 		var events []hook.Offline
 		for _, a := range list {
-			if o, ok := a.offline(members[a.id]); ok {
+			if o, ok := a.offline(members[a.id], muters[a.id]); ok {
 				events = append(events, o)
 			}
 		}
@@ -142,7 +149,7 @@ func (h *handler) tellAbsent(ctx context.Context) {
 
 // offline returns the event; false if nobody has missed anything: the sender himself has not, nor who has read it meanwhile or is no
 // member any more. The latter two matter where a message is told again long after.
-func (a *absence) offline(members map[string]conversation.Membership) (hook.Offline, bool) {
+func (a *absence) offline(members map[string]conversation.Membership, muters map[string]bool) (hook.Offline, bool) {
 	e := a.entry
 	o := hook.Offline{Tenant: a.id.Tenant, Conversation: a.id.Conversation, Seq: e.Seq, AtMs: e.AtMs}
 	for _, uid := range a.item.Unreached() {
@@ -151,7 +158,7 @@ func (a *absence) offline(members map[string]conversation.Membership) (hook.Offl
 			continue
 		}
 		o.Users = append(o.Users, hook.OfflineUser{
-			UID: uid, Unread: max(1, e.MsgNo-m.ReadMsgNo), Mentioned: e.Detail.MentionAll || slices.Contains(e.Detail.Mentions, uid),
+			UID: uid, Unread: max(1, e.MsgNo-m.ReadMsgNo), Mentioned: e.Detail.MentionAll || slices.Contains(e.Detail.Mentions, uid), Muted: muters[uid],
 		})
 	}
 	if len(o.Users) == 0 {

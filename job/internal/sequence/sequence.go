@@ -39,6 +39,7 @@ type Store interface {
 	PutUserChanges(ctx context.Context, us []store.UserChange) ([]store.ChangeOutcome, error)
 	Entries(ctx context.Context, tenant, id string, from, to int64, limit int) ([]store.Entry, error)
 	Rosters(ctx context.Context, ids []store.ID) (map[store.ID]store.Roster, error)
+	Muters(ctx context.Context, tenant, id string, uids []string) (map[string]bool, error)
 	MembersOf(ctx context.Context, tenant, id string, uids []string) (map[string]conversation.Membership, error)
 }
 

@@ -117,7 +117,7 @@ func (t *teller) entry(src *source, p *conversation.Proposal, o *store.Outcome) 
 func (t *teller) toEach(src *source, id store.ID, e *store.Entry, body []byte, err error, to []*halleyv1.Target) {
 	n := len(t.told)
 	t.tell(src, body, err, to, nil)
-	if len(t.told) > n {
+	if len(t.told) > n && !src.rec.GetImported() {
 		t.told[n].absence = t.h.absence(id, e)
 	}
 }

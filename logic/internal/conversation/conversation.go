@@ -361,8 +361,26 @@ func isAway(err error) bool {
 	return err != nil && !errors.As(err, &c)
 }
 
-// authorise refuses who has no business in the conversation.
+// authorise refuses who has no business in the conversation, or no longer has, unless what he asks for is stored already: he has gone, or was
+// blocked, before he was told, and nothing but his repeat brings him the outcome, which job tells. What he sent before he went is stored by
+// now: it was ahead of his going in their partition.
 func (s *Service) authorise(ctx context.Context, p *entry.Proposal) error {
+	refused := s.mayPropose(ctx, p)
+	if !p.Kind.TakesSeq() || !errors.Is(refused, errcode.NotMember) && !errors.Is(refused, errcode.Blocked) {
+		return refused
+	}
+	stored, err := s.d.Store.Stored(ctx, p.Tenant, p.Conversation, p.Sender, p.ClientMsgID)
+	switch {
+	case err != nil:
+		return storeError(err)
+	case !stored:
+		return refused
+	}
+	return nil
+}
+
+// mayPropose refuses who has no business in the conversation as it is.
+func (s *Service) mayPropose(ctx context.Context, p *entry.Proposal) error {
 	typ := entry.TypeOf(p.Conversation)
 	if p.Sender == "" {
 		return nil
@@ -387,23 +405,7 @@ func (s *Service) authorise(ctx context.Context, p *entry.Proposal) error {
 		}
 		return errcode.Forbidden.Errorf("the group isn't open: ask a member to add you")
 	}
-	return s.repeated(ctx, p)
-}
-
-// repeated refuses who is no member, unless what he asks for is stored already: he has gone before he was told, and nothing but his repeat
-// brings him the outcome, which job tells. What he sent before he went is stored by now: it was ahead of his going in their partition.
-func (s *Service) repeated(ctx context.Context, p *entry.Proposal) error {
-	if !p.Kind.TakesSeq() {
-		return errcode.NotMember
-	}
-	stored, err := s.d.Store.Stored(ctx, p.Tenant, p.Conversation, p.Sender, p.ClientMsgID)
-	switch {
-	case err != nil:
-		return storeError(err)
-	case !stored:
-		return errcode.NotMember
-	}
-	return nil
+	return errcode.NotMember
 }
 
 // invitable refuses to bring somebody into a group who blocks the one who does.

@@ -222,7 +222,7 @@ func (a *api) importHistory(ctx context.Context, in *importInput) (*importOutput
 			}
 		}
 		ps[i] = entry.Proposal{
-			Tenant: c.tenant, Conversation: in.Conversation, Kind: entry.Message, Sender: m.From, ClientMsgID: id, AcceptedAtMs: m.AcceptedAt,
+			Tenant: c.tenant, Conversation: in.Conversation, Kind: entry.Message, Sender: m.From, ClientMsgID: id, AcceptedAtMs: m.AcceptedAt, Imported: true,
 			Body: m.Body, Detail: entry.Detail{Mentions: m.Mentions},
 		}
 	}

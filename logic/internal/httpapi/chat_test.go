@@ -26,7 +26,7 @@ const (
 
 // The group of chatServer, made by ann under g1.
 var (
-	groupID = conversation.GroupID("default", "ann", "g1")
+	groupID = entry.GroupID("default", "ann", "g1")
 	group   = "/v1/conversations/" + url.PathEscape(groupID)
 )
 
@@ -175,6 +175,14 @@ func TestSendingTellsThePlace(t *testing.T) {
 	s.do("POST", direct+"/messages", chatted, `{"from":"ann","client_msg_id":"c1","body":2}`).want(t, 409, "conflict")
 	// The system speaks, too.
 	s.do("POST", direct+"/messages", chatted, `{"body":"welcome"}`).want(t, 200, "")
+	for uid, unread := range map[string]any{"ann": 1.0, "bob": 2.0} {
+		if c := s.do("GET", direct+"?uid="+uid, "read", "").want(t, 200, "").json(t); c["unread"] != unread {
+			t.Errorf("%s has %v", uid, c)
+		}
+	}
+	if got := s.do("GET", direct+"?uid=eve", "read", "").code(t); got != "not_member" {
+		t.Errorf("got %q", got)
+	}
 	es := s.do("GET", direct+"/entries?uid=bob", "read", "").want(t, 200, "").body
 	if want := `{"entries":[{"seq":1,"kind":"message","from":"ann","client_msg_id":"c1","server_time":` + fmt.Sprint(now.UnixMilli()) +
 		`,"msg_no":1,"changed_seq":1,"body":{"text":"hi <b>"},"mentions":["bob"]},{"seq":2,"kind":"message",`; !strings.HasPrefix(strings.NewReplacer(`\u003c`, "<", `\u003e`, ">").Replace(es), want) {
@@ -269,6 +277,23 @@ func TestHistoryIsImportedWithItsTimes(t *testing.T) {
 	g := s.do("POST", "/v1/conversations", chatted, `{"client_msg_id":"old","owner":"ann","accepted_at":1600000000000}`).want(t, 200, "").json(t)
 	if g["server_time"] != 1600000000000.0 {
 		t.Errorf("got %v", g)
+	}
+	// And who came to it and went.
+	group := "/v1/conversations/" + url.PathEscape(g["conversation"].(string))
+	for i, call := range [][2]string{
+		{"/members", `{"from":"ann","members":["bob","joe"],`}, {"/members/role", `{"from":"ann","members":["bob"],"role":"admin",`},
+		{"/members/remove", `{"from":"bob","members":["joe"],`}, {"/leave", `{"from":"bob",`},
+	} {
+		at := 1600000001000 + float64(i)
+		if e := s.do("POST", group+call[0], chatted, fmt.Sprintf(`%s"client_msg_id":"e%d","accepted_at":%.0f}`, call[1], i, at)).want(t, 200, "").json(t); e["server_time"] != at {
+			t.Errorf("%s: got %v", call[0], e)
+		}
+		if got := s.do("POST", group+call[0], chatted, fmt.Sprintf(`%s"client_msg_id":"f%d","accepted_at":99999999999999}`, call[1], i)).code(t); got != "invalid_request" {
+			t.Errorf("%s of the future: got %q", call[0], got)
+		}
+	}
+	if recs := s.judge.Taken(); len(recs) == 0 || !recs[0].GetImported() || recs[len(recs)-1].GetImported() {
+		t.Errorf("got %v", recs)
 	}
 }
 

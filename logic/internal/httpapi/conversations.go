@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -39,13 +40,26 @@ func (g *GroupInfo) info() (*entry.Info, error) {
 	return i, nil
 }
 
+// Past is in the calls by which a group's members of the past are imported.
+type Past struct {
+	AcceptedAt int64 `json:"accepted_at,omitempty" doc:"When it was, for groups that are imported; left out: now. Times of a conversation never go back."`
+}
+
+// at returns when it was accepted, milliseconds since 1970; 0 is now.
+func (p Past) at(now time.Time) (int64, error) {
+	if p.AcceptedAt < 0 || p.AcceptedAt > now.UnixMilli() {
+		return 0, errcode.InvalidRequest.Errorf("accepted_at: a time that is past")
+	}
+	return p.AcceptedAt, nil
+}
+
 type (
 	createInput struct {
 		Body struct {
 			ClientMsgID string   `json:"client_msg_id,omitempty" doc:"A repeat under the same one, of the same owner, makes no second group. Left out: made of the Idempotency-Key, or random."`
 			Owner       string   `json:"owner,omitempty" doc:"Left out: the system's group, which has none."`
 			Members     []string `json:"members,omitempty" doc:"Others, at most 500; more are added later."`
-			AcceptedAt  int64    `json:"accepted_at,omitempty" doc:"When it was made, for groups that are imported; left out: now."`
+			Past
 			GroupInfo
 		}
 	}
@@ -60,6 +74,7 @@ type (
 		ConversationPath
 		Body struct {
 			Speaker
+			Past
 			Members []string `json:"members" minItems:"1" maxItems:"500" doc:"Users."`
 		}
 	}
@@ -67,6 +82,7 @@ type (
 		ConversationPath
 		Body struct {
 			Speaker
+			Past
 			Members []string `json:"members" minItems:"1" maxItems:"500" doc:"Members; one for owner."`
 			Role    string   `json:"role" enum:"member,admin,owner" doc:"owner hands the group over."`
 		}
@@ -81,7 +97,10 @@ type (
 	}
 	actInput struct {
 		ConversationPath
-		Body struct{ Speaker }
+		Body struct {
+			Speaker
+			Past
+		}
 	}
 	requestInput struct {
 		ConversationPath
@@ -114,7 +133,11 @@ type (
 			DeliveredSeq int64  `json:"delivered_seq,omitempty" minimum:"0" doc:"His devices have got up to here."`
 		}
 	}
-	conversationInput  struct{ ConversationPath }
+	conversationInput    struct{ ConversationPath }
+	getConversationInput struct {
+		ConversationPath
+		UID string `query:"uid" doc:"As this member has it: with what he has not read, mentions, his role and settings."`
+	}
 	conversationOutput struct{ Body conversation.Conversation }
 	entriesInput       struct {
 		ConversationPath
@@ -190,7 +213,17 @@ func (a *api) registerConversations() {
 	handle(a, route{scope: apikey.Chat}, done("tell-typing", one+"/typing", "Tell the others that a member types"), a.tellTyping)
 }
 
-func (a *api) getConversation(ctx context.Context, in *conversationInput) (*conversationOutput, error) {
+func (a *api) getConversation(ctx context.Context, in *getConversationInput) (*conversationOutput, error) {
+	if in.UID != "" {
+		if err := name.UID(in.UID); err != nil {
+			return nil, err
+		}
+		c, err := a.d.Chat.Mine(ctx, callOf(ctx).tenant, in.UID, in.Conversation)
+		if err != nil {
+			return nil, err
+		}
+		return &conversationOutput{*c}, nil
+	}
 	c, err := a.d.Chat.Get(ctx, callOf(ctx).tenant, in.Conversation)
 	if err != nil {
 		return nil, err
@@ -244,8 +277,8 @@ func (a *api) createGroup(ctx context.Context, in *createInput) (*sentOutput, er
 		return nil, err
 	}
 	o := c.backend()
-	if o.AtMs = b.AcceptedAt; o.AtMs < 0 || o.AtMs > a.now().UnixMilli() {
-		return nil, errcode.InvalidRequest.Errorf("accepted_at: a time that is past")
+	if o.AtMs, err = b.at(a.now()); err != nil {
+		return nil, err
 	}
 	acc, err := a.d.Chat.CreateGroup(ctx, o, c.tenant, b.Owner, c.clientMsgID(b.ClientMsgID), entry.Detail{Members: b.Members, Info: info})
 	return a.outcome(ctx, acc, err)
@@ -260,26 +293,30 @@ func (a *api) changeGroup(ctx context.Context, in *infoInput) (*sentOutput, erro
 	return a.propose(ctx, p)
 }
 
-func (a *api) act(ctx context.Context, conv string, kind entry.Kind, by *Speaker, d entry.Detail) (*sentOutput, error) {
+func (a *api) act(ctx context.Context, conv string, kind entry.Kind, by *Speaker, past Past, d entry.Detail) (*sentOutput, error) {
 	p := callOf(ctx).proposal(conv, kind, by)
+	var err error
+	if p.AcceptedAtMs, err = past.at(a.now()); err != nil {
+		return nil, err
+	}
 	p.Detail = d
 	return a.propose(ctx, p)
 }
 
 func (a *api) dissolve(ctx context.Context, in *actInput) (*sentOutput, error) {
-	return a.act(ctx, in.Conversation, entry.Dissolved, &in.Body.Speaker, entry.Detail{})
+	return a.act(ctx, in.Conversation, entry.Dissolved, &in.Body.Speaker, in.Body.Past, entry.Detail{})
 }
 
 func (a *api) leave(ctx context.Context, in *actInput) (*sentOutput, error) {
-	return a.act(ctx, in.Conversation, entry.Left, &in.Body.Speaker, entry.Detail{})
+	return a.act(ctx, in.Conversation, entry.Left, &in.Body.Speaker, in.Body.Past, entry.Detail{})
 }
 
 func (a *api) addMembers(ctx context.Context, in *namedInput) (*sentOutput, error) {
-	return a.act(ctx, in.Conversation, entry.Joined, &in.Body.Speaker, entry.Detail{Members: in.Body.Members})
+	return a.act(ctx, in.Conversation, entry.Joined, &in.Body.Speaker, in.Body.Past, entry.Detail{Members: in.Body.Members})
 }
 
 func (a *api) removeMembers(ctx context.Context, in *namedInput) (*sentOutput, error) {
-	return a.act(ctx, in.Conversation, entry.Removed, &in.Body.Speaker, entry.Detail{Members: in.Body.Members})
+	return a.act(ctx, in.Conversation, entry.Removed, &in.Body.Speaker, in.Body.Past, entry.Detail{Members: in.Body.Members})
 }
 
 func (a *api) setRole(ctx context.Context, in *roleInput) (*sentOutput, error) {
@@ -287,11 +324,11 @@ func (a *api) setRole(ctx context.Context, in *roleInput) (*sentOutput, error) {
 	if !ok {
 		return nil, errcode.InvalidRequest.Errorf("role: member, admin or owner")
 	}
-	return a.act(ctx, in.Conversation, entry.RoleChanged, &in.Body.Speaker, entry.Detail{Members: in.Body.Members, Role: role})
+	return a.act(ctx, in.Conversation, entry.RoleChanged, &in.Body.Speaker, in.Body.Past, entry.Detail{Members: in.Body.Members, Role: role})
 }
 
 func (a *api) muteMembers(ctx context.Context, in *muteInput) (*sentOutput, error) {
-	return a.act(ctx, in.Conversation, entry.Muted, &in.Body.Speaker, entry.Detail{Members: in.Body.Members, MutedUntilMs: in.Body.Until})
+	return a.act(ctx, in.Conversation, entry.Muted, &in.Body.Speaker, Past{}, entry.Detail{Members: in.Body.Members, MutedUntilMs: in.Body.Until})
 }
 
 // accepted answers what has no outcome of its own.

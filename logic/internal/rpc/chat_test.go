@@ -322,6 +322,37 @@ func TestWhoHasGoneIsToldWhatBecameOfWhatHeSent(t *testing.T) {
 	r.refused("not_member", "eve", send, g, "m1")
 }
 
+func TestWhoWasBlockedIsToldWhatBecameOfWhatHeSent(t *testing.T) {
+	r := newChatRig(t)
+	const (
+		send   = `{"message.send":{"conversation":"d/ann/bob","client_msg_id":%q,"body":{"text":"hi"}}}`
+		create = `{"group.create":{"client_msg_id":%q,"title":"Team","members":["bob"]}}`
+		add    = `{"group.add":{"conversation":%q,"client_msg_id":%q,"members":["bob"]}}`
+	)
+	r.as("ann", send, "m1")
+	r.as("ann", create, "g1")
+	g := r.as("ann", `{"group.create":{"client_msg_id":"g0","title":"Others"}}`).GetGroupCreate().GetConversation()
+	r.as("ann", add, g, "a1")
+	r.as("bob", `{"block.set":{"uid":"ann"}}`)
+	r.at = r.at.Add(time.Minute) // Nothing is believed any more.
+	r.judge.Taken()
+	r.as("ann", send, "m1")
+	r.as("ann", create, "g1")
+	r.as("ann", add, g, "a1")
+	recs := r.judge.Taken()
+	if len(recs) != 3 {
+		t.Fatalf("%d proposals, want the three repeats", len(recs))
+	}
+	for _, rec := range recs {
+		if code, _ := r.judge.Outcome(rec.GetId()); code != "" {
+			t.Errorf("a repeat was rejected: %s", code)
+		}
+	}
+	r.refused("blocked", "ann", send, "m2")
+	r.refused("blocked", "ann", create, "g2")
+	r.refused("blocked", "ann", add, g, "a2")
+}
+
 func TestRequestsToJoinAreAnswered(t *testing.T) {
 	r := newChatRig(t)
 	g := r.as("ann", `{"group.create":{"client_msg_id":"g1","title":"Team","members":["bob"]}}`).GetGroupCreate().GetConversation()

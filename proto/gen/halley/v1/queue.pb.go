@@ -579,7 +579,9 @@ type ChatRecord struct {
 	//
 	//	*ChatRecord_Proposal
 	//	*ChatRecord_UserChange
-	Content       isChatRecord_Content `protobuf_oneof:"content"`
+	Content isChatRecord_Content `protobuf_oneof:"content"`
+	// A message of the past that a backend brings in: nobody is woken for it.
+	Imported      bool `protobuf:"varint,9,opt,name=imported,proto3" json:"imported,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -679,6 +681,13 @@ func (x *ChatRecord) GetUserChange() *UserChange {
 		}
 	}
 	return nil
+}
+
+func (x *ChatRecord) GetImported() bool {
+	if x != nil {
+		return x.Imported
+	}
+	return false
 }
 
 type isChatRecord_Content interface {
@@ -1107,7 +1116,7 @@ const file_halley_v1_queue_proto_rawDesc = "" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x1b\n" +
 	"\tdevice_id\x18\x03 \x01(\tR\bdeviceId\x12(\n" +
 	"\x10issued_before_ms\x18\x04 \x01(\x03R\x0eissuedBeforeMs\x12\"\n" +
-	"\rexpires_at_ms\x18\x05 \x01(\x03R\vexpiresAtMs\"\x9e\x02\n" +
+	"\rexpires_at_ms\x18\x05 \x01(\x03R\vexpiresAtMs\"\xba\x02\n" +
 	"\n" +
 	"ChatRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
@@ -1118,7 +1127,8 @@ const file_halley_v1_queue_proto_rawDesc = "" +
 	"\aoutcome\x18\x06 \x01(\bR\aoutcome\x121\n" +
 	"\bproposal\x18\a \x01(\v2\x13.halley.v1.ProposalH\x00R\bproposal\x128\n" +
 	"\vuser_change\x18\b \x01(\v2\x15.halley.v1.UserChangeH\x00R\n" +
-	"userChangeB\t\n" +
+	"userChange\x12\x1a\n" +
+	"\bimported\x18\t \x01(\bR\bimportedB\t\n" +
 	"\acontent\"\x80\x02\n" +
 	"\bProposal\x12\"\n" +
 	"\fconversation\x18\x01 \x01(\tR\fconversation\x12(\n" +
