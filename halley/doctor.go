@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"log/slog"
@@ -122,9 +123,18 @@ func (c *doctorTURNCmd) Run(ctx context.Context, t *terminal) error {
 	defer cancel()
 	look := doctor.TURNConfig{URLs: c.Logic.Turn.URLs, Life: c.Logic.Call.MaxLength + c.Logic.Turn.Extra, Wait: c.Wait}
 	secret := c.Logic.Turn.Secret
+	if c.CA != "" {
+		pem, err := os.ReadFile(c.CA)
+		if err != nil {
+			return err
+		}
+		if look.Roots = x509.NewCertPool(); !look.Roots.AppendCertsFromPEM(pem) {
+			return fmt.Errorf("%s holds no certificate (PEM)", c.CA)
+		}
+	}
 	switch {
 	case c.Comet != "":
-		given, err := c.asClient(ctx)
+		given, err := c.asClient(ctx, look.Roots)
 		if err != nil {
 			return err
 		}
@@ -149,21 +159,12 @@ func (c *doctorTURNCmd) Run(ctx context.Context, t *terminal) error {
 	if look.Secret, err = turnSecret(secret); err != nil {
 		return err
 	}
-	if c.CA != "" {
-		pem, err := os.ReadFile(c.CA)
-		if err != nil {
-			return err
-		}
-		if look.Roots = x509.NewCertPool(); !look.Roots.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("%s holds no certificate (PEM)", c.CA)
-		}
-	}
 	return tellFindings(t, doctor.Examine(ctx, []doctor.Look{doctor.TURN(look)}))
 }
 
 // asClient asks for the servers as a client does.
-func (c *doctorTURNCmd) asClient(ctx context.Context) (*halleyv1.IceServerList, error) {
-	conn, err := client.Dial(ctx, c.Comet, &halleyv1.Auth{Token: c.Token}, client.DialOptions{})
+func (c *doctorTURNCmd) asClient(ctx context.Context, roots *x509.CertPool) (*halleyv1.IceServerList, error) {
+	conn, err := client.Dial(ctx, c.Comet, &halleyv1.Auth{Token: c.Token}, client.DialOptions{TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}})
 	if err != nil {
 		return nil, fmt.Errorf("log in at %s: %w", c.Comet, err)
 	}

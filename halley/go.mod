@@ -14,8 +14,8 @@ require (
 	github.com/halley-im/halley/store v0.0.0
 	github.com/halley-im/halley/web v0.0.0
 	github.com/pion/logging v0.2.4
-	github.com/pion/stun/v3 v3.0.1
-	github.com/pion/turn/v4 v4.1.3
+	github.com/pion/stun/v4 v4.0.1
+	github.com/pion/turn/v5 v5.1.3
 	github.com/prometheus/client_golang v1.25.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/schollz/progressbar/v3 v3.19.1
@@ -45,9 +45,9 @@ require (
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
 	github.com/ncruces/go-strftime v1.1.0 // indirect
 	github.com/pierrec/lz4/v4 v4.1.33 // indirect
-	github.com/pion/dtls/v3 v3.0.7 // indirect
+	github.com/pion/dtls/v3 v3.1.9 // indirect
 	github.com/pion/randutil v0.1.0 // indirect
-	github.com/pion/transport/v3 v3.1.1 // indirect
+	github.com/pion/transport/v5 v5.1.1 // indirect
 	github.com/pressly/goose/v3 v3.29.0 // indirect
 	github.com/prometheus/client_model v0.6.3 // indirect
 	github.com/prometheus/common v0.72.0 // indirect
@@ -86,5 +86,8 @@ replace (
 	github.com/halley-im/halley/store => ../store
 	github.com/halley-im/halley/web => ../web
 )
+
+// v5.1.1, which pion/turn asks for, is not to be had from the proxy.
+replace github.com/pion/transport/v5 v5.1.1 => github.com/pion/transport/v5 v5.0.0
 
 exclude github.com/google/pprof v0.0.0-20261016150608-1facf8f91b50 // not to be had from the proxy; only a test of modernc.org/sqlite wants it

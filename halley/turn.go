@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -55,7 +56,17 @@ func (c *allCmd) startRelay(ctx context.Context, p *process, secret string, cert
 	p.later(d.UDP.Close)
 	at := d.UDP.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
 	if d.External, err = relay.External(ctx, cfg.External, at); err != nil {
-		return nil, err
+		if isSet("all-turn-addr") || cfg.External != "" {
+			return nil, err
+		}
+		// Nobody has asked for a relay: this start has come about without one before, and calls that need none still do.
+		log.Warn("calls have no relay: others couldn't reach it", "err", err)
+		for _, l := range []io.Closer{d.UDP, d.TCP, d.TLS} {
+			if l != nil {
+				l.Close() // what p closes later is closed already
+			}
+		}
+		return nil, nil
 	}
 	if !at.IsLoopback() && d.External.IsPrivate() {
 		log.Warn("calls get no further than the local network: set all.turn_external to the address that others reach this machine at", "addr", d.External.String())

@@ -11,7 +11,8 @@ import (
 // TestClientsAreToldOfTheRelayInsideAndItRelays has the doctor ask as a client does.
 func TestClientsAreToldOfTheRelayInsideAndItRelays(t *testing.T) {
 	t.Parallel()
-	i := startAll(t, t.TempDir(), "HALLEY_TLS_SELF_SIGNED=true", "HALLEY_ALL_TLS_ADDR="+freeAddr(t), "HALLEY_ALL_WSS_ADDR="+freeAddr(t), "HALLEY_ALL_HTTPS_ADDR="+freeAddr(t))
+	wss := freeAddr(t)
+	i := startAll(t, t.TempDir(), "HALLEY_TLS_SELF_SIGNED=true", "HALLEY_ALL_TLS_ADDR="+freeAddr(t), "HALLEY_ALL_WSS_ADDR="+wss, "HALLEY_ALL_HTTPS_ADDR="+freeAddr(t))
 	jwt := i.mustTool("token", "--uid", "ann")
 	// With a client's credential. No authority has signed the certificate.
 	code, out, errs := i.tool("doctor", "turn", "--comet", "ws://"+i.ws+"/sub", "--token", jwt)
@@ -24,6 +25,26 @@ func TestClientsAreToldOfTheRelayInsideAndItRelays(t *testing.T) {
 	}
 	if len(urls) != 3 {
 		t.Fatalf("the welcome names %q:\n%s", urls, strings.Join(i.out, "\n"))
+	}
+
+	code, out, errs = i.tool("doctor", "turn", "--comet", "wss://"+wss+"/sub", "--token", jwt, "--ca", filepath.Join(i.dir, "tls-self-signed.crt"))
+	if code != 0 || !strings.Contains(out, "All 6 well") {
+		t.Errorf("halley doctor turn --comet wss: exit code %d:\n%s%s", code, out, errs)
+	}
+	// With its settings, from its own machine, as docs/turn.md has it.
+	at := func(url string) string {
+		_, rest, _ := strings.Cut(url, ":")
+		addr, _, _ := strings.Cut(rest, "?")
+		return addr
+	}
+	code, out, errs = i.tool("doctor", "turn", "--all", "--all-turn-addr", at(urls[0]), "--all-turn-tls-addr", at(urls[2]))
+	if code != 1 || !strings.Contains(out, "self-signed") || !strings.Contains(out, "4 well, 0 to look at, 1 wrong") {
+		t.Errorf("halley doctor turn --all: exit code %d:\n%s%s", code, out, errs)
+	}
+	// A cluster without TURN.
+	code, out, errs = i.tool("doctor", "turn")
+	if code != 1 || !strings.Contains(out, "no TURN configured") || !strings.Contains(out, "HALLEY_LOGIC_TURN_URLS") {
+		t.Errorf("halley doctor turn without servers: exit code %d:\n%s%s", code, out, errs)
 	}
 
 	// With the data folder's secret, and with the certificate trusted.

@@ -6,6 +6,7 @@
 #   TURN_RELAY_IP      this machine's own address; must be set where TURN_EXTERNAL_IP is
 #   TURN_CERT TURN_KEY PEM files: turns: is served with them
 #   TURN_REALM         default halley
+#   TURN_RUN_DIR       folder of its owner's for the settings with the secret, the pid and coturn's database; default: a new one for each start
 # Arguments are passed on to turnserver.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -22,7 +23,12 @@ if [ -n "${TURN_CERT:-}" ] && ! [ -r "$TURN_CERT" ]; then die "can't read TURN_C
 if [ -n "${TURN_KEY:-}" ] && ! [ -r "$TURN_KEY" ]; then die "can't read TURN_KEY $TURN_KEY"; fi
 
 umask 077
-dir=$(mktemp -d)
+if [ -n "${TURN_RUN_DIR:-}" ]; then
+  dir=$TURN_RUN_DIR
+  mkdir -p "$dir"
+else
+  dir=$(mktemp -d)
+fi
 {
   cat "$here/turnserver.conf"
   echo "static-auth-secret=$secret"

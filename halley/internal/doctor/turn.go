@@ -9,11 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/halley-im/halley/halley/internal/turnprobe"
@@ -38,8 +40,9 @@ type TURNConfig struct {
 
 // Times and numbers of the looks at TURN.
 const (
-	// farFuture is how far ahead a credential is made that no server's clock has passed, to tell a wrong clock from a wrong secret.
-	farFuture = 50 * 365 * 24 * time.Hour
+	// farFuture is until when a credential is made that no server's clock has passed, to tell a wrong clock from a wrong secret: January 2038. coturn
+	// takes what is later for the past, for it counts seconds in 32 bits with a sign.
+	farFuture = math.MaxInt32
 	// skew is by how much a server's clock may be ahead before it is worth a word.
 	skew = time.Minute
 	// packets is how often a packet is sent before it is said that none arrives: UDP may lose one.
@@ -102,12 +105,12 @@ func (v *visit) call(ctx context.Context) {
 	}
 	user, password := v.credential(v.c.Life)
 	if v.relayErr = v.conn.Allocate(ctx, user, password); v.relayErr != nil {
-		v.ahead = isRefused(v.relayErr) && v.c.Username == "" && v.try(ctx, farFuture) == nil
+		v.ahead = isRefused(v.relayErr) && v.c.Username == "" && v.try(ctx, time.Unix(farFuture, 0).Sub(v.c.Now())) == nil
 		return
 	}
 	// A clock that is a little ahead does no harm yet; it is worth a word before it is more.
 	if refused := (*turnprobe.RefusedError)(nil); v.c.Username == "" && errors.As(v.try(ctx, skew), &refused) {
-		v.ahead = refused.Code == 400 || refused.Code == 401 // pion/turn, coturn
+		v.ahead = refused.Code == 401 || refused.Code == 400 // the latter by pion/turn before version 5
 	}
 	v.relayed = v.relay(ctx)
 }
@@ -228,7 +231,7 @@ func (v *visit) badTLS(name, at string, err error) Finding {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		why = fmt.Sprintf("it is good from %s to %s only", invalid.Cert.NotBefore.Format(time.DateOnly), invalid.Cert.NotAfter.Format(time.DateOnly))
 		remedy = "renew it, and have the TURN server load it"
-	case errors.As(err, &header), errors.Is(err, io.EOF):
+	case errors.As(err, &header), errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, context.DeadlineExceeded):
 		why = "what answers there doesn't speak TLS"
 		remedy = "give the TURN server a certificate and a TLS port, or name it as turn: instead of turns:"
 	}
@@ -251,7 +254,7 @@ func (v *visit) refused(name, at string) Finding {
 		return fail(name, fmt.Sprintf("expired clock: the credential ended at %s", expires.UTC().Format(time.RFC3339)), "set the clocks of the logics and of this machine by NTP")
 	}
 	if v.ahead {
-		return fail(name, fmt.Sprintf("expired clock: in the eyes of %s a credential that was made just now has expired, and one that is good for 50 years hasn't", at), "set the clocks of the TURN server and of the logics by NTP: they differ by more than a credential's life")
+		return fail(name, fmt.Sprintf("expired clock: in the eyes of %s a credential that was made just now has expired, and one that is good for years hasn't", at), "set the clocks of the TURN server and of the logics by NTP: they differ by more than a credential's life")
 	}
 	return fail(name, fmt.Sprintf("wrong secret: %s refuses the credential (%d %s)", at, refused.Code, refused.Reason), "logic.turn_secret and the TURN server's (coturn: use-auth-secret and static-auth-secret) must be the same, to the byte")
 }

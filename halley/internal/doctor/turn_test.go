@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/halley-im/halley/halley/internal/doctor"
 	"github.com/halley-im/halley/halley/internal/relay"
+	"github.com/halley-im/halley/halley/internal/turnprobe"
 )
 
 const turnKey = "north-and-south-by-east"
@@ -38,6 +40,32 @@ type turnFault struct {
 	at     []string
 	// look changes what the doctor is told.
 	look func(*doctor.TURNConfig)
+	// pionOnly: coturn can't be brought to it by options.
+	pionOnly bool
+}
+
+// deaf hears nothing: a firewall that drops what comes by UDP.
+type deaf struct{ net.PacketConn }
+
+func (d deaf) ReadFrom(p []byte) (int, net.Addr, error) {
+	for {
+		if _, _, err := d.PacketConn.ReadFrom(p); err != nil {
+			return 0, nil, err
+		}
+	}
+}
+
+// mute takes connections and never answers: to clients, a firewall that drops what comes by TCP.
+type mute struct{ net.Listener }
+
+func (m mute) Accept() (net.Conn, error) {
+	for {
+		c, err := m.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		defer c.Close()
+	}
 }
 
 var turnFaults = []turnFault{
@@ -46,42 +74,60 @@ var turnFaults = []turnFault{
 		texts: []string{"turn udp", "turn tcp", "turn tls", "a packet came through, there and back, and over two relays"},
 	},
 	{
-		name: "server down", state: doctor.Fail, texts: []string{"server down", "neither by UDP nor by TCP"},
+		name: "server down", state: doctor.Fail, texts: []string{"server down", "neither by UDP nor by TCP", "start the TURN server, check logic.turn_urls"},
 		look: func(c *doctor.TURNConfig) {
 			c.URLs = []string{"turn:" + nobody() + "?transport=udp", "turn:" + nobody() + "?transport=tcp"}
 		},
 	},
 	{
-		name: "name of nobody", state: doctor.Fail, texts: []string{"server down: no address of"},
+		name: "name of nobody", state: doctor.Fail, texts: []string{"server down: no address of", "correct the name in logic.turn_urls"},
 		look: func(c *doctor.TURNConfig) { c.URLs = []string{"turn:turn.invalid:3478"} },
 	},
 	{
-		name: "UDP blocked", state: doctor.Fail, texts: []string{"UDP blocked", "by TCP the server does"},
-		pion: func(_ *relay.Config, d *relay.Deps) { d.UDP.Close(); d.UDP = nil }, coturn: []string{"--no-udp"}, at: []string{"udp", "tcp"},
+		// Calls from there go by TCP: the relay works, over that.
+		name: "UDP blocked", state: doctor.Fail,
+		texts: []string{"UDP blocked", "by TCP the server does", "let UDP to port", "its calls go by TCP", "turn tcp", "gives out relays", "relay tcp", "a packet came through, there and back"},
+		pion:  func(_ *relay.Config, d *relay.Deps) { d.UDP.Close(); d.UDP = nil }, coturn: []string{"--no-udp"}, at: []string{"udp", "tcp"},
 	},
 	{
-		name: "UDP blocked, and no other URL", state: doctor.Fail, texts: []string{"UDP blocked"},
+		name: "UDP blocked, and no other URL", state: doctor.Fail, texts: []string{"UDP blocked", "let UDP to port"},
 		pion: func(_ *relay.Config, d *relay.Deps) { d.UDP.Close(); d.UDP = nil }, coturn: []string{"--no-udp"}, at: []string{"udp"},
 	},
 	{
-		name: "TCP blocked", state: doctor.Fail, texts: []string{"TCP blocked", "by UDP the server does"},
+		name: "UDP blocked without a word", state: doctor.Fail, pionOnly: true, at: []string{"udp", "tcp"},
+		texts: []string{"UDP blocked", "no answer", "by TCP the server does", "let UDP to port", "relay tcp", "a packet came through, there and back"},
+		pion:  func(_ *relay.Config, d *relay.Deps) { d.UDP = deaf{d.UDP} },
+	},
+	{
+		name: "TCP blocked without a word", state: doctor.Fail, pionOnly: true, at: []string{"udp", "tcp"},
+		texts: []string{"TCP blocked", "no answer", "by UDP the server does", "let TCP to port", "relay udp", "a packet came through, there and back"},
+		pion:  func(_ *relay.Config, d *relay.Deps) { d.TCP = mute{d.TCP} },
+	},
+	{
+		name: "TCP blocked", state: doctor.Fail, texts: []string{"TCP blocked", "by UDP the server does", "let TCP to port", "relay udp", "a packet came through, there and back"},
 		pion: func(_ *relay.Config, d *relay.Deps) { d.TCP.Close(); d.TCP = nil }, coturn: []string{"--no-tcp"}, at: []string{"udp", "tcp"},
 	},
 	{
-		name: "wrong secret", state: doctor.Fail, texts: []string{"wrong secret"}, at: []string{"udp"},
+		name: "wrong secret", state: doctor.Fail, texts: []string{"wrong secret", "logic.turn_secret and the TURN server's"}, at: []string{"udp"},
 		look: func(c *doctor.TURNConfig) { c.Secret = []byte("another-secret-of-length") },
 	},
 	{
-		// The other way round than in life: it is the doctor's clock that is wrong. The servers can't tell.
-		name: "expired clock", state: doctor.Fail, texts: []string{"expired clock"}, at: []string{"tcp"},
+		name: "expired clock", state: doctor.Fail, texts: []string{"expired clock", "of the TURN server and of the logics by NTP"}, at: []string{"udp"}, pionOnly: true,
+		pion: func(_ *relay.Config, d *relay.Deps) {
+			d.Clock = func() time.Time { return time.Now().Add(5 * time.Hour) }
+		},
+	},
+	{
+		// The same for a server whose clock can't be changed.
+		name: "expired clock, the doctor's own", state: doctor.Fail, texts: []string{"expired clock", "of the TURN server and of the logics by NTP"}, at: []string{"tcp"},
 		look: func(c *doctor.TURNConfig) { c.Now = func() time.Time { return time.Now().Add(-5 * time.Hour) } },
 	},
 	{
-		name: "clock a little ahead", state: doctor.Warn, texts: []string{"clock", "ahead", "a packet came through"}, at: []string{"udp"},
+		name: "clock a little ahead", state: doctor.Warn, texts: []string{"clock", "ahead", "a packet came through", "set both by NTP"}, at: []string{"udp"},
 		look: func(c *doctor.TURNConfig) { c.Now = func() time.Time { return time.Now().Add(-5 * time.Minute) } },
 	},
 	{
-		name: "wrong external address", state: doctor.Fail, texts: []string{"wrong external address", "192.0.2.1"}, at: []string{"udp"},
+		name: "wrong external address", state: doctor.Fail, texts: []string{"wrong external address", "192.0.2.1", "set the server's external address (all.turn_external; coturn: external-ip"}, at: []string{"udp"},
 		pion: func(c *relay.Config, d *relay.Deps) {
 			c.AllowPeers, d.External = []string{"127.0.0.0/8"}, netip.MustParseAddr("192.0.2.1")
 		},
@@ -89,7 +135,7 @@ var turnFaults = []turnFault{
 	},
 	{
 		// Relays are opened on one address and said to be on another, at which nobody listens: to clients it is a firewall's doing.
-		name: "relay ports closed", state: doctor.Fail, texts: []string{"relay ports closed"}, at: []string{"tcp"},
+		name: "relay ports closed", state: doctor.Fail, texts: []string{"relay ports closed", "let UDP in to the whole range of relay ports"}, at: []string{"tcp"},
 		pion: func(_ *relay.Config, d *relay.Deps) {
 			d.UDP.Close()
 			d.UDP, _ = net.ListenPacket("udp", "127.0.0.2:0")
@@ -97,27 +143,27 @@ var turnFaults = []turnFault{
 		coturn: []string{"--relay-ip=127.0.0.2", "--external-ip=127.0.0.1/127.0.0.2"},
 	},
 	{
-		name: "relay to the peer forbidden", state: doctor.Fail, texts: []string{"relay to the peer forbidden", "127.0.0.1"}, at: []string{"udp"},
+		name: "relay to the peer forbidden", state: doctor.Fail, texts: []string{"relay to the peer forbidden", "127.0.0.1", "let it relay to addresses of the Internet (all.turn_deny_peers; coturn: denied-peer-ip)"}, at: []string{"udp"},
 		pion: func(c *relay.Config, _ *relay.Deps) { c.DenyPeers = []string{"127.0.0.0/8"} }, coturn: []string{"--denied-peer-ip=127.0.0.0-127.255.255.255"},
 	},
 	{
-		name: "TLS certificate wrong: nobody's", state: doctor.Fail, texts: []string{"TLS certificate wrong", "self-signed"}, at: []string{"tls"},
+		name: "TLS certificate wrong: nobody's", state: doctor.Fail, texts: []string{"TLS certificate wrong", "self-signed", "a certificate that browsers trust"}, at: []string{"tls"},
 		look: func(c *doctor.TURNConfig) { c.Roots = x509.NewCertPool() },
 	},
 	{
-		name: "TLS certificate wrong: for another name", state: doctor.Fail, texts: []string{"TLS certificate wrong", "isn't good for localhost"}, at: []string{"tls"},
+		name: "TLS certificate wrong: for another name", state: doctor.Fail, texts: []string{"TLS certificate wrong", "isn't good for localhost", "name the server in the URL as its certificate does"}, at: []string{"tls"},
 		look: func(c *doctor.TURNConfig) { c.URLs[0] = strings.Replace(c.URLs[0], "127.0.0.1", "localhost", 1) },
 	},
 	{
-		name: "no TLS there", state: doctor.Fail, texts: []string{"TLS certificate wrong", "doesn't speak TLS"}, at: []string{"tcp"},
+		name: "no TLS there", state: doctor.Fail, texts: []string{"TLS certificate wrong", "doesn't speak TLS", "give the TURN server a certificate and a TLS port"}, at: []string{"tcp"}, coturn: []string{"--no-tls"},
 		look: func(c *doctor.TURNConfig) {
 			c.URLs[0] = strings.Replace(strings.Replace(c.URLs[0], "turn:", "turns:", 1), "udp", "tcp", 1)
 		},
 	},
-	{name: "no TURN configured", state: doctor.Fail, texts: []string{"no TURN configured"}, look: func(c *doctor.TURNConfig) { c.URLs = nil }},
-	{name: "no secret", state: doctor.Fail, texts: []string{"no secret"}, at: []string{"udp"}, look: func(c *doctor.TURNConfig) { c.Secret = nil }},
+	{name: "no TURN configured", state: doctor.Fail, texts: []string{"no TURN configured", "name servers in logic.turn_urls"}, look: func(c *doctor.TURNConfig) { c.URLs = nil }},
+	{name: "no secret", state: doctor.Fail, texts: []string{"no secret", "set logic.turn_secret"}, at: []string{"udp"}, look: func(c *doctor.TURNConfig) { c.Secret = nil }},
 	{
-		name: "quota", state: doctor.Fail, texts: []string{"quota reached"}, at: []string{"udp", "tcp"},
+		name: "quota", state: doctor.Fail, texts: []string{"quota reached", "raise the quota"}, at: []string{"udp", "tcp"},
 		pion: func(c *relay.Config, _ *relay.Deps) { c.MaxPerUser = 1 }, coturn: []string{"--total-quota=1"},
 	},
 	{
@@ -165,6 +211,9 @@ func TestTURNFaultsOfCoturnAreNamed(t *testing.T) {
 	}
 	certFile, keyFile, roots := turnCertificate(t)
 	for _, f := range turnFaults {
+		if f.pionOnly {
+			continue
+		}
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			urls := startCoturn(t, binary, certFile, keyFile, f.coturn...)
@@ -250,6 +299,12 @@ func turnURLs(at, tlsAt string) map[string]string {
 // startCoturn starts coturn on loopback, with the configuration that is shipped, opened for loopback unless options say otherwise.
 func startCoturn(t *testing.T, binary, certFile, keyFile string, options ...string) map[string]string {
 	t.Helper()
+	certPEM, err := os.ReadFile(certFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(certPEM)
 	conf, err := filepath.Abs("../../../deploy/coturn/turnserver.conf")
 	if err != nil {
 		t.Fatal(err)
@@ -287,7 +342,7 @@ func startCoturn(t *testing.T, binary, certFile, keyFile string, options ...stri
 			}
 		})
 		urls := turnURLs("127.0.0.1:"+port, "127.0.0.1:"+tlsPort)
-		if answersSTUN(ended, port, tlsPort) {
+		if answersAll(t, ended, urls, roots, options) {
 			return urls
 		}
 		t.Logf("try %d: coturn doesn't answer", try)
@@ -296,20 +351,36 @@ func startCoturn(t *testing.T, binary, certFile, keyFile string, options ...stri
 	return nil
 }
 
-// answersSTUN waits until coturn listens: at its TLS port in every case.
-func answersSTUN(ended chan struct{}, _, tlsPort string) bool {
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		select {
-		case <-ended:
-			return false
-		default:
+// answersAll waits until coturn answers at all URLs but those that options turn off.
+func answersAll(t *testing.T, ended chan struct{}, urls map[string]string, roots *x509.CertPool, options []string) bool {
+	t.Helper()
+	for transport, url := range urls {
+		if slices.Contains(options, "--no-"+transport) {
+			continue
 		}
-		if c, err := net.Dial("tcp", "127.0.0.1:"+tlsPort); err == nil {
-			c.Close()
-			return true
+		server, err := turnprobe.ParseURL(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			if c, err := turnprobe.Dial(t.Context(), server, time.Second, &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}); err == nil {
+				err = c.Hello(t.Context())
+				c.Close()
+				if err == nil {
+					break
+				}
+			}
+			select {
+			case <-ended:
+				return false
+			default:
+			}
+			if time.Now().After(end) {
+				return false
+			}
 		}
 	}
-	return false
+	return true
 }
 
 func portOf(addr string) string {

@@ -8,15 +8,21 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/pion/turn/v5"
 )
 
 // tries is how many ports are tried for a relay before it is said that there are none.
 const tries = 64
 
+// network is that of all relays: they have IPv4 addresses.
+const network = "udp4"
+
 var (
 	errFull   = errors.New("no relay left")
 	errNoPort = errors.New("no relay port free")
 	errTCP    = errors.New("no TCP relays")
+	errIPv6   = errors.New("no IPv6 relays")
 )
 
 // allocator opens the sockets of relays. It is pion's RelayAddressGenerator.
@@ -25,12 +31,20 @@ type allocator struct{ s *Server }
 // Validate is there for pion.
 func (allocator) Validate() error { return nil }
 
-// AllocateConn refuses: WebRTC relays UDP only.
-func (allocator) AllocateConn(string, int) (net.Conn, net.Addr, error) { return nil, nil, errTCP }
+// AllocateListener and AllocateConn refuse: WebRTC relays UDP only, and a relay that opened connections would be a way into other machines' services.
+func (allocator) AllocateListener(turn.AllocateListenerConfig) (net.Listener, net.Addr, error) {
+	return nil, nil, errTCP
+}
+
+// AllocateConn refuses, as AllocateListener does.
+func (allocator) AllocateConn(turn.AllocateConnConfig) (net.Conn, error) { return nil, errTCP }
 
 // AllocatePacketConn opens a relay's socket on a port of the range, at random: a port that can be foretold can be sent to.
-func (a allocator) AllocatePacketConn(network string, port int) (net.PacketConn, net.Addr, error) {
+func (a allocator) AllocatePacketConn(asked turn.AllocateListenerConfig) (net.PacketConn, net.Addr, error) {
 	s := a.s
+	if asked.Network != network {
+		return nil, nil, errIPv6
+	}
 	s.mu.Lock()
 	full := s.stopping || s.relays >= s.cfg.MaxAllocations
 	if !full {
@@ -42,7 +56,7 @@ func (a allocator) AllocatePacketConn(network string, port int) (net.PacketConn,
 		s.metrics.refused.WithLabelValues("allocations").Inc()
 		return nil, nil, errFull
 	}
-	c, err := s.open(network, port)
+	c, err := s.open(asked.RequestedPort)
 	if err != nil {
 		s.metrics.refused.WithLabelValues("ports").Inc()
 		s.relayGone()
@@ -53,7 +67,11 @@ func (a allocator) AllocatePacketConn(network string, port int) (net.PacketConn,
 	return &relayed{PacketConn: c, s: s}, &net.UDPAddr{IP: s.external.AsSlice(), Port: at.Port}, nil
 }
 
-func (s *Server) open(network string, port int) (net.PacketConn, error) {
+// open opens a relay's socket: at port, one beside another that a client reserved, or, where that is 0, at any of the range.
+func (s *Server) open(port int) (net.PacketConn, error) {
+	if port != 0 && (port < int(s.cfg.MinPort) || port > int(s.cfg.MaxPort)) {
+		return nil, errNoPort
+	}
 	span := int(s.cfg.MaxPort) - int(s.cfg.MinPort) + 1
 	var last error
 	for range tries {

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pion/stun/v3"
+	"github.com/pion/stun/v4"
 )
 
 // stunTries and stunWait bound the question to a STUN server.
@@ -53,13 +53,13 @@ func own() (netip.Addr, error) {
 		c.Close()
 		return a, nil
 	}
-	all, err := net.InterfaceAddrs()
+	all, err := ownAddrs()
 	if err != nil {
-		return netip.Addr{}, fmt.Errorf("find this machine's address: %w", err)
+		return netip.Addr{}, err
 	}
 	for _, a := range all {
-		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && !n.IP.IsLoopback() {
-			return addrOf(n.IP), nil
+		if !a.IsLoopback() {
+			return a, nil
 		}
 	}
 	return netip.Addr{}, errors.New("this machine has no IPv4 address but loopback's: set all.turn_external")

@@ -1,8 +1,10 @@
 package relay
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 )
 
 // reserved are networks whose addresses are nobody's on the Internet: whoever could have a relay send there would be behind the firewall of
@@ -20,7 +22,9 @@ func mustPrefixes(of ...string) []netip.Prefix {
 
 // peers decides whom relays may send to.
 type peers struct {
-	external         netip.Addr
+	external netip.Addr
+	// own are this machine's addresses when it started.
+	own              []netip.Addr
 	allow, deny      []netip.Prefix
 	minPort, maxPort uint16
 }
@@ -43,12 +47,30 @@ func (p peers) allowed(ip netip.Addr) bool {
 	return !within(reserved, ip)
 }
 
-// port reports whether a packet may go there. On the relay's own address only relays are meant: what else the machine serves may be closed to those outside.
+// port reports whether a packet may go there. On the relay's own addresses only relays are meant: what else the machine serves may be closed to those
+// outside, and isn't to who comes from itself.
 func (p peers) port(to netip.AddrPort) bool {
-	if to.Addr().Unmap() != p.external || p.external.IsLoopback() || within(p.allow, p.external) {
+	ip := to.Addr().Unmap()
+	switch {
+	case ip != p.external && !slices.Contains(p.own, ip), p.external.IsLoopback(), within(p.allow, ip):
 		return true
 	}
 	return to.Port() >= p.minPort && to.Port() <= p.maxPort
+}
+
+// ownAddrs are this machine's IPv4 addresses.
+func ownAddrs() ([]netip.Addr, error) {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("find this machine's addresses: %w", err)
+	}
+	var out []netip.Addr
+	for _, a := range all {
+		if n, ok := a.(*net.IPNet); ok && addrOf(n.IP).Is4() {
+			out = append(out, addrOf(n.IP))
+		}
+	}
+	return out, nil
 }
 
 func within(of []netip.Prefix, ip netip.Addr) bool {

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/pion/logging"
-	"github.com/pion/turn/v4"
+	"github.com/pion/turn/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/halley-im/halley/kit/turnrest"
@@ -47,6 +47,7 @@ type Server struct {
 	bind     netip.Addr
 	peers    peers
 	quota    *quota
+	contacts *contacts
 
 	mu       sync.Mutex
 	stopping bool
@@ -65,7 +66,7 @@ func New(cfg Config, d Deps) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, d: d, log: d.Log.With("component", "relay"), metrics: newMetrics(d.Metrics), external: d.External.Unmap(),
-		quota: newQuota(cfg.MaxPerUser), streams: map[string]*stream{},
+		quota: newQuota(cfg.MaxPerUser), contacts: newContacts(), streams: map[string]*stream{},
 	}
 	if d.Clock == nil {
 		s.d.Clock = time.Now
@@ -81,7 +82,11 @@ func New(cfg Config, d Deps) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.peers = peers{external: s.external, allow: allow, deny: deny, minPort: cfg.MinPort, maxPort: cfg.MaxPort}
+	own, err := ownAddrs()
+	if err != nil {
+		return nil, err
+	}
+	s.peers = peers{external: s.external, own: own, allow: allow, deny: deny, minPort: cfg.MinPort, maxPort: cfg.MaxPort}
 	listening := s.listening()
 	if len(listening) == 0 {
 		return nil, errors.New("relay: nothing to listen at")
@@ -145,6 +150,7 @@ func (s *Server) URLs() (stuns, turns []string) {
 func (s *Server) Run(ctx context.Context) error {
 	c := turn.ServerConfig{
 		Realm: s.cfg.Realm, AuthHandler: s.authenticate, QuotaHandler: s.takePlace, LoggerFactory: logger{s.log}, InboundMTU: inboundMTU,
+		StrictAddressFamily: true, // IPv4 where nothing else is asked for, also for who comes by IPv6
 		EventHandler: turn.EventHandler{
 			OnAuth: func(_, _ net.Addr, _, _, _, _ string, ok bool) {
 				if !ok {
@@ -161,6 +167,18 @@ func (s *Server) Run(ctx context.Context) error {
 				s.hasRelay(src, dst, -1)
 			},
 			OnAllocationError: func(src, _ net.Addr, _, _ string) { s.quota.failed(src) },
+			OnPermissionCreated: func(src, _ net.Addr, _, _, _ string, _ net.Addr, peer net.IP) {
+				s.contacts.add(src, contact{peer: addrOf(peer)})
+			},
+			OnPermissionDeleted: func(src, _ net.Addr, _, _, _ string, _ net.Addr, peer net.IP) {
+				s.contacts.remove(src, contact{peer: addrOf(peer)})
+			},
+			OnChannelCreated: func(src, _ net.Addr, _, _, _ string, _, _ net.Addr, channel uint16) {
+				s.contacts.add(src, contact{channel: channel})
+			},
+			OnChannelDeleted: func(src, _ net.Addr, _, _, _ string, _, _ net.Addr, channel uint16) {
+				s.contacts.remove(src, contact{channel: channel})
+			},
 		},
 	}
 	if s.d.UDP != nil {
@@ -183,7 +201,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.mu.Lock()
 	s.stopping = true
 	for _, st := range s.streams {
-		st.Conn.Close() // pion then ends what it does for it, and closes st
+		st.cut() // pion then ends what it does for it, and closes st
 	}
 	s.mu.Unlock()
 	ended := make(chan struct{})
@@ -196,23 +214,23 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
-// authenticate returns the key of a user name that is still good. Whoever comes with another secret has another key: his requests fail pion's check.
-func (s *Server) authenticate(username, realm string, _ net.Addr) ([]byte, bool) {
-	expires, _, ok := turnrest.Parse(username)
+// authenticate returns the uid in a user name that is still good, and its key. Whoever comes with another secret has another key: his requests fail
+// pion's check. pion lets nobody but the uid that made a relay use it, with whichever credential he has by now.
+func (s *Server) authenticate(r *turn.RequestAttributes) (uid string, key []byte, ok bool) {
+	expires, uid, ok := turnrest.Parse(r.Username)
 	switch {
 	case !ok:
 		s.metrics.logins.WithLabelValues("malformed").Inc()
-		return nil, false
+		return "", nil, false
 	case !s.d.Clock().Before(expires):
 		s.metrics.logins.WithLabelValues("expired").Inc()
-		return nil, false
+		return "", nil, false
 	}
-	return turn.GenerateAuthKey(username, realm, turnrest.Password(s.d.Secret, username)), true
+	return uid, turn.GenerateAuthKey(r.Username, r.Realm, turnrest.Password(s.d.Secret, r.Username)), true
 }
 
 // takePlace is asked before a relay is made. The quota is the user's, not the credential's: he gets a new one whenever he asks.
-func (s *Server) takePlace(username, _ string, src net.Addr) bool {
-	_, uid, _ := turnrest.Parse(username)
+func (s *Server) takePlace(uid, _ string, src net.Addr) bool {
 	if s.quota.take(src, uid) {
 		return true
 	}
@@ -221,11 +239,15 @@ func (s *Server) takePlace(username, _ string, src net.Addr) bool {
 }
 
 // permit is asked before a client may talk to a peer.
-func (s *Server) permit(_ net.Addr, peer net.IP) bool {
-	if s.peers.allowed(addrOf(peer)) {
+func (s *Server) permit(src net.Addr, peer net.IP) bool {
+	switch ip := addrOf(peer); {
+	case !s.peers.allowed(ip):
+		s.metrics.refused.WithLabelValues("peer").Inc()
+	case !s.contacts.room(src, ip):
+		s.metrics.refused.WithLabelValues("peers").Inc()
+	default:
 		return true
 	}
-	s.metrics.refused.WithLabelValues("peer").Inc()
 	return false
 }
 
@@ -261,7 +283,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		allocations: gauge("allocations", "Relays that are there."),
 		connections: gauge("connections", "TCP and TLS connections."),
 		logins:      vec("logins_total", "result", "Credentials shown, by outcome: ok, expired, wrong_secret, malformed."),
-		refused:     vec("refused_total", "reason", "What was refused for want of: allocations, ports, user (his quota), connections, peer (an address that may not be relayed to)."),
+		refused:     vec("refused_total", "reason", "What was refused for want of: allocations, ports, user (his quota), connections, peer (an address that may not be relayed to), peers (one client has too many)."),
 		dropped:     vec("dropped_packets_total", "reason", "Packets that were not relayed: rate, port (not a relay's, on the relay's own address), send."),
 		bytes:       vec("bytes_total", "way", "Bytes relayed: in from peers, out to them."),
 	}

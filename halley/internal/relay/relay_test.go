@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/pion/stun/v4"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
@@ -263,12 +264,90 @@ func TestPeersInsideAreRefused(t *testing.T) {
 			t.Errorf("%s: got %v, want allowed %v", peer, err, want)
 		}
 	}
-	b.await(t, "refused_total", "peer", 16)
+	b.await(t, "refused_total", "peer", 14) // IPv6 ones pion refuses by itself
 	// The relay's own address is for relays, not for what else runs on it.
 	if err := c.Send(netip.MustParseAddrPort("192.0.2.1:53"), []byte("x")); err != nil {
 		t.Fatal(err)
 	}
 	b.await(t, "dropped_packets_total", "port", 1)
+}
+
+func TestOneClientsPeersAndChannelsAreBounded(t *testing.T) {
+	const most = 128
+	b := start(t, nil)
+	peer := func(i int) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}), 9)
+	}
+	c := b.must(t, b.turns[1], "ann")
+	for i := range most {
+		if err := c.Permit(t.Context(), peer(i).Addr()); err != nil {
+			t.Fatalf("peer %d: %v", i, err)
+		}
+	}
+	if err := c.Permit(t.Context(), peer(most).Addr()); refused(err) != 403 {
+		t.Errorf("one too many: got %v, want 403", err)
+	}
+	if err := c.Permit(t.Context(), peer(0).Addr()); err != nil {
+		t.Errorf("one that he has: %v", err)
+	}
+	for i := range most {
+		if err := c.Bind(t.Context(), uint16(0x4000+i), peer(i)); err != nil {
+			t.Fatalf("channel %d: %v", i, err)
+		}
+	}
+	if err := c.Bind(t.Context(), 0x4fff, netip.AddrPortFrom(peer(0).Addr(), 10)); refused(err) < 400 {
+		t.Errorf("one channel too many: got %v", err)
+	}
+	b.await(t, "refused_total", "peers", 2)
+	// The others have theirs, and so has he when he comes again.
+	b.permit(t, b.must(t, b.turns[1], "ann"))
+	b.permit(t, b.must(t, b.turns[0], "bob"))
+}
+
+func (b *bench) permit(t *testing.T, c *turnprobe.Conn) {
+	t.Helper()
+	if err := c.Permit(t.Context(), local); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestARelayIsItsUsersAlone(t *testing.T) {
+	b := start(t, nil)
+	c := b.must(t, b.turns[1], "ann")
+	c.Use(turnrest.Credential([]byte(secret), "bob", time.Now().Add(time.Hour)))
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond) // pion doesn't answer him
+	defer cancel()
+	if err := c.Refresh(ctx); err == nil {
+		t.Error("another one's relay was refreshed")
+	}
+	if err := c.Permit(ctx, local); err == nil {
+		t.Error("another one's relay may send to whom he likes")
+	}
+	c.Use(turnrest.Credential([]byte(secret), "ann", time.Now().Add(2*time.Hour)))
+	if err := c.Refresh(t.Context()); err != nil {
+		t.Errorf("its own user's next credential: %v", err)
+	}
+}
+
+func TestOnlyUDPOverIPv4IsRelayed(t *testing.T) {
+	b := start(t, nil)
+	for _, tt := range []struct {
+		name string
+		attr stun.RawAttribute
+	}{
+		{"TCP", stun.RawAttribute{Type: stun.AttrRequestedTransport, Value: []byte{6, 0, 0, 0}}},
+		{"IPv6", stun.RawAttribute{Type: stun.AttrRequestedAddressFamily, Value: []byte{2, 0, 0, 0}}},
+	} {
+		c := b.dial(t, b.turns[1])
+		user, password := turnrest.Credential([]byte(secret), "ann", time.Now().Add(time.Hour))
+		if err := c.Allocate(t.Context(), user, password, tt.attr); refused(err) < 400 {
+			t.Errorf("%s: got %v", tt.name, err)
+		}
+	}
+	b.await(t, "allocations", "", 0)
+	if _, err := b.allocate(t, b.turns[1], "ann"); err != nil {
+		t.Errorf("places taken by those are gone: %v", err)
+	}
 }
 
 func TestListensAtAllAddresses(t *testing.T) {

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -123,9 +124,18 @@ func (st *stream) Write(p []byte) (int, error) {
 	}
 	n, err := st.Conn.Write(p)
 	if err != nil {
-		st.Conn.Close()
+		st.cut()
 	}
 	return n, err
+}
+
+// cut ends the connection at once. TLS would say so first, and wait for who doesn't listen.
+func (st *stream) cut() {
+	if t, ok := st.Conn.(*tls.Conn); ok {
+		t.NetConn().Close()
+		return
+	}
+	st.Conn.Close()
 }
 
 // Close is pion's last word on a connection: it has ended what it started for it.

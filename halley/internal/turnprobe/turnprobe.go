@@ -15,7 +15,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pion/stun/v3"
+	"github.com/pion/stun/v4"
 )
 
 // Transports.
@@ -184,11 +184,10 @@ func (c *Conn) Hello(ctx context.Context) error {
 // requestedUDP is REQUESTED-TRANSPORT with UDP's protocol number.
 var requestedUDP = stun.RawAttribute{Type: stun.AttrRequestedTransport, Value: []byte{17, 0, 0, 0}}
 
-// Allocate asks for a relay. Hello comes first.
-func (c *Conn) Allocate(ctx context.Context, username, password string) error {
-	c.user = stun.NewUsername(username)
-	c.key = stun.NewLongTermIntegrity(username, c.realm.String(), password)
-	answer, err := c.ask(ctx, stun.MethodAllocate, requestedUDP)
+// Allocate asks for a relay; attrs come before what browsers ask for, and instead of it where it is the same. Hello comes first.
+func (c *Conn) Allocate(ctx context.Context, username, password string, attrs ...stun.Setter) error {
+	c.Use(username, password)
+	answer, err := c.ask(ctx, stun.MethodAllocate, append(attrs, requestedUDP)...)
 	if err != nil {
 		return err
 	}
@@ -203,6 +202,12 @@ func (c *Conn) Allocate(ctx context.Context, username, password string) error {
 	return nil
 }
 
+// Use has the requests from now on bear another credential. Hello comes first.
+func (c *Conn) Use(username, password string) {
+	c.user = stun.NewUsername(username)
+	c.key = stun.NewLongTermIntegrity(username, c.realm.String(), password)
+}
+
 func xorAddr(a stun.XORMappedAddress) netip.AddrPort {
 	ip, _ := netip.AddrFromSlice(a.IP)
 	return netip.AddrPortFrom(ip.Unmap(), uint16(a.Port))
@@ -211,6 +216,14 @@ func xorAddr(a stun.XORMappedAddress) netip.AddrPort {
 // Permit asks that a peer may send to the relay, and be sent to.
 func (c *Conn) Permit(ctx context.Context, peer netip.Addr) error {
 	_, err := c.ask(ctx, stun.MethodCreatePermission, peerAddr(netip.AddrPortFrom(peer, 0)))
+	return err
+}
+
+// Bind asks for a channel (0x4000 to 0x4fff) to a peer, as browsers do for the one that they settle for.
+func (c *Conn) Bind(ctx context.Context, channel uint16, peer netip.AddrPort) error {
+	number := stun.RawAttribute{Type: stun.AttrChannelNumber, Value: binary.BigEndian.AppendUint16(nil, channel)}
+	number.Value = append(number.Value, 0, 0)
+	_, err := c.ask(ctx, stun.MethodChannelBind, number, peerAddr(peer))
 	return err
 }
 
