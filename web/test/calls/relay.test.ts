@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { call, caller, expectRelayed, flow, flowsOn, hangUp, madeUp, report, talking, tryRelays } from "../browser/caller.ts";
+import { answer, button, call, caller, expectRelayed, flow, flowsOn, hangUp, madeUp, report, talking, tryRelays } from "../browser/caller.ts";
 import { realHalley, talkTo } from "../browser/real.ts";
 import { startHalley, until } from "../browser/stack.ts";
 import { startCoturn, stopCoturn } from "./coturn.ts";
@@ -73,15 +73,37 @@ describe.skipIf(!ownNetwork).each(servers)("no UDP, %s", (name, settings) => {
   });
 });
 
+const down = { HALLEY_LOGIC_TURN_URLS: "turn:127.0.0.1:9?transport=udp,turn:127.0.0.1:9?transport=tcp", HALLEY_LOGIC_TURN_SECRET: "a secret that nobody asks for" };
+
+describe("relays only, and they are down", () => {
+  const real = realHalley(madeUp, () => startHalley({ ...down, HALLEY_LOGIC_TURN_RELAY_ONLY: "true", HALLEY_LOGIC_CALL_MEDIA_TIMEOUT: "6s" }));
+
+  it("both are told that no connection came about, and what may be in the way", async () => {
+    const [ann, bob] = [await real.enter("ann", caller), await real.enter("bob", caller)];
+    await talkTo(ann, "bob");
+    await button(ann, "Video call").click();
+    await answer(bob);
+    await Promise.all([ann, bob].map((page) => page.getByText(/No connection between you came about. A firewall may be in the way/).first().waitFor({ timeout: 30_000 })));
+    await ann.locator(".call-record", { hasText: "Call without a connection" }).waitFor();
+    await real.leave(ann, bob);
+  });
+});
+
 describe.each<[string, () => Record<string, string>, string, string | undefined]>([
   ["a secret that isn't the server's", () => ({ ...coturn, HALLEY_LOGIC_TURN_SECRET: "not the secret of the relay" }), "refused", "refused"],
-  ["a relay that is down", () => ({ HALLEY_LOGIC_TURN_URLS: "turn:127.0.0.1:9?transport=udp,turn:127.0.0.1:9?transport=tcp", HALLEY_LOGIC_TURN_SECRET: "a secret that nobody asks for" }), "down", "unreachable"],
+  ["a relay that is down", () => down, "down", "unreachable"],
   ["no relay", () => ({ HALLEY_ALL_TURN_ADDR: "" }), "no_turn", undefined],
-])("%s", (_, settings, problem, fault) => {
+])("%s", (name, settings, problem, fault) => {
   const real = realHalley(madeUp, () => startHalley(settings()));
 
-  it("the test of relays names what is wrong", async () => {
-    const ann = await real.enter("ann", caller);
+  it("the test of relays names what is wrong, and who reaches each other calls all the same", async () => {
+    const [ann, bob] = [await real.enter("ann", caller), await real.enter("bob", caller)];
     expect(await tryRelays(ann)).toEqual({ problem, faults: fault ? { udp: fault, tcp: fault } : {} });
+    await talkTo(ann, "bob");
+    const { near, far } = await call(ann, bob);
+    report(`with ${name}`, { ann: near, bob: far });
+    expect([...near, ...far].map((f) => f.pair)).toEqual(["host-host", "host-host"]);
+    await hangUp(ann, bob);
+    await real.leave(ann, bob);
   });
 });
