@@ -2,6 +2,7 @@
 import type { Page } from "playwright-core";
 import { expect, it } from "vitest";
 import { answer, button, call, caller, flow, flows, flowsOn, hangUp, madeUp, report, ringing, talking } from "../browser/caller.ts";
+import { faults } from "../browser/faults.ts";
 import { docsPicture, until } from "../browser/stack.ts";
 import { line, newGroup, online, realHalley, talkTo } from "../browser/real.ts";
 
@@ -9,8 +10,8 @@ import { line, newGroup, online, realHalley, talkTo } from "../browser/real.ts";
 const real = realHalley([...madeUp, "--use-fake-device-for-media-stream=device-count=3"]);
 
 /** Two who talk in a video call. */
-async function two(a: string, b: string): Promise<[Page, Page]> {
-  const [one, other] = [await real.enter(a, caller), await real.enter(b, caller)];
+async function two(a: string, b: string, options = caller): Promise<[Page, Page]> {
+  const [one, other] = [await real.enter(a, options), await real.enter(b, options)];
   await talkTo(one, b);
   const { near, far } = await call(one, other);
   report(`${a} calls ${b}`, { [a]: near, [b]: far });
@@ -61,8 +62,9 @@ it("answered on the second of two devices: it stops everywhere else within a sec
   await real.leave(ann, laptop, tablet);
 });
 
-it("the window of a call is moved, made small, and fills the screen; another camera is chosen, and seen", async () => {
-  const [ann, zed] = await two("ann", "zed");
+it("the window of a call is moved, made small, and fills the screen; another camera is chosen, and seen; axe finds no fault", async () => {
+  const [ann, zed] = await two("ann", "zed", { ...caller, reducedMotion: "reduce" });
+  expect(await faults(ann)).toEqual([]);
   const box = ann.locator(".call");
   const at = async () => {
     const { x, y, width, height } = (await box.boundingBox()) ?? { x: 0, y: 0, width: 0, height: 0 };
@@ -76,6 +78,7 @@ it("the window of a call is moved, made small, and fills the screen; another cam
   expect(await at()).toEqual({ ...before, x: before.x - 200, y: before.y - 100 });
   await button(ann, "Minimise").click();
   expect((await at()).width).toBeLessThan(before.width / 2);
+  expect(await faults(ann)).toEqual([]);
   await button(ann, "Enlarge").click();
   await button(ann, "Full screen").click();
   await until(async () => (await at()).width === 1280);
@@ -90,6 +93,14 @@ it("the window of a call is moved, made small, and fills the screen; another cam
   await until(async () => ![first, ""].includes(await camera()));
   report("another camera", { zed: await flowsOn(zed, had) });
   await hangUp(ann, zed);
+
+  await button(ann, "Video call").click();
+  await ringing(zed).waitFor();
+  await ann.locator(".call[data-state=ringing]").waitFor();
+  for (const page of [ann, zed]) expect(await faults(page)).toEqual([]);
+  await ringing(zed).getByRole("button", { name: "Decline" }).click();
+  await ann.locator(".call-record", { hasText: "Declined call" }).waitFor();
+  expect(await faults(ann)).toEqual([]);
   await real.leave(ann, zed);
 });
 
