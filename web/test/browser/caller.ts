@@ -24,7 +24,9 @@ function watch(): void {
       window.connections.push(this);
     }
   };
-  const { mediaDevices } = navigator;
+  // An empty page has none.
+  const mediaDevices = navigator.mediaDevices as MediaDevices | undefined;
+  if (!mediaDevices) return;
   const get = mediaDevices.getUserMedia.bind(mediaDevices);
   mediaDevices.getUserMedia = (want) => {
     if (!want?.video) return get(want);

@@ -119,6 +119,47 @@ it("a reload of either: the call goes on, and is one call in the end", async () 
   await real.leave(ann, cleo);
 });
 
+it("where nobody looks a notification rings, and goes when the call does; a page that is left ends a call", { timeout: 180_000 }, async () => {
+  const [ann, kit] = [await real.enter("ann", caller), await real.enter("kit", { ...caller, permissions: ["notifications"] })];
+  await kit.evaluate(() => {
+    const notes: { title: string; open: boolean }[] = [];
+    Object.assign(globalThis, { notes });
+    document.hasFocus = () => false;
+    globalThis.Notification = class {
+      static permission = "granted";
+      readonly note;
+      constructor(title: string) {
+        notes.push((this.note = { title, open: true }));
+      }
+      close() {
+        this.note.open = false;
+      }
+    } as unknown as typeof Notification;
+  });
+  const notes = () => kit.evaluate(() => (globalThis as unknown as { notes: object[] }).notes);
+  await talkTo(ann, "kit");
+  await button(ann, "Voice call").click();
+  await ringing(kit).waitFor();
+  await until(async () => (await notes()).length === 1);
+  expect(await notes()).toEqual([{ title: "ann calls", open: true }]);
+  await hangUp(ann);
+  await ringing(kit).waitFor({ state: "detached" });
+  expect((await notes())[0]).toEqual({ title: "ann calls", open: false });
+  await ann.locator(".call-record", { hasText: "Cancelled call" }).waitFor();
+  await line(kit, "ann").click();
+  await kit.locator(".call-record.missed", { hasText: "Missed call" }).waitFor();
+
+  // After 5 s, if the browser still sends that the page goes; else when the leg's lease and grace are over.
+  await call(ann, kit);
+  const left = Date.now();
+  await kit.goto("about:blank");
+  await ann.getByText("The connection was lost.").first().waitFor({ timeout: 80_000 });
+  console.log(`ended ${Date.now() - left} ms after its page was left`);
+  await ann.locator(".call").waitFor({ state: "detached" });
+  await ann.locator(".call-record", { hasText: /^Video call, 0:/ }).waitFor();
+  await real.leave(ann, kit);
+});
+
 it("ICE restarts when the network changes: new credentials of the connection, the same connection, pictures go on", async () => {
   const [ann, dan] = await two("ann", "dan");
   const ufrag = (page: Page) => page.evaluate(() => window.connections.map((pc) => /a=ice-ufrag:(\S+)/.exec(pc.localDescription?.sdp ?? "")?.[1] ?? ""));
