@@ -5,7 +5,7 @@
 #
 #   bench/run.sh                  everything, some minutes
 #   bench/run.sh --smoke          everything once, small: does it work at all?
-#   bench/run.sh SCENARIO...      only those: room lone large users api idle connect ramp chat chat-kill chat-all
+#   bench/run.sh SCENARIO...      only those: room lone large users api idle connect ramp chat chat-kill chat-all calls
 #
 # Environment: HALLEY (the binary; bin/halley), HALLEY_BENCH_KAFKA and HALLEY_BENCH_REDIS (servers that run already;
 # else scripts/servers.sh starts them, and MariaDB always), DURATION (10s), OUT (the JSON file), KEEP (keep logs and data).
@@ -14,7 +14,7 @@ root="$(cd "$(dirname "$0")/.." && pwd)"
 halley="${HALLEY:-$root/bin/halley}"
 smoke=
 if [ "${1:-}" = --smoke ]; then smoke=1; shift; fi
-[ $# -gt 0 ] || set -- room lone large users api idle connect ramp chat chat-kill chat-all
+[ $# -gt 0 ] || set -- room lone large users api idle connect ramp chat chat-kill chat-all calls
 
 [ -x "$halley" ] || { echo "bench: no $halley; run make build" >&2; exit 1; }
 dir="$(mktemp -d "${TMPDIR:-/tmp}/halley-bench.XXXXXX")"
@@ -223,6 +223,16 @@ for scenario in "$@"; do
         pids+=($!)
       done
       run chat --pairs "$(small 200 10)" --rate "$(small 1000 100)" --duration "$(small 20s 4s)" --kill job,logic kill
+      ;;
+    calls) # alone, and while a bulk push goes out to 10,000; a session may invite more often than people do
+      database
+      start_roles "${chat_settings[@]}" HALLEY_LOGIC_CALL_INVITE_RATE=100000
+      for rate in $(small "10 50 200" 20); do
+        timed calls --pairs "$(small 200 20)" --rate "$rate"
+      done
+      for rate in $(small "10 50 200" 20); do
+        timed calls --pairs "$(small 200 20)" --rate "$rate" --bulk-members "$(small 10000 200)"
+      done
       ;;
     chat-all) # the same flat out over one process and SQLite
       start_all

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -24,6 +25,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/halley-im/halley/comet"
+	"github.com/halley-im/halley/kit/grpcconn"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/proto/name"
 )
@@ -102,7 +104,53 @@ func (f *fakeLogic) Connect(_ context.Context, req *halleyv1.ConnectRequest) (*h
 	return resp, nil
 }
 
-func (f *fakeLogic) Request(ctx context.Context, req *halleyv1.SessionRequest) (*halleyv1.SessionResponse, error) {
+// Requests carries each request out in a goroutine. An error of one ends the stream; one that is late is not answered.
+func (f *fakeLogic) Requests(ss grpc.BidiStreamingServer[halleyv1.RequestBatch, halleyv1.ResponseBatch]) error {
+	ctx, fail := context.WithCancelCause(ss.Context())
+	defer fail(nil)
+	var sending sync.Mutex
+	var under sync.WaitGroup
+	ended := make(chan error, 1)
+	go func() {
+		// Ends with the stream: Recv fails when the handler has returned.
+		for {
+			batch, err := ss.Recv()
+			if err != nil {
+				ended <- err
+				return
+			}
+			for _, req := range batch.GetRequests() {
+				under.Go(func() {
+					rctx, cancel := context.WithTimeout(ctx, time.Duration(req.GetTimeoutMs())*time.Millisecond)
+					defer cancel()
+					resp, err := f.one(rctx, req)
+					if err != nil {
+						if rctx.Err() == nil {
+							fail(err)
+						}
+						return
+					}
+					resp.Number = req.GetNumber()
+					sending.Lock()
+					defer sending.Unlock()
+					_ = ss.Send(&halleyv1.ResponseBatch{Responses: []*halleyv1.SessionResponse{resp}})
+				})
+			}
+		}
+	}()
+	select {
+	case err := <-ended:
+		under.Wait()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (f *fakeLogic) one(ctx context.Context, req *halleyv1.SessionRequest) (*halleyv1.SessionResponse, error) {
 	f.mu.Lock()
 	f.requests = append(f.requests, req)
 	hook := f.request
@@ -408,6 +456,12 @@ func dial(t testing.TB, addr string) *grpc.ClientConn {
 	return conn
 }
 
+// grpcSettings are times that a busy machine keeps.
+var grpcSettings = grpcconn.Config{
+	KeepaliveTime: 10 * time.Second, KeepaliveTimeout: 10 * time.Second, ConnectTimeout: 5 * time.Second, RetryMin: 10 * time.Millisecond,
+	RetryMax: 100 * time.Millisecond, MaxAgeGrace: 10 * time.Second, StopTimeout: 5 * time.Second,
+}
+
 type option func(*comet.Config, *comet.Deps, *node)
 
 func with(f func(*comet.Config)) option {
@@ -440,7 +494,12 @@ func startStopped(t testing.TB, router *fakeRouter, opts ...option) *node {
 	}
 	logicAddr := serve(t, func(s *grpc.Server) { halleyv1.RegisterLogicServer(s, n.logic) })
 	routerAddr := serve(t, func(s *grpc.Server) { halleyv1.RegisterRouterServer(s, n.router) })
-	deps.Logic, deps.Router = dial(t, logicAddr), dial(t, routerAddr)
+	logics, err := grpcconn.Dial(grpcSettings, logicAddr, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { logics.Close() })
+	deps.Logic, deps.Router = logics, dial(t, routerAddr)
 	n.tcp, n.ws = deps.TCP.Addr().String(), deps.WS.Addr().String()
 	if deps.TLSTCP != nil {
 		n.tls = deps.TLSTCP.Addr().String()

@@ -63,10 +63,7 @@ func (n *node) as(t *testing.T, uid string) func(body string) *halleyReply {
 	}
 	return func(body string) *halleyReply {
 		t.Helper()
-		res, err := n.rpc.Request(t.Context(), &halleyv1.SessionRequest{Session: res.GetSession(), Op: 100, Body: []byte(body)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		res := n.request(t, &halleyv1.SessionRequest{Session: res.GetSession(), Op: 100, Body: []byte(body)})
 		r := &halleyReply{}
 		if err := json.Unmarshal(res.GetReply(), r); err != nil {
 			t.Fatalf("%s: %v", res.GetReply(), err)

@@ -1,6 +1,6 @@
 // Package grpcconn opens gRPC servers and clients between the roles with one set of settings: the cluster
 // secret as a credential on every call, keepalive that finds a dead peer within seconds, round robin over the
-// addresses of a target.
+// addresses of a target, for calls; for streams, one on each (Spread).
 package grpcconn
 
 import (
@@ -72,7 +72,7 @@ func (c Config) Validate() error {
 }
 
 // MaxAge bounds the life of a server's connections, give or take a tenth, so that clients resolve the target's
-// name again and find servers that were added. Not for servers of streams.
+// name again and find servers that were added. Not for servers of streams whose callers don't look at Seat.Leaving.
 func MaxAge(c Config) grpc.ServerOption {
 	return grpc.KeepaliveParams(keepalive.ServerParameters{
 		Time: c.KeepaliveTime, Timeout: c.KeepaliveTimeout, MaxConnectionAge: c.MaxAge, MaxConnectionAgeGrace: c.MaxAgeGrace,
@@ -80,11 +80,11 @@ func MaxAge(c Config) grpc.ServerOption {
 }
 
 // serviceConfig balances over all addresses. Calls that may be carried out twice without a further effect are
-// repeated on another server when one breaks; Logic.Request is not: a room.send whose first try was written
+// repeated on another server when one breaks; what goes by Logic.Requests is not: a room.send whose first try was written
 // before its logic died would be sent twice. What never reached a server gRPC repeats by itself. The waits between repeats
 // are no settings: they lie within the deadline of the call, which is one.
 const serviceConfig = `{
-  "loadBalancingConfig": [{"round_robin": {}}],
+  "loadBalancingConfig": [{"` + policy + `": {}}],
   "methodConfig": [{
     "name": [{"service": "halley.v1.Router"}, {"service": "halley.v1.Logic", "method": "Connect"}],
     "retryPolicy": {

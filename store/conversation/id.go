@@ -62,26 +62,24 @@ func TypeOf(id string) Type {
 
 // CheckID checks a conversation's id: "d/min/max", "g/" and a UUID, or "i/uid".
 func CheckID(id string) error {
-	bad := errcode.InvalidRequest.Errorf("conversation: no such id")
+	if !possible(id) {
+		return errcode.InvalidRequest.Errorf("conversation: no such id")
+	}
+	return nil
+}
+
+func possible(id string) bool {
 	switch TypeOf(id) {
 	case Direct:
 		a, b, ok := strings.Cut(id[2:], "/")
-		if !ok || name.UID(a) != nil || name.UID(b) != nil || a > b {
-			return bad
-		}
+		return ok && name.UID(a) == nil && name.UID(b) == nil && a <= b
 	case Group:
 		u, err := uuid.Parse(id[2:])
-		if err != nil || u.String() != id[2:] {
-			return bad
-		}
+		return err == nil && u.String() == id[2:]
 	case Inbox:
-		if name.UID(id[2:]) != nil {
-			return bad
-		}
-	default:
-		return bad
+		return name.UID(id[2:]) == nil
 	}
-	return nil
+	return false
 }
 
 // Parties returns the uids that a direct conversation's or an inbox's id names, in order, each once; nil for a group.

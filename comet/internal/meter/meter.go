@@ -25,6 +25,7 @@ type State struct {
 	Connections, Sessions, Rooms, Addresses  func() float64
 	Window, Rate                             func() float64
 	Deregister, DeregisterDropped, RoomQueue func() float64
+	Logics, InHand                           func() float64
 	Epochs, Lapsed                           func() float64
 	Count                                    *session.Counters
 }
@@ -64,6 +65,8 @@ func New(reg prometheus.Registerer, st State) (*Metrics, error) {
 		gauge("flush_rate", "Messages a second put into outboxes, smoothed.", st.Rate),
 		gauge("deregister_queue", "Ended sessions that router was not told of yet.", st.Deregister),
 		gauge("room_queue", "Rooms whose change router was not told of yet.", st.RoomQueue),
+		gauge("logics", "Logics that requests go to.", st.Logics),
+		gauge("requests_in_hand", "Requests that logics have in hand, or that wait to be sent to them.", st.InHand),
 		gauge("epochs", "Epochs that this process has had.", st.Epochs),
 		gauge("lease_lapsed", "1 while the lease may be over.", st.Lapsed),
 		counter("writes_total", "Writes to sockets.", c.Writes.Load),

@@ -1,5 +1,5 @@
-// Package upstream asks logic on behalf of sessions, and tells router of those that ended. It owns one loop,
-// which deregisters; the calls to logic run in their callers' goroutines.
+// Package upstream asks logic on behalf of sessions, and tells router of those that ended. It owns a loop that deregisters, one that
+// looks for logics, and two for each logic's stream of requests; callers wait in goroutines of their own.
 package upstream
 
 import (
@@ -21,20 +21,47 @@ import (
 // it is the least of many waits, and the same for every unavailable (errcode), so it is no setting.
 const retryAfter = time.Second
 
-// Logic asks logic.
-type Logic struct {
-	client         halleyv1.LogicClient
-	connectTimeout time.Duration
+// Config says how logic is asked.
+type Config struct {
+	// ConnectTimeout bounds Connect.
+	ConnectTimeout time.Duration
+	// Retry is the wait after a stream that could not be opened.
+	Retry time.Duration
+	// Window and WindowBytes bound the requests in each logic's hands, those included that wait to be sent there.
+	Window      int
+	WindowBytes int
 }
 
-// NewLogic returns a Logic whose Connect takes at most connectTimeout.
-func NewLogic(client halleyv1.LogicClient, connectTimeout time.Duration) *Logic {
-	return &Logic{client, connectTimeout}
+// Logic asks logic. Use NewLogic, then Run.
+type Logic struct {
+	client   halleyv1.LogicClient
+	cfg      Config
+	requests *requests
+}
+
+// NewLogic returns a Logic; it starts nothing. The client's connection is one of grpcconn.Dial.
+func NewLogic(client halleyv1.LogicClient, cfg Config) *Logic {
+	return &Logic{client, cfg, newRequests(client, cfg)}
+}
+
+// Run keeps a stream with each logic, for Request, until ctx ends.
+func (l *Logic) Run(ctx context.Context) { l.requests.run(ctx) }
+
+// Logics returns how many logics requests go to.
+func (l *Logic) Logics() int {
+	n, _ := l.requests.size()
+	return n
+}
+
+// InHand returns how many requests they have in hand, or wait to be sent to them.
+func (l *Logic) InHand() int {
+	_, n := l.requests.size()
+	return n
 }
 
 // Connect verifies an auth frame and registers the session. Any error is one of the table's codes.
 func (l *Logic) Connect(ctx context.Context, req *halleyv1.ConnectRequest) (*halleyv1.ConnectResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, l.connectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.ConnectTimeout)
 	defer cancel()
 	resp, err := l.client.Connect(ctx, req)
 	if err != nil {
@@ -43,10 +70,10 @@ func (l *Logic) Connect(ctx context.Context, req *halleyv1.ConnectRequest) (*hal
 	return resp, nil
 }
 
-// Request carries out a client's frame. Any error is one of the table's codes: a call whose outcome isn't
-// known is unknown, unless the request only reads.
+// Request carries out a client's frame; req is its from now on. Any error is one of the table's codes: a request whose outcome
+// isn't known is unknown, unless it only reads.
 func (l *Logic) Request(ctx context.Context, req *halleyv1.SessionRequest) (*halleyv1.SessionResponse, error) {
-	resp, err := l.client.Request(ctx, req)
+	resp, err := l.requests.do(ctx, req)
 	if err == nil {
 		return resp, nil
 	}

@@ -49,7 +49,7 @@ func outlive(t *testing.T, urls map[string]string, want outlived) {
 				t.Fatal(err)
 			}
 			defer peer.Close()
-			const life = 3 * time.Second
+			const life = 5 * time.Second
 			begun := time.Now()
 			call := relayFor(t, urls[transport], begun.Add(life))
 			flow(t, call, peer)

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/halley-im/halley/job/internal/purge"
 )
@@ -22,6 +21,8 @@ func (f store) Purge(ctx context.Context, auditMs, rejectionsMs int64) (int64, e
 func TestWhatIsOldIsRemovedAgainAndAgain(t *testing.T) {
 	calls := make(chan [2]int64)
 	n := 0
+	counted, reg := prometheus.NewCounter(prometheus.CounterOpts{Name: "purged"}), prometheus.NewRegistry()
+	reg.MustRegister(counted)
 	p := &purge.Purge{
 		Store: store(func(ctx context.Context, auditMs, rejectionsMs int64) (int64, error) {
 			n++
@@ -34,7 +35,7 @@ func TestWhatIsOldIsRemovedAgainAndAgain(t *testing.T) {
 			}
 			return 4, nil
 		}),
-		Log: slog.New(slog.DiscardHandler), Every: time.Millisecond, Rejections: time.Hour, Purged: prometheus.NewCounter(prometheus.CounterOpts{Name: "purged"}),
+		Log: slog.New(slog.DiscardHandler), Every: time.Millisecond, Rejections: time.Hour, Purged: counted,
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -47,8 +48,8 @@ func TestWhatIsOldIsRemovedAgainAndAgain(t *testing.T) {
 	}
 	cancel()
 	<-done
-	if got := testutil.ToFloat64(p.Purged); got < 7 {
-		t.Errorf("counted %v", got)
+	if got, err := reg.Gather(); err != nil || got[0].GetMetric()[0].GetCounter().GetValue() < 7 {
+		t.Errorf("counted %v, %v", got, err)
 	}
 }
 

@@ -203,7 +203,7 @@ func TestLogicKilledInEachState(t *testing.T) {
 	}
 }
 
-// A timer that its claimer doesn't come to do is done by another.
+// A timer that comes while nobody lives, and that its claimer doesn't come to do, is done by another.
 func TestTimersOutliveTheirProcess(t *testing.T) {
 	t.Parallel()
 	w, ann, bob := pairOf(t, func(c *call.Config) { c.Ring, c.Hold = 500*time.Millisecond, 300*time.Millisecond })
@@ -211,12 +211,14 @@ func TestTimersOutliveTheirProcess(t *testing.T) {
 	bob.verb(id, machine.DoRinging)
 	w.nodes[0].kill()
 	w.nodes[1].kill()
-	time.Sleep(700 * time.Millisecond) // Its time comes while nobody lives.
+	kittest.Eventually(t, 10*time.Second, func() bool {
+		claimed, err := w.nodes[0].Claim(context.Background())
+		return err == nil && claimed == 1
+	}, "its time never comes")
 	n := w.start()
 	ann.node, bob.node = n, n
 	ann.wait("call.ended", nil)
 	bob.waitStop(machine.StopTimeout)
-	_ = id
 	w.free()
 }
 

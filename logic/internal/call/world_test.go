@@ -284,6 +284,13 @@ func (w *world) IsMember(_ context.Context, _, id, uid string) (bool, error) {
 	return slices.Contains(w.groups[id], uid), nil
 }
 
+// IsAdmin implements call.People: of every group the second one is.
+func (w *world) IsAdmin(_ context.Context, _, id, uid string) (bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.groups[id]) > 1 && w.groups[id][1] == uid, nil
+}
+
 // GroupMembers implements call.People.
 func (w *world) GroupMembers(_ context.Context, _, id string, n int) ([]string, error) {
 	w.mu.Lock()

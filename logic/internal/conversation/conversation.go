@@ -168,7 +168,7 @@ func (s *Service) propose(ctx context.Context, o Origin, p *entry.Proposal) (Acc
 		return Accepted{}, err
 	}
 	if o.Wait {
-		s.clearOutcome(ctx, a.ID)
+		s.clearOutcomes(ctx, a)
 	}
 	return a, s.write(ctx, msg)
 }
@@ -203,9 +203,7 @@ func (s *Service) ProposeMany(ctx context.Context, o Origin, ps []entry.Proposal
 		}
 	}
 	if o.Wait {
-		for _, a := range out {
-			s.clearOutcome(ctx, a.ID)
-		}
+		s.clearOutcomes(ctx, out...)
 	}
 	err := s.write(ctx, msgs...)
 	for i := range ps {

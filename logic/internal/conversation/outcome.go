@@ -35,15 +35,19 @@ const (
 
 func (s *Service) outcomeKey(id string) string { return wire.OutcomeKey(s.d.RedisPrefix, id) }
 
-// clearOutcome drops what an earlier proposal of the same id has left: it may have asked for something else, and its outcome would be taken
-// for this one's.
-func (s *Service) clearOutcome(ctx context.Context, id string) {
-	if s.d.Redis == nil {
+// clearOutcomes drops what earlier proposals of the same ids have left: they may have asked for something else, and their outcomes would be taken
+// for those of these.
+func (s *Service) clearOutcomes(ctx context.Context, of ...Accepted) {
+	if s.d.Redis == nil || len(of) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, redisWait)
 	defer cancel()
-	if err := s.d.Redis.Del(ctx, s.outcomeKey(id)).Err(); err != nil {
+	p := s.d.Redis.Pipeline()
+	for _, a := range of {
+		p.Del(ctx, s.outcomeKey(a.ID))
+	}
+	if _, err := p.Exec(ctx); err != nil {
 		s.metrics.outcomes.WithLabelValues(failed).Inc()
 	}
 }

@@ -179,7 +179,7 @@ type syncArgs struct {
 	UpTo          string         `json:"up_to"`
 }
 
-func sync(ctx context.Context, c *call, a *syncArgs) (any, error) {
+func syncChat(ctx context.Context, c *call, a *syncArgs) (any, error) {
 	have := make(map[string]int64, len(a.Conversations))
 	for id, n := range a.Conversations {
 		have[id] = int64(n)

@@ -79,7 +79,7 @@ var methods = map[string]method{
 	"conversation.set":     {run: handle(setConversation)},
 	"conversation.open":    {run: handle(openConversation)},
 	"typing":               {run: handle(typing)},
-	"sync":                 {reads: true, run: asks(sync)},
+	"sync":                 {reads: true, run: asks(syncChat)},
 	"sync.cursor":          {reads: true, run: asks(syncCursor)},
 
 	"group.create":   {run: handle(createGroup)},
@@ -127,8 +127,8 @@ func known(name string) bool {
 	return ok
 }
 
-// Request carries out a frame of a session's client. It returns no gRPC error: what went wrong is in the response.
-func (s *Server) Request(ctx context.Context, req *halleyv1.SessionRequest) (*halleyv1.SessionResponse, error) {
+// Request carries out a frame of a session's client. What went wrong is in the response.
+func (s *Server) Request(ctx context.Context, req *halleyv1.SessionRequest) *halleyv1.SessionResponse {
 	start := s.d.Now()
 	c := &call{s: s, req: req}
 	res := &halleyv1.SessionResponse{}
@@ -164,7 +164,7 @@ func (s *Server) Request(ctx context.Context, req *halleyv1.SessionRequest) (*ha
 		res.Effects, res.Again = c.effects, c.again
 	}
 	s.metrics.request(label, s.d.Now().Sub(start), err)
-	return res, nil
+	return res
 }
 
 // dispatch carries out a JSON Request; the reply is in res, an error's too.

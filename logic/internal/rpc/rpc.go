@@ -1,8 +1,8 @@
-// Package rpc is what comets ask of logic: Connect makes a session of a connection's auth body, Request
-// carries out a client's frame. Each method of a request is a small handler in a table, one file per family.
+// Package rpc is what comets ask of logic: Connect makes a session of a connection's auth body, Requests is a comet's stream
+// of clients' frames. Each method of a request is a small handler in a table, one file per family.
 //
-// The package starts no goroutines and keeps nothing between calls: what a request needs to know of its
-// session comes with it. Safe for concurrent use.
+// The package keeps nothing between requests: what one needs to know of its session comes with it. A stream has a goroutine that
+// answers and one for each request under way, and waits for them. Safe for concurrent use.
 package rpc
 
 import (

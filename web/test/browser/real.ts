@@ -10,6 +10,8 @@ export type EnterOptions = Parameters<Browser["newContext"]>[0] & {
   before?: () => void;
   /** Sets the window up before it shows anything. */
   prepare?: (context: BrowserContext) => Promise<void>;
+  /** Whether he stays logged in. */
+  stay?: boolean;
 };
 
 export interface Real<H extends Halley = Halley> {
@@ -75,8 +77,9 @@ export function realHalley(browserArgs: string[] = [], start: () => Promise<Hall
     halley: () => halley,
     name: (name) => name + run,
     visit: (path) => open(path, {}),
-    enter: async (name, options = {}) => {
+    enter: async (name, { stay = false, ...options } = {}) => {
       const page = await open("", options);
+      if (stay) await page.getByRole("checkbox", { name: "Stay logged in on this device" }).check();
       await page.getByLabel(/^(Your name|你的名字)/).fill(name);
       await page.keyboard.press("Enter");
       await online(page);

@@ -2,6 +2,8 @@
 import { Chat, type ChangeMethod, entryOf, HalleyError, IndexedDBStorage, type Outgoing as SdkOutgoing, type Params, type State, type UserChange, type wire } from "@halley-im/sdk";
 import type { Phone, RelayReport } from "@halley-im/sdk/call";
 import * as api from "../api.ts";
+import { justBefore } from "./cursor.ts";
+import { Drafts } from "./drafts.ts";
 import { Profiles } from "./profiles.ts";
 import {
   type Connection,
@@ -56,6 +58,7 @@ export class SdkPort implements Port {
   #watched: string[] = [];
   readonly #profiles: Profiles;
   #phone: Promise<Phone> | undefined;
+  readonly #drafts: Drafts;
 
   /** keep is told of each new token. */
   constructor(credentials: Credentials, first: api.Endpoint[], keep: (token: string) => void) {
@@ -63,6 +66,7 @@ export class SdkPort implements Port {
     this.#credentials = credentials;
     this.#account = credentials.uid;
     this.#profiles = new Profiles(credentials.uid);
+    this.#drafts = new Drafts(credentials.uid);
     this.#chat = new Chat({
       account: this.#account,
       url: (attempt) => api.cometUrl(attempt, first),
@@ -71,7 +75,7 @@ export class SdkPort implements Port {
   }
 
   now(): number {
-    return Date.now();
+    return this.#chat.now();
   }
 
   start(events: PortEvents): void {
@@ -118,6 +122,7 @@ export class SdkPort implements Port {
     await this.#chat.close();
     if (!forget) return;
     this.#profiles.forget();
+    this.#drafts.forget();
     if (!("indexedDB" in globalThis)) return;
     const storage = new IndexedDBStorage(this.#account);
     await storage.clear().catch(() => {
@@ -276,6 +281,11 @@ export class SdkPort implements Port {
     return { items: (page.members ?? []).map(memberOf), next: page.next ?? "" };
   }
 
+  async member(conversation: string, uid: string): Promise<Member | undefined> {
+    const { items } = await this.members(conversation, { cursor: justBefore(uid), limit: 1 });
+    return items.find((member) => member.uid === uid);
+  }
+
   async reactors(conversation: string, seq: number, reaction: string): Promise<string[]> {
     const { uids } = await this.#chat.request("message.reactors", { conversation, seq, reaction, limit: 200 });
     return uids ?? [];
@@ -336,6 +346,14 @@ export class SdkPort implements Port {
   async set(conversation: string, change: Partial<Settings>): Promise<void> {
     await this.#chat.request("conversation.set", { conversation, ...change });
     this.#setting(conversation, change);
+  }
+
+  keptDrafts(): ReadonlyMap<string, string> {
+    return this.#drafts.all;
+  }
+
+  keepDraft(conversation: string, text: string | undefined): void {
+    this.#drafts.keep(conversation, text);
   }
 
   // ---- groups ----

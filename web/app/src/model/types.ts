@@ -169,6 +169,8 @@ export interface Port {
   history(conversation: string, range: Range): Promise<Entry[]>;
   pinned(conversation: string): Promise<Entry[]>;
   members(conversation: string, page: { cursor: string; limit: number; readSeq?: number }): Promise<Page<Member>>;
+  /** One of them; undefined: there is none of that uid. */
+  member(conversation: string, uid: string): Promise<Member | undefined>;
   reactors(conversation: string, seq: number, reaction: string): Promise<string[]>;
 
   /** Sends a message; what becomes of it is told by outgoing and entry. */
@@ -186,6 +188,10 @@ export interface Port {
   /** The conversation in view; empty: none. */
   opened(conversation: string): void;
   set(conversation: string, change: Partial<Settings>): Promise<void>;
+  /** Texts that this device keeps, by conversation: the server doesn't have them. */
+  keptDrafts(): ReadonlyMap<string, string>;
+  /** Keeps a text on this device; undefined: no more. */
+  keepDraft(conversation: string, text: string | undefined): void;
 
   createGroup(title: string, members: string[]): Promise<string>;
   addMembers(conversation: string, uids: string[]): Promise<void>;
