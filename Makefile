@@ -56,6 +56,10 @@ verify: ## The delivery contract under every fault, on real servers; RUNS=3 for 
 browser: ## Only the browser tests
 	scripts/test.sh browser
 
+.PHONY: calls
+calls: build ## Calls in real browsers: direct, relayed, without UDP, over a cluster that is killed; minutes
+	scripts/calls.sh $(FILES)
+
 .PHONY: fuzz
 fuzz: ## Every fuzz target for FUZZTIME (default 30s) each
 	scripts/fuzz.sh

@@ -10,6 +10,8 @@ vi.stubGlobal("navigator", { language: "en-GB", languages: ["en-GB"] });
 const { fill, setLanguage, why } = await import("../src/i18n/index.ts");
 const { initialOf } = await import("../src/messenger/initial.ts");
 const { mentionAt, mentionsIn } = await import("../src/messenger/mention.ts");
+const { contentOf } = await import("../src/model/body.ts");
+const { recordText } = await import("../src/messenger/calls/record.tsx");
 const { quoteText } = await import("../src/messenger/preview.ts");
 const { isBig, safe } = await import("../src/messenger/parts/text.tsx");
 
@@ -39,6 +41,25 @@ describe("texts", () => {
     expect(why({ code: "odd" })).toContain("odd");
     expect(why(new Error("x"))).toContain("x");
   });
+});
+
+describe("a call in its conversation", () => {
+  const said = (call: object, mine: boolean) => {
+    const content = contentOf({ text: "x", call: { call: "1", media: "video", kind: "direct", reason: "", duration_ms: 0, ...call } });
+    return content.call ? recordText(content.call, mine) : undefined;
+  };
+  it.each([
+    [{ outcome: "answered", duration_ms: 65_400 }, true, "Video call, 1:05"],
+    [{ outcome: "answered", duration_ms: 3_725_000, media: "audio" }, false, "Voice call, 1:02:05"],
+    [{ outcome: "missed", reason: "no_answer" }, false, en.callMissed],
+    [{ outcome: "missed", reason: "no_answer" }, true, en.callNoAnswer],
+    [{ outcome: "missed", reason: "cancelled" }, true, en.callCancelled],
+    [{ outcome: "busy" }, false, en.callMissed],
+    [{ outcome: "declined" }, true, en.callDeclined],
+    [{ outcome: "failed" }, true, en.callFailed],
+    [{ outcome: "something new" }, true, undefined],
+    [{ outcome: "missed", call: 7 }, true, undefined],
+  ])("%j", (call, mine, want) => expect(said(call, mine)).toBe(want));
 });
 
 describe("what is quoted", () => {

@@ -4,6 +4,7 @@ import { clock, exact } from "../i18n/time.ts";
 import { contentOf } from "../model/body.ts";
 import type { Messenger } from "../model/messenger.ts";
 import { Alert, Check, CheckTwice, Clock, Copy, Dots, Eye, Forward, Pen, Pin, Reply, Smile, Trash, Undo } from "../parts/icons.tsx";
+import { Record } from "./calls/record.tsx";
 import { ForwardMessage, Reactors, Readers } from "./dialogs/messages.tsx";
 import { quick, used } from "./emoji.ts";
 import { namesOf } from "./mention.ts";
@@ -54,7 +55,9 @@ export function Bubble({ entry, conversation: c, name, named }: { entry: Entry; 
             <span>{quoteText(m, c.id, content.reply)}</span>
           </button>
         )}
-        {content.strange ? (
+        {content.call ? (
+          <Record call={content.call} conversation={c} mine={mine} />
+        ) : content.strange ? (
           <p class="text strange">{t("strange")}</p>
         ) : (
           <p class="text">

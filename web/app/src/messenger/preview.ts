@@ -3,6 +3,7 @@ import { when } from "../i18n/time.ts";
 import { contentOf, type Quote } from "../model/body.ts";
 import type { Messenger } from "../model/messenger.ts";
 import type { Conversation, Entry } from "../model/types.ts";
+import { recordText } from "./calls/record.tsx";
 import { names } from "./ui.ts";
 
 /** A message in one line, for the list, notifications and quotations. */
@@ -10,6 +11,7 @@ export function preview(m: Messenger, c: Conversation | undefined, entry: Entry 
   if (!entry) return t("noMessages");
   if (entry.recalled) return t("recalledPreview");
   const content = contentOf(entry.body);
+  if (content.call) return recordText(content.call, entry.from === m.me);
   const text = content.strange ? t("strangePreview") : content.text.replaceAll(/\s+/g, " ");
   return c?.type === "group" && entry.from !== "" ? `${entry.from === m.me ? t("you") : m.people.name(entry.from)}: ${text}` : text;
 }

@@ -1,4 +1,5 @@
 import { batch, computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
+import { Calls } from "./calls.ts";
 import { People } from "./people.ts";
 import { rowsOf, type Row } from "./rows.ts";
 import {
@@ -58,6 +59,7 @@ export class Messenger {
   readonly port: Port;
   readonly me: string;
   readonly people: People;
+  readonly calls: Calls;
   readonly connection = signal<Connection>({ name: "connecting" });
   readonly conversations = signal<ReadonlyMap<string, Conversation>>(new Map());
   readonly settings = signal<ReadonlyMap<string, Settings>>(new Map());
@@ -104,6 +106,7 @@ export class Messenger {
     this.port = port;
     this.me = port.uid;
     this.people = new People(port);
+    this.calls = new Calls(port);
     this.list = computed(() => this.#list());
     this.unread = computed(() => this.list.value.reduce((n, l) => n + (l.settings.mute ? 0 : l.conversation.unread), 0));
     this.requests = computed(
@@ -170,6 +173,7 @@ export class Messenger {
         this.#readOwn(id);
       },
       notice: (text) => (this.notice.value = text),
+      calls: () => void this.calls.wake(),
       synced: () => {
         this.#synced = true;
         for (const id of [...this.#untold]) if (!this.#draftTimers.has(id)) this.#keepDraft(id);
@@ -185,6 +189,7 @@ export class Messenger {
     for (const id of [...this.#draftTimers.keys()]) this.#keepDraft(id);
     for (const timer of this.#typingTimers.values()) clearTimeout(timer);
     this.people.stop();
+    await this.calls.close();
     await this.port.close(forget);
   }
 
@@ -251,6 +256,7 @@ export class Messenger {
       this.mutedUntil.value = 0;
     });
     this.port.opened(id);
+    if (id.startsWith("g/")) void this.calls.ask(id);
     this.#readOwn(id);
     this.people.want([peerOf(id, this.me)], profileFor);
     this.#watch();

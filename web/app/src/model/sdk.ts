@@ -1,5 +1,6 @@
 // The port on the SDK: what the messenger wants, said in the SDK's words.
 import { Chat, type ChangeMethod, entryOf, HalleyError, IndexedDBStorage, type Outgoing as SdkOutgoing, type Params, type State, type UserChange, type wire } from "@halley-im/sdk";
+import type { Phone, RelayReport } from "@halley-im/sdk/call";
 import * as api from "../api.ts";
 import { justBefore } from "./cursor.ts";
 import { Drafts } from "./drafts.ts";
@@ -56,6 +57,7 @@ export class SdkPort implements Port {
   #own = false;
   #watched: string[] = [];
   readonly #profiles: Profiles;
+  #phone: Promise<Phone> | undefined;
   readonly #drafts: Drafts;
 
   /** keep is told of each new token. */
@@ -80,7 +82,13 @@ export class SdkPort implements Port {
     this.#events = events;
     const chat = this.#chat;
     chat.on("state", (state) => events.connection(connectionOf(state)));
-    chat.on("session", () => this.watch(this.#watched));
+    chat.on("session", () => {
+      this.watch(this.#watched);
+      void this.#lookForCalls();
+    });
+    chat.on("event", (event) => {
+      if (!this.#phone && Object.keys(event).some((name) => name.startsWith("call."))) events.calls();
+    });
     chat.on("synced", () => {
       this.#readOwn();
       events.synced();
@@ -212,6 +220,41 @@ export class SdkPort implements Port {
     this.#credentials = { ...this.#credentials, token: fresh.token };
     keep(fresh.token);
     return fresh.token;
+  }
+
+  // ---- calls ----
+
+  phone(): Promise<Phone> {
+    this.#phone ??= import("@halley-im/sdk/call").then(
+      ({ Phone, lineOf }) => new Phone(lineOf(this.#chat)),
+      (error) => {
+        // The network may be better the next time.
+        this.#phone = undefined;
+        throw error;
+      },
+    );
+    return this.#phone;
+  }
+
+  async testRelays(): Promise<RelayReport> {
+    const { testRelays, lineOf } = await import("@halley-im/sdk/call");
+    return testRelays(lineOf(this.#chat));
+  }
+
+  async hasCall(conversation: string): Promise<boolean> {
+    const { calls } = await this.#chat.request("call.current", { conversation });
+    return (calls ?? []).length > 0;
+  }
+
+  /** Asks whether something rings, or goes on since before a reload: else nothing of calls is loaded. */
+  async #lookForCalls(): Promise<void> {
+    if (this.#phone) return;
+    try {
+      const { calls } = await this.#chat.request("call.current", {});
+      if (calls?.length) this.#events?.calls();
+    } catch {
+      // A server without calls, or a bad moment: what rings is told by an event as well.
+    }
   }
 
   async history(conversation: string, range: Range): Promise<Entry[]> {

@@ -1,6 +1,7 @@
 // What the messenger knows of the world, and the narrow port through which it learns and changes it. What the SDK has a shape for has
 // that shape here.
 import type { Entry, JsonValue, Conversation as SdkConversation, Stage } from "@halley-im/sdk";
+import type { Phone, RelayReport } from "@halley-im/sdk/call";
 
 export { applyChange, directId, type Entry, type GroupInfo, isChange, peerOf, type Reaction, type Stage } from "@halley-im/sdk";
 export type Json = JsonValue;
@@ -144,6 +145,8 @@ export interface PortEvents {
   notice(text: string): void;
   /** All that was new when it was asked for was told. */
   synced(): void;
+  /** There is something about calls: time to have a phone. */
+  calls(): void;
 }
 
 /**
@@ -212,4 +215,11 @@ export interface Port {
   block(uid: string, on: boolean): Promise<void>;
   /** Wants to hear of their presence. */
   watch(uids: string[]): void;
+
+  /** What calls and is called; loaded when it is asked for first, and not started yet. */
+  phone?(): Promise<Phone>;
+  /** Tries the relays that calls may need. */
+  testRelays?(): Promise<RelayReport>;
+  /** Whether a conversation has a call that goes on. */
+  hasCall?(conversation: string): Promise<boolean>;
 }
