@@ -41,11 +41,11 @@ unit: ## All modules with embedded Kafka and Redis, race detector on
 	scripts/unit.sh
 
 .PHONY: test
-test: ## Everything: check, unit, real Kafka and Redis, e2e with kills, browser; installs what it needs
+test: ## Everything: check, unit, real Kafka, Redis and MariaDB, e2e with kills, browser; installs what it needs
 	scripts/test.sh
 
 .PHONY: e2e
-e2e: ## Only the black-box tests: the real binary on real Kafka and Redis
+e2e: ## Only the black-box tests: the real binary on real servers
 	scripts/test.sh e2e
 
 .PHONY: verify
@@ -56,12 +56,16 @@ verify: ## The delivery contract under every fault, on real servers; RUNS=3 for 
 browser: ## Only the browser tests
 	scripts/test.sh browser
 
+.PHONY: calls
+calls: build ## Calls in real browsers: direct, relayed, without UDP, over a cluster that is killed; minutes
+	scripts/calls.sh $(FILES)
+
 .PHONY: fuzz
 fuzz: ## Every fuzz target for FUZZTIME (default 30s) each
 	scripts/fuzz.sh
 
 .PHONY: bench
-bench: build ## The tables of docs/performance.md, on real Kafka and Redis; minutes
+bench: build ## The tables of docs/performance.md, on real servers; minutes
 	bench/run.sh
 
 .PHONY: bench-smoke
@@ -69,7 +73,7 @@ bench-smoke: build ## Every benchmark once, small; seconds
 	bench/run.sh --smoke
 
 .PHONY: up
-up: build ## Two of each role on real Kafka and Redis on this machine
+up: build ## Two of each role on real Kafka, Redis and MariaDB on this machine
 	scripts/up.sh
 
 .PHONY: down

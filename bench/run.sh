@@ -5,7 +5,7 @@
 #
 #   bench/run.sh                  everything, some minutes
 #   bench/run.sh --smoke          everything once, small: does it work at all?
-#   bench/run.sh SCENARIO...      only those: room lone large users api idle connect ramp chat chat-kill chat-all
+#   bench/run.sh SCENARIO...      only those: room lone large users api idle connect ramp chat chat-kill chat-all calls
 #
 # Environment: HALLEY (the binary; bin/halley), HALLEY_BENCH_KAFKA and HALLEY_BENCH_REDIS (servers that run already;
 # else scripts/servers.sh starts them, and MariaDB always), DURATION (10s), OUT (the JSON file), KEEP (keep logs and data).
@@ -14,7 +14,7 @@ root="$(cd "$(dirname "$0")/.." && pwd)"
 halley="${HALLEY:-$root/bin/halley}"
 smoke=
 if [ "${1:-}" = --smoke ]; then smoke=1; shift; fi
-[ $# -gt 0 ] || set -- room lone large users api idle connect ramp chat chat-kill chat-all
+[ $# -gt 0 ] || set -- room lone large users api idle connect ramp chat chat-kill chat-all calls
 
 [ -x "$halley" ] || { echo "bench: no $halley; run make build" >&2; exit 1; }
 dir="$(mktemp -d "${TMPDIR:-/tmp}/halley-bench.XXXXXX")"
@@ -111,7 +111,7 @@ start_all() {
   mkdir -p "$dir/all"
   install -m 600 "$dir/token-key" "$dir/all/"
   env -u HALLEY_CONFIG HALLEY_DATA_DIR="$dir/all" HALLEY_COMET_TCP_ADDR="127.0.0.1:$tcp" HALLEY_COMET_WS_ADDR="127.0.0.1:$ws" \
-    HALLEY_LOGIC_HTTP_ADDR="127.0.0.1:$http" HALLEY_ALL_PRIVATE_ADDR="127.0.0.1:$all" HALLEY_LOGIC_CHAT_RATE=0 \
+    HALLEY_LOGIC_HTTP_ADDR="127.0.0.1:$http" HALLEY_ALL_PRIVATE_ADDR="127.0.0.1:$all" HALLEY_ALL_TURN_ADDR="127.0.0.1:0" HALLEY_LOGIC_CHAT_RATE=0 \
     HALLEY_LOGIC_CHAT_READ_RATE=0 HALLEY_COMET_HANDSHAKE_RATE=0 "$halley" all >>"$dir/all.log" 2>&1 &
   pids+=($!)
   roles="all=$!"
@@ -223,6 +223,16 @@ for scenario in "$@"; do
         pids+=($!)
       done
       run chat --pairs "$(small 200 10)" --rate "$(small 1000 100)" --duration "$(small 20s 4s)" --kill job,logic kill
+      ;;
+    calls) # alone, and while a bulk push goes out to 10,000; a session may invite more often than people do
+      database
+      start_roles "${chat_settings[@]}" HALLEY_LOGIC_CALL_INVITE_RATE=100000
+      for rate in $(small "10 50 200" 20); do
+        timed calls --pairs "$(small 200 20)" --rate "$rate"
+      done
+      for rate in $(small "10 50 200" 20); do
+        timed calls --pairs "$(small 200 20)" --rate "$rate" --bulk-members "$(small 10000 200)"
+      done
       ;;
     chat-all) # the same flat out over one process and SQLite
       start_all

@@ -20,7 +20,10 @@ import (
 // TestCalls holds two of each role to every scenario of calls, with scripted devices: first those without a fault, side by side; then
 // comets and logics are killed under calls in each state.
 func TestCalls(t *testing.T) {
+	hooks := newHookReceiver(t, hookSecret)
 	c := StartCluster(t, Two, Conversations(),
+		Setting("HALLEY_JOB_HOOK_ENDPOINTS", "phones "+hooks.URL+" "+hookSecret+" call.incoming+call.stop+call.ended"),
+		Setting("HALLEY_LOGIC_CALL_ASK_URL", hooks.URL), Setting("HALLEY_LOGIC_CALL_ASK_SECRET", hookSecret),
 		Setting("HALLEY_LOGIC_CALL_RING", "12s"), Setting("HALLEY_LOGIC_CALL_RING_GROUP", "12s"), Setting("HALLEY_LOGIC_CALL_REACH_TIMEOUT", "6s"),
 		Setting("HALLEY_LOGIC_CALL_LEASE", "5s"), Setting("HALLEY_LOGIC_CALL_AWAY", "4s"), Setting("HALLEY_LOGIC_CALL_LEAVING", "1s"),
 		Setting("HALLEY_LOGIC_CALL_MEDIA_TIMEOUT", "15s"),
@@ -34,23 +37,26 @@ func TestCalls(t *testing.T) {
 			"wake after cancel": (*scene).wakeAfterCancel, "early candidates": (*scene).earlyCandidates, "ICE restart after an address change": (*scene).iceRestart,
 			"take-over by another device": (*scene).takeOver, "third person joins": (*scene).thirdJoins, "group": (*scene).groupCall, "ghost": (*scene).ghost, "relay only": (*scene).relayOnly,
 			"seventh joins a mesh of six": (*scene).seventhJoins, "blocked": (*scene).blockedCaller, "a reload comes back": (*scene).reload, "ended by a backend": (*scene).endedByHost,
+			"refused by a backend": (*scene).refusedByHost, "an admin removes somebody": (*scene).adminRemoves, "lost by Redis": (*scene).lostByRedis,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				run(&scene{Cluster: c, t: t, tag: strings.ToLower(uuid.NewString()[:8])})
+				run(&scene{Cluster: c, t: t, hooks: hooks, tag: strings.ToLower(uuid.NewString()[:8])})
 			})
 		}
 	})
 	t.Run("the callee's comet killed in each state", func(t *testing.T) { (&scene{Cluster: c, t: t, tag: "ck"}).cometKilled() })
 	t.Run("the logic that took the invite killed in each state", func(t *testing.T) { (&scene{Cluster: c, t: t, tag: "lk"}).logicKilled() })
+	hooks.check(t)
 }
 
 // scene is a scenario's part of the cluster: its users are its own.
 type scene struct {
 	*Cluster
-	t   *testing.T
-	tag string
-	n   int
+	t     *testing.T
+	hooks *hookReceiver
+	tag   string
+	n     int
 }
 
 func (s *scene) uid(name string) string { return name + "-" + s.tag }
@@ -248,6 +254,13 @@ func (s *scene) wakeAfterCancel() {
 	if now := s.phone("bob").Current(); len(now) != 0 {
 		s.t.Errorf("a phone that wakes late finds %v", now)
 	}
+	// What woke it, and what told it that it is over.
+	d := s.hooks.await(s.t, "call.incoming", func(d hookData) bool { return d.Call == id })
+	if d.Caller != ann.UID || len(d.UIDs) != 1 || d.UIDs[0] != early.UID {
+		s.t.Errorf("woken by %+v", d)
+	}
+	s.hooks.await(s.t, "call.stop", func(d hookData) bool { return d.Call == id && d.Reason == "cancelled" && len(d.UIDs) == 1 })
+	s.hooks.await(s.t, "call.ended", func(d hookData) bool { return d.Call == id && d.Reason == "cancelled" })
 }
 
 // sdp is about as large as a browser's.
@@ -286,6 +299,9 @@ func (s *scene) earlyCandidates() {
 	var told *client.Error
 	if !errors.As(err, &told) || told.Code != "forbidden" {
 		s.t.Errorf("a stranger's signal: %v", err)
+	}
+	if n := Metric([]*Process{s.Logics[0].Process, s.Logics[1].Process}, "halley_logic_call_signals_total", `result="forbidden"`); n < 1 {
+		s.t.Error("a stranger's signal was not counted")
 	}
 	ann.Do("call.hangup", id, nil)
 }

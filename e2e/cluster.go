@@ -197,11 +197,13 @@ func newAll(t testing.TB, data string, opts ...Option) *Node {
 	n.HTTP = "http://" + api
 	env := shortTimes()
 	maps.Copy(env, map[string]string{
-		"HALLEY_DATA_DIR":         data,
-		"HALLEY_COMET_TCP_ADDR":   n.TCP,
-		"HALLEY_COMET_WS_ADDR":    n.WS,
-		"HALLEY_LOGIC_HTTP_ADDR":  api,
-		"HALLEY_ALL_PRIVATE_ADDR": freeAddr(t),
+		"HALLEY_DATA_DIR":          data,
+		"HALLEY_COMET_TCP_ADDR":    n.TCP,
+		"HALLEY_COMET_WS_ADDR":     n.WS,
+		"HALLEY_LOGIC_HTTP_ADDR":   api,
+		"HALLEY_ALL_PRIVATE_ADDR":  freeAddr(t),
+		"HALLEY_ALL_TURN_ADDR":     "127.0.0.1:0",
+		"HALLEY_ALL_TURN_TLS_ADDR": "127.0.0.1:0",
 	})
 	maps.Copy(env, s.env)
 	n.Process = &Process{

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -30,6 +31,9 @@ type hookData struct {
 	}
 	UID      string
 	LastSeen int64 `json:"last_seen"`
+	// Of calls.
+	Call, Caller, Reason string
+	UIDs                 []string
 }
 
 // hookReceiver is a backend that gets webhooks and trusts none that isn't signed.
@@ -57,11 +61,18 @@ func newHookReceiver(t testing.TB, secret string) *hookReceiver {
 	return h
 }
 
-// ServeHTTP takes a webhook.
+// notToday is how the names of those begin who may not call, if this backend is asked.
+const notToday = "nottoday-"
+
+// ServeHTTP takes a webhook, and answers whether a call may ring.
 func (h *hookReceiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err == nil {
 		err = h.take(r.Header, body)
+	}
+	if bytes.Contains(body, []byte(`"caller":"`+notToday)) && bytes.Contains(body, []byte(`"type":"call.ask"`)) {
+		_, _ = io.WriteString(w, `{"allow": false, "reason": "not today"}`)
+		return
 	}
 	if err != nil {
 		h.mu.Lock()

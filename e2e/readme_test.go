@@ -17,7 +17,7 @@ import (
 )
 
 // defaultPorts are those that the README's commands listen on.
-var defaultPorts = []string{"3101", "3102", "3108", "3109", "3111", "3118", "3119", "3128", "3129", "3138",
+var defaultPorts = []string{"3101", "3102", "3108", "3109", "3111", "3118", "3119", "3128", "3129", "3138", "3478",
 	"3201", "3202", "3208", "3209", "3211", "3218", "3219", "3228", "3229", "3238"}
 
 // TestReadme types what README.md shows in its shell blocks, as it stands, in a copy of the repository: nothing of the developer's own is

@@ -24,6 +24,11 @@ func TestStartThatCannotBe(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
+	takenUDP, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer takenUDP.Close()
 	file := func(name, text string) string {
 		path := filepath.Join(t.TempDir(), name)
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -45,6 +50,8 @@ func TestStartThatCannotBe(t *testing.T) {
 		{"router, port in use", []string{"router"}, map[string]string{"HALLEY_ROUTER_GRPC_ADDR": taken.Addr().String()}, []string{"in use", "HALLEY_ROUTER_GRPC_ADDR"}},
 		{"job, port in use", []string{"job"}, map[string]string{"HALLEY_JOB_PRIVATE_ADDR": taken.Addr().String()}, []string{"in use", "HALLEY_JOB_PRIVATE_ADDR"}},
 		{"all, port in use", []string{"all"}, map[string]string{"HALLEY_COMET_WS_ADDR": taken.Addr().String()}, []string{"in use", "HALLEY_COMET_WS_ADDR"}},
+		{"all, TURN's port in use", []string{"all"}, map[string]string{"HALLEY_ALL_TURN_ADDR": taken.Addr().String()}, []string{"in use", "HALLEY_ALL_TURN_ADDR"}},
+		{"all, TURN's port in use by UDP", []string{"all"}, map[string]string{"HALLEY_ALL_TURN_ADDR": takenUDP.LocalAddr().String()}, []string{"by UDP", "in use", "HALLEY_ALL_TURN_ADDR"}},
 		{"unknown key in the file", []string{"comet", "--config", file("a.yaml", "comet:\n  tcp_adr: 127.0.0.1:1\n")}, nil, []string{"tcp_adr"}},
 		{"file that is no YAML", []string{"comet", "--config", file("b.yaml", "comet: [\n")}, nil, []string{"b.yaml"}},
 		{"file that isn't there", []string{"comet", "--config", "/nowhere/halley.yaml"}, nil, []string{"/nowhere/halley.yaml"}},
@@ -76,6 +83,7 @@ func TestStartThatCannotBe(t *testing.T) {
 					"HALLEY_DATA_DIR": filepath.Join(t.TempDir(), "data"), "HALLEY_KAFKA_BROKERS": nobody, "HALLEY_REDIS_ADDRS": nobody,
 					"HALLEY_COMET_TCP_ADDR": "127.0.0.1:0", "HALLEY_COMET_WS_ADDR": "127.0.0.1:0", "HALLEY_COMET_GRPC_ADDR": "127.0.0.1:0",
 					"HALLEY_LOGIC_HTTP_ADDR": "127.0.0.1:0", "HALLEY_LOGIC_GRPC_ADDR": "127.0.0.1:0", "HALLEY_ROUTER_GRPC_ADDR": "127.0.0.1:0",
+					"HALLEY_ALL_TURN_ADDR": "127.0.0.1:0",
 				}
 				for _, role := range []string{"COMET", "LOGIC", "ROUTER", "JOB", "ALL"} {
 					env["HALLEY_"+role+"_PRIVATE_ADDR"] = "127.0.0.1:0"

@@ -22,6 +22,7 @@ import (
 
 	"github.com/halley-im/halley/comet"
 	"github.com/halley-im/halley/halley/internal/keys"
+	"github.com/halley-im/halley/halley/internal/relay"
 	"github.com/halley-im/halley/job"
 	"github.com/halley-im/halley/kit/embedded"
 	"github.com/halley-im/halley/kit/grpcconn"
@@ -72,12 +73,14 @@ type allSettings struct {
 	TLS   string `name:"tls-addr" help:"Address for TCP clients with TLS, where there is a certificate." default:"127.0.0.1:3104"`
 	WSS   string `name:"wss-addr" help:"Address for WebSocket clients with TLS, where there is a certificate." default:"127.0.0.1:3103"`
 	HTTPS string `name:"https-addr" help:"Address of the HTTP API and the page with TLS, where there is a certificate." default:"127.0.0.1:3112"`
+	// TURN is the server inside that helps calls through NATs.
+	TURN relay.Config `embed:"" prefix:"turn-"`
 }
 
 // Help is the long text of halley all --help.
 func (allCmd) Help() string {
-	return `Needs nothing but a folder: Kafka and Redis run inside. It listens on loopback: 3101 TCP, 3102 WebSocket, 3111 HTTP with the page. The
-first start makes its own keys in the data folder. On loopback anybody may log in on the page by name; where a listener can be
+	return `Needs nothing but a folder: Kafka, Redis and a TURN server run inside. It listens on loopback: 3101 TCP, 3102 WebSocket, 3111 HTTP with
+the page, 3478 STUN and TURN. The first start makes its own keys in the data folder. On loopback anybody may log in on the page by name; where a listener can be
 reached from other machines, only with a token.`
 }
 
@@ -88,6 +91,8 @@ reached from other machines, only with a token.`
 //	                    ├───▶ router ◀─────┼────────┘
 //	                    │       └──▶ Redis │
 //	                    └───▶ SQLite ◀─────┘
+//
+// Beside them is the relay of calls: logic tells clients of it and makes their credentials, and nobody else knows it.
 func (c *allCmd) Run(ctx context.Context, t *terminal, kctx *kong.Context) error {
 	base, err := newLog(t, c.Common.Log)
 	if err != nil {
@@ -141,6 +146,10 @@ func (c *allCmd) Run(ctx context.Context, t *terminal, kctx *kong.Context) error
 		c.Logic.Demo = logic.Open
 	}
 	if err := logic.CheckOpen(c.Logic, public, log); err != nil {
+		return err
+	}
+	media, err := c.startRelay(ctx, p, own.TURN, certs, wsL, wssL, func(flag string) bool { return t.loader.IsSet(kctx, flag) }, log)
+	if err != nil {
 		return err
 	}
 	apiL := httpL
@@ -267,10 +276,13 @@ func (c *allCmd) Run(ctx context.Context, t *terminal, kctx *kong.Context) error
 		s.r.Register(server)
 		p.grpc(s.name, s.l, server, c.Common.GRPC.StopTimeout)
 	}
+	if media != nil {
+		p.group.Add("relay", media.Run)
+	}
 	p.private(privateL)
 	p.group.Add("welcome", func(ctx context.Context) error {
 		if p.awaitReady(ctx) {
-			c.welcome(t.out, firstStart, certs != nil, httpL.Addr(), tcpL.Addr(), wsL.Addr())
+			c.welcome(t.out, firstStart, certs != nil, media, httpL.Addr(), tcpL.Addr(), wsL.Addr())
 		}
 		<-ctx.Done()
 		return nil
@@ -341,7 +353,7 @@ func (c *allCmd) certificate() (*tls.Config, error) {
 }
 
 // welcome tells a person at the terminal where to go. It says where keys are, never what they are.
-func (c *allCmd) welcome(w io.Writer, firstStart, tlsOn bool, page, tcp, ws net.Addr) {
+func (c *allCmd) welcome(w io.Writer, firstStart, tlsOn bool, media *relay.Server, page, tcp, ws net.Addr) {
 	var b strings.Builder
 	line := func(what, where string) { fmt.Fprintf(&b, "  %-10s %s\n", what, where) }
 	fmt.Fprintf(&b, "\nHalley %s is running. Open http://%s\n\n", version, friendly(page))
@@ -349,6 +361,10 @@ func (c *allCmd) welcome(w io.Writer, firstStart, tlsOn bool, page, tcp, ws net.
 	if tlsOn {
 		line("", fmt.Sprintf("wss://%s/sub  tls://%s  https://%s", c.All.WSS, c.All.TLS, c.All.HTTPS))
 		line("", "certificate SHA-256 "+fingerprint(c.TLS.Cert))
+	}
+	if media != nil {
+		_, turns := media.URLs()
+		line("calls", strings.Join(turns, "  "))
 	}
 	line("HTTP API", "http://"+page.String()+"/v1 (described at /docs)")
 	made := ""

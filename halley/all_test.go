@@ -85,7 +85,7 @@ func launch(t *testing.T, dir string, env ...string) *instance {
 	}
 	i.env = append(cleanEnv(),
 		"HALLEY_DATA_DIR="+dir, "HALLEY_COMET_TCP_ADDR="+i.tcp, "HALLEY_COMET_WS_ADDR="+i.ws, "HALLEY_LOGIC_HTTP_ADDR="+i.api,
-		"HALLEY_ALL_PRIVATE_ADDR="+i.private, "HALLEY_URL=http://"+i.api)
+		"HALLEY_ALL_PRIVATE_ADDR="+i.private, "HALLEY_ALL_TURN_ADDR=127.0.0.1:0", "HALLEY_ALL_TURN_TLS_ADDR=127.0.0.1:0", "HALLEY_URL=http://"+i.api)
 	i.env = append(i.env, env...)
 	i.cmd = exec.Command(path, "all")
 	i.cmd.Env = i.env
@@ -588,6 +588,7 @@ func TestBenchMeasuresWithoutLoss(t *testing.T) {
 		{"api", "--users", "20", "--in-flight", "2", "--batch", "10", "--comet", i.tcp},
 		{"idle", "--sessions", "50", "--wait", "10ms", "--comet", i.tcp},
 		{"connect", "--sessions", "50", "--comet", i.ws, "--ws"},
+		{"calls", "--pairs", "10", "--rate", "20", "--bulk-members", "20", "--comet", i.tcp},
 	} {
 		args = append(append([]string{"bench"}, args...), "--pids", pid, "--json", "-", "--quiet", "--duration", "500ms", "--warm-up", "100ms")
 		out := i.mustTool(args...)
@@ -597,12 +598,22 @@ func TestBenchMeasuresWithoutLoss(t *testing.T) {
 			Deliveries                 int64
 			Expected                   int64 `json:"expected_deliveries"`
 			Processes                  []struct{ Role string }
+			Latency                    struct {
+				P99 float64 `json:"p99_ms"`
+			}
+			Accepted struct {
+				P99 float64 `json:"p99_ms"`
+			} `json:"accept_latency"`
+			Beside *struct{ Deliveries, Lost int64 }
 		}
 		if err := json.Unmarshal([]byte(out), &r); err != nil {
 			t.Fatalf("%v: %v in %q", args, err, out)
 		}
 		if r.Lost != 0 || r.Duplicates != 0 || r.OutOfOrder != 0 || r.Deliveries != r.Expected || len(r.Processes) != 1 {
 			t.Errorf("%v: got %+v, want all delivered once and in order", args, r)
+		}
+		if args[1] == "calls" && (r.Latency.P99 == 0 || r.Accepted.P99 == 0 || r.Beside == nil || r.Beside.Deliveries == 0 || r.Beside.Lost != 0) {
+			t.Errorf("%v: got %+v, want both times, and the pushes beside them", args, r)
 		}
 		if args[1] != "idle" && args[1] != "connect" && r.Deliveries == 0 {
 			t.Errorf("%v: nothing was delivered", args)

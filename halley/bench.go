@@ -27,6 +27,7 @@ type benchCmd struct {
 	Idle    benchIdle    `cmd:"" help:"What idle sessions cost in memory."`
 	Connect benchConnect `cmd:"" help:"How fast sessions are set up, authentication included."`
 	Chat    benchChat    `cmd:"" help:"Conversations: between two, in a group, and catching up."`
+	Calls   benchCalls   `cmd:"" help:"Calls at a rate, from the invitation to the end: how soon it rings, and how soon the caller hears of the answer."`
 	Report  benchReport  `cmd:"" help:"Hold the results of bench/run.sh against the goals, in one table."`
 	Ramp    benchRamp    `cmd:"" help:"Look for the highest rate to one room at which nothing is lost."`
 
@@ -134,6 +135,9 @@ func (f *benchFlags) report(t *terminal, r *bench.Result, err error) error {
 	}
 	if r.Lost+r.Duplicates+r.Disorder > 0 && err == nil {
 		err = fmt.Errorf("%d deliveries lost, %d twice, %d out of order", r.Lost, r.Duplicates, r.Disorder)
+	}
+	if o := r.Beside; o != nil && o.Lost+o.Refused+o.Failed > 0 && err == nil {
+		err = fmt.Errorf("of what went on meanwhile %d deliveries lost, %d pushes refused or failed", o.Lost, o.Refused+o.Failed)
 	}
 	if c := r.Store; c != nil && c.Missing+c.Doubled+c.Holes > 0 && err == nil {
 		err = fmt.Errorf("in the store: %d missing, %d doubled, %d holes", c.Missing, c.Doubled, c.Holes)
@@ -266,6 +270,27 @@ func (c *benchChat) Run(ctx context.Context, t *terminal) error {
 	default:
 		r, err = s.CatchUp(ctx, c.Conversations, c.Entries, c.Rounds)
 	}
+	return c.Bench.report(t, r, err)
+}
+
+type benchCalls struct {
+	Bench       benchFlags `embed:""`
+	Pairs       int        `name:"pairs" help:"Pairs of users who call each other in turn, a session each." default:"200"`
+	Rate        float64    `name:"rate" help:"Calls a second of all together. A session may invite logic.call_invite_rate times a minute: raise that." default:"50"`
+	BulkMembers int        `name:"bulk-members" help:"Sessions in a room that is pushed to meanwhile, in the lane bulk; 0: none is." default:"0"`
+	BulkRate    float64    `name:"bulk-rate" help:"Such pushes a second." default:"5"`
+}
+
+// Run measures.
+func (c *benchCalls) Run(ctx context.Context, t *terminal) error {
+	if c.Rate <= 0 || c.Pairs < 1 || c.BulkMembers > 0 && c.BulkRate <= 0 {
+		return errors.New("--pairs, --rate and --bulk-rate must be above 0")
+	}
+	s, err := c.Bench.setup(t, c.BulkMembers)
+	if err != nil {
+		return err
+	}
+	r, err := s.Calls(ctx, c.Pairs, c.Rate, c.BulkMembers, c.BulkRate)
 	return c.Bench.report(t, r, err)
 }
 

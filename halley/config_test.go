@@ -189,7 +189,7 @@ func TestBadConfigIsOneLineAndExitCode2(t *testing.T) {
 
 func TestHelpOfEveryCommandSaysSomething(t *testing.T) {
 	for _, args := range [][]string{
-		{}, {"all"}, {"comet"}, {"logic"}, {"router"}, {"job"}, {"token"}, {"push"}, {"listen"}, {"doctor"}, {"bench"}, {"bench", "room"}, {"config"}, {"version"},
+		{}, {"all"}, {"comet"}, {"logic"}, {"router"}, {"job"}, {"token"}, {"push"}, {"listen"}, {"doctor"}, {"doctor", "turn"}, {"bench"}, {"bench", "room"}, {"config"}, {"version"},
 	} {
 		code, out, errs := halleyRun(t, append(args, "--help")...)
 		if code != 0 || !strings.Contains(out, "Usage: halley") || errs != "" {

@@ -17,11 +17,11 @@ func read(t *testing.T, path string) string {
 	return string(b)
 }
 
-// sources returns the Go source of the roles and the store, without tests.
+// sources returns the Go source of the roles, the store and the relay, without tests.
 func sources(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
-	for _, dir := range []string{"comet", "logic", "router", "job", "store"} {
+	for _, dir := range []string{"comet", "logic", "router", "job", "store", "halley/internal/relay"} {
 		err := filepath.WalkDir(filepath.Join("..", dir), func(path string, _ os.DirEntry, err error) error {
 			if err == nil && strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") {
 				b.WriteString(read(t, path))
@@ -36,7 +36,7 @@ func sources(t *testing.T) string {
 }
 
 func TestOperationsNameSettingsAndMetricsThatExist(t *testing.T) {
-	page, config, code := read(t, "../docs/operations.md"), read(t, "../docs/config.md"), sources(t)
+	page, config, code := read(t, "../docs/operations.md")+read(t, "../docs/turn.md"), read(t, "../docs/config.md"), sources(t)
 	settings := regexp.MustCompile("`((?:kafka|redis|store|comet|logic|router|job|all)\\.[a-z_]+)`").FindAllStringSubmatch(page, -1)
 	if len(settings) < 10 {
 		t.Fatalf("found %d settings in the page: is the pattern still right?", len(settings))

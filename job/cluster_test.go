@@ -51,7 +51,8 @@ func testConfig() job.Config {
 		BatchRecords: 100, BatchBytes: 1 << 20, InFlight: 1000, CommitInterval: ms(20), DrainTimeout: ms(500), LagInterval: ms(100),
 		ChatInFlight: 1000, ChatInFlightBytes: 8 << 20, ChatMembers: 1000, OutcomeTimeout: ms(500),
 		LocateTimeout: ms(1000), WaitMax: ms(2000), DeadTimeout: ms(2000), LocateNames: 100, RetryMin: ms(10), RetryMax: ms(100),
-		WindowCount: 64, WindowBytes: 1 << 20, WindowReserve: 64, MessageCount: 16, MessageBytes: 64 << 10, DeliveryConns: 10,
+		ChatPurgeInterval: ms(60_000),
+		WindowCount:       64, WindowBytes: 1 << 20, WindowReserve: 64, MessageCount: 16, MessageBytes: 64 << 10, DeliveryConns: 10,
 		StallAfter: ms(300), CondemnAfter: ms(1500), CheckInterval: ms(100), RefusedFor: ms(300), ConnectTimeout: ms(1000),
 	}
 }

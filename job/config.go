@@ -24,6 +24,10 @@ type Config struct {
 	ChatMembers int `help:"Most members of groups that a partition remembers; those of others are read from the database." default:"50000"`
 	// ChatLarge is from where on entries of a group go to a room.
 	ChatLarge int64 `help:"Members above which entries of a group go to a room that all members' sessions are in, instead of to each member; from half of it on they are put there. 0: never." default:"300"`
+	// ChatAuditKeep and ChatRejectionsKeep are for how long the database keeps what is of use for a time only.
+	ChatAuditKeep      time.Duration `help:"How long the texts that edits and recalls replaced are kept for the audit. 0: for ever." default:"0"`
+	ChatRejectionsKeep time.Duration `help:"How long the outcome of a refused message is kept: a repeat gets the same one so long. 0: for ever." default:"2160h"`
+	ChatPurgeInterval  time.Duration `help:"Time between two removals of these, ± 50 %." default:"1h"`
 	// ChatRoomAfter is how long routers may take to hear of a comet's rooms.
 	ChatRoomAfter time.Duration `help:"Time from putting the members' sessions into the room until entries go there alone: routers hear of rooms a moment late." default:"10s"`
 	// OutcomeTimeout bounds one write of outcomes and marks to Redis, which deliveries wait for.
@@ -78,7 +82,7 @@ func (c *Config) Validate() error {
 		"commit-interval": c.CommitInterval, "lag-interval": c.LagInterval, "locate-timeout": c.LocateTimeout, "retry-min": c.RetryMin, "retry-max": c.RetryMax,
 		"stall-after": c.StallAfter, "condemn-after": c.CondemnAfter, "check-interval": c.CheckInterval,
 		"refused-for": c.RefusedFor, "wait-max": c.WaitMax, "dead-timeout": c.DeadTimeout, "connect-timeout": c.ConnectTimeout,
-		"outcome-timeout": c.OutcomeTimeout,
+		"outcome-timeout": c.OutcomeTimeout, "chat-purge-interval": c.ChatPurgeInterval,
 	} {
 		if d <= 0 {
 			return fmt.Errorf("job: %s must be above 0", name)
@@ -97,6 +101,8 @@ func (c *Config) Validate() error {
 	switch {
 	case c.ChatLarge < 0 || c.ChatRoomAfter < 0:
 		return errors.New("job: chat-large and chat-room-after must not be negative")
+	case c.ChatAuditKeep < 0 || c.ChatRejectionsKeep < 0:
+		return errors.New("job: chat-audit-keep and chat-rejections-keep must not be negative")
 	case c.WindowReserve < 0:
 		return errors.New("job: window-reserve must not be negative")
 	case c.DrainTimeout < 0 || c.DrainTimeout > c.WaitMax:

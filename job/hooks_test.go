@@ -110,10 +110,7 @@ func TestWhomAMessageDoesNotReachIsTold(t *testing.T) {
 	cfg.Hook.Endpoints = []string{"a " + url + " whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw message.offline"}
 	cfg.Hook.PollInterval = ms(50)
 	r := c.start(cfg, func(d *job.Deps) { d.Hooks = c.store })
-	id, err := conversation.NewGroupID()
-	if err != nil {
-		t.Fatal(err)
-	}
+	id := conversation.GroupID(tenant, "ann", "c1")
 	away := errors.New("away")
 	c.store.set(func(call string) error {
 		if call == "members" {

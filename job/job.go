@@ -26,6 +26,7 @@ import (
 	"github.com/halley-im/halley/job/internal/hook"
 	"github.com/halley-im/halley/job/internal/locate"
 	"github.com/halley-im/halley/job/internal/meter"
+	"github.com/halley-im/halley/job/internal/purge"
 	"github.com/halley-im/halley/job/internal/push"
 	"github.com/halley-im/halley/job/internal/sequence"
 	"github.com/halley-im/halley/kit/kafkaconn"
@@ -38,7 +39,10 @@ import (
 type Producer = dead.Producer
 
 // Store keeps conversations; store.Store is one.
-type Store = sequence.Store
+type Store interface {
+	sequence.Store
+	purge.Store
+}
 
 // HookStore is the queue of webhooks; store.Store is one.
 type HookStore = hook.Store
@@ -76,7 +80,9 @@ type Job struct {
 	hooks *hook.Hooks
 	// appender is nil without a store.
 	appender *sequence.Appender
-	ended    atomic.Bool
+	// purge is nil without a store.
+	purge *purge.Purge
+	ended atomic.Bool
 }
 
 // lanes are those whose topics hold PushRecords; that of conversations holds ChatRecords.
@@ -144,6 +150,10 @@ func New(cfg Config, deps Deps) (*Job, error) {
 			Hooks: hooks, Redis: deps.Redis, Prefix: deps.RedisPrefix, RedisTimeout: cfg.OutcomeTimeout, Log: log.With(logs.Component, "sequence"),
 			RetryMin: cfg.RetryMin, RetryMax: cfg.RetryMax, Members: cfg.ChatMembers, Large: cfg.ChatLarge, RoomAfter: cfg.ChatRoomAfter,
 		}
+		j.purge = &purge.Purge{
+			Store: deps.Store, Log: log.With(logs.Component, "purge"), Every: cfg.ChatPurgeInterval, Audit: cfg.ChatAuditKeep, Rejections: cfg.ChatRejectionsKeep,
+			Purged: m.Chat.Purged,
+		}
 		reading.InFlight, reading.InFlightBytes = cfg.ChatInFlight, cfg.ChatInFlightBytes
 		j.consumers = append(j.consumers, consume.New(reading, deps.Kafka, topic.Chat, log, m, m.Lanes[lane], h.New))
 	}
@@ -176,6 +186,9 @@ func (j *Job) Run(ctx context.Context) error {
 	}
 	if j.hooks != nil {
 		consuming.Go(func() { j.hooks.Run(ctx) })
+	}
+	if j.purge != nil {
+		consuming.Go(func() { j.purge.Run(ctx) })
 	}
 	consuming.Wait()
 	if j.appender != nil {

@@ -1,7 +1,7 @@
 # Shared by up.sh and down.sh; not run by itself. The cluster on this machine: two of each role, their ports, their pids.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-home="$PWD/.cluster"
+home="${HALLEY_CLUSTER_HOME:-$PWD/.cluster}"
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "cluster: $*"; exit 1; }

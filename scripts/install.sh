@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs what the tests need on a Debian machine and is not there yet. Repeatable; a second run takes a second.
 #
-#   scripts/install.sh [redis] [kafka] [mariadb] [browser] [python]      default: all five
+#   scripts/install.sh [redis] [kafka] [mariadb] [coturn] [browser] [python]      default: all six
 #
-# redis, mariadb, browser and python come from apt (root or sudo needed once), Kafka as jars from Maven Central into .cache/kafka.
+# redis, mariadb, coturn, browser and python come from apt (root or sudo needed once), Kafka as jars from Maven Central into .cache/kafka.
 # The system's own services are neither used nor touched: scripts/servers.sh starts its own on free ports.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -67,6 +67,13 @@ install_mariadb() {
   [ -x /usr/sbin/mariadbd ] || need mariadbd mariadb-server
 }
 
+install_coturn() {
+  command -v turnserver >/dev/null && return
+  apt_install coturn
+  # Debian starts it at the port that halley all listens at.
+  if [ -d /run/systemd/system ]; then as_root systemctl disable --now coturn >&2 || true; fi
+}
+
 install_browser() {
   need chromium chromium
   need node nodejs
@@ -75,14 +82,14 @@ install_browser() {
 
 install_python() { need python3 python3; }
 
-[ $# -gt 0 ] || set -- redis kafka mariadb browser python
+[ $# -gt 0 ] || set -- redis kafka mariadb coturn browser python
 mkdir -p "$cache"
 # Two runs at once would fetch everything twice.
 exec 9>"$cache/install.lock"
 flock 9
 for what in "$@"; do
   case "$what" in
-    redis | kafka | mariadb | browser | python) "install_$what" ;;
-    *) die "unknown part $what; there are redis, kafka, mariadb, browser, python" ;;
+    redis | kafka | mariadb | coturn | browser | python) "install_$what" ;;
+    *) die "unknown part $what; there are redis, kafka, mariadb, coturn, browser, python" ;;
   esac
 done

@@ -10,9 +10,10 @@
 #   scripts/servers.sh env DIR                   prints shell assignments: HALLEY_TEST_KAFKA, HALLEY_TEST_REDIS
 #   scripts/servers.sh env DIR redis-cluster     prints HALLEY_TEST_REDIS and HALLEY_TEST_REDIS_CLUSTER for that one
 #   scripts/servers.sh env DIR mariadb           prints HALLEY_TEST_MYSQL, a DSN without database
+#   scripts/servers.sh env DIR coturn            prints HALLEY_TEST_TURN, host:port, and HALLEY_TEST_TURN_SECRET
 #
-# On demand only: redis-cluster, a Redis Cluster of one node that owns all slots (it refuses whatever touches two), and mariadb,
-# whose user root has no password.
+# On demand only: redis-cluster, a Redis Cluster of one node that owns all slots (it refuses whatever touches two), mariadb,
+# whose user root has no password, and coturn with the configuration of deploy/coturn, opened for loopback.
 # A server keeps its port over a restart. Redis writes nothing to disk: it comes back empty.
 set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
@@ -197,6 +198,20 @@ start_mariadb() {
   await mariadb 60 mariadb-admin --no-defaults -h 127.0.0.1 -P "$port" -u root ping
 }
 
+start_coturn() {
+  local port
+  command -v turnserver >/dev/null || die "no turnserver; run scripts/install.sh coturn"
+  port="$(port coturn)"
+  mkdir -p "$dir/coturn"
+  [ -s "$dir/coturn.secret" ] || (umask 077 && head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$dir/coturn.secret")
+  cd "$dir/coturn"
+  TMPDIR="$dir/coturn" TURN_SECRET_FILE="$dir/coturn.secret" setsid "$root/deploy/coturn/run.sh" --listening-ip=127.0.0.1 --listening-port="$port" \
+    --relay-ip=127.0.0.1 --allow-loopback-peers --allowed-peer-ip=127.0.0.0-127.255.255.255 --no-tls \
+    >>"$dir/coturn.log" 2>&1 </dev/null &
+  echo $! >"$dir/coturn.pid"
+  await coturn 20 bash -c "exec 3<>/dev/tcp/127.0.0.1/$port"
+}
+
 start() {
   local try
   running "$1" && return
@@ -230,12 +245,12 @@ each() {
   shift
   if [ $# = 0 ]; then
     set -- redis kafka
-    [ "$run" = start ] || set -- redis kafka redis-cluster mariadb
+    [ "$run" = start ] || set -- redis kafka redis-cluster mariadb coturn
   fi
   local name
   for name in "$@"; do
     case "$name" in
-      redis | kafka | redis-cluster | mariadb) ;;
+      redis | kafka | redis-cluster | mariadb | coturn) ;;
       *) usage ;;
     esac
     case "$run" in
@@ -271,6 +286,10 @@ case "$command" in
     fi
     if [ "${1:-}" = mariadb ]; then
       echo "export HALLEY_TEST_MYSQL='root@tcp(127.0.0.1:$(port mariadb))/'"
+      exit
+    fi
+    if [ "${1:-}" = coturn ]; then
+      echo "export HALLEY_TEST_TURN=127.0.0.1:$(port coturn) HALLEY_TEST_TURN_SECRET=$(cat "$dir/coturn.secret")"
       exit
     fi
     echo "export HALLEY_TEST_KAFKA=127.0.0.1:$(port kafka)"

@@ -54,6 +54,8 @@ for part in "$@"; do
       step "the same for presence on a Redis Cluster"
       wait $cluster || failed=$?
       cat "$dir/redis-cluster.out"
+      step "the faults of TURN with coturn"
+      HALLEY_TEST_TURNSERVER="$(command -v turnserver)" go test -count=1 -run Coturn ./halley/internal/doctor || failed=$?
       [ "$failed" = 0 ] || exit "$failed"
       ;;
     e2e)

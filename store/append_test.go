@@ -141,9 +141,10 @@ func TestRecallEmptiesMessageAndEdits(t *testing.T) {
 		if o := k.append(said)[0]; !o.Repeated || !o.Flags.Has(conversation.Recalled) || o.ChangedSeq != 6 {
 			t.Fatalf("got %+v: who delivers a repeat must know that it was recalled", o)
 		}
-		n, err := s.Purge(t.Context(), tenant, k.now+1, k.now+1, 2)
-		if err != nil || n != 3 {
-			t.Fatalf("purged %d, %v; want 2 of the audit and the one rejection", n, err)
+		for _, c := range []struct{ audit, rejections, want int64 }{{0, 0, 0}, {k.now + 1, 0, 3}, {k.now + 1, k.now + 1, 1}, {k.now + 1, k.now + 1, 0}} {
+			if n, err := s.Purge(t.Context(), c.audit, c.rejections); err != nil || n != c.want {
+				t.Fatalf("purged %d, %v; want %d", n, err, c.want)
+			}
 		}
 	})
 }

@@ -19,7 +19,7 @@ const (
 // Config says which database, and what the rules of conversations are.
 type Config struct {
 	// Driver is sqlite or mysql; MariaDB and what speaks MySQL's protocol are mysql.
-	Driver string `help:"Database: sqlite or mysql (MariaDB, TiDB and Vitess too)." default:"sqlite"`
+	Driver string `help:"Database: sqlite or mysql (MariaDB; of TiDB and Vitess docs/scale.md says what is known)." default:"sqlite"`
 	// DSN is a file's path for sqlite, a data source name of go-sql-driver for mysql. It may hold a password. Empty: there is no
 	// database.
 	DSN string `name:"dsn" help:"Path of the file for sqlite, which is for processes on one machine; user:password@tcp(host:3306)/halley for mysql. Empty: no conversations; halley all has a file in its data folder." default:""`

@@ -189,7 +189,7 @@ func useAll(t *testing.T, s *store.Store) {
 	ok(err)
 	_, err = s.Audit(ctx, tenant, g(0), 3, 1, 10)
 	ok(err)
-	_, err = s.Purge(ctx, tenant, start+10, start+10, 5)
+	_, err = s.Purge(ctx, start+10, start+10)
 	ok(err)
 	_, err = s.Members(ctx, tenant, g(0), u(7), 50)
 	ok(err)

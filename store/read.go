@@ -330,10 +330,12 @@ func (s *Store) Audit(ctx context.Context, tenant, id string, seq, after int64, 
 	return out, nil
 }
 
-// Purge removes what was kept of replaced texts before auditMs, and first outcomes of rejections before rejectionsMs, a tenant's,
-// at most limit rows of each. It returns how many went; it is repeated until that is 0.
-func (s *Store) Purge(ctx context.Context, tenant string, auditMs, rejectionsMs int64, limit int) (int64, error) {
-	var gone int64
+// purged is how many rows go in one transaction.
+const purged = 500
+
+// Purge removes the copies of replaced and recalled texts that were made before auditMs, and the first outcomes of rejections from before
+// rejectionsMs, milliseconds since 1970, of all tenants, in portions. It returns how many went, also with an error.
+func (s *Store) Purge(ctx context.Context, auditMs, rejectionsMs int64) (gone int64, err error) {
 	for _, t := range []struct {
 		from  string
 		key   []string
@@ -343,16 +345,33 @@ func (s *Store) Purge(ctx context.Context, tenant string, auditMs, rejectionsMs 
 		{"audit", []string{"conversation", "seq", "changed_seq"}, "changed_at", auditMs},
 		{"rejections", []string{"conversation", "sender", "client_msg_id"}, "rejected_at", rejectionsMs},
 	} {
-		n, err := s.purge(ctx, t.from, t.key, t.age, tenant, t.until, limit)
-		if err != nil {
-			return gone, fmt.Errorf("purge %s: %w", t.from, err)
+		for tenant := ""; ; {
+			if tenant, err = s.tenantAfter(ctx, t.from, tenant); err != nil {
+				return gone, fmt.Errorf("purge %s: %w", t.from, err)
+			}
+			if tenant == "" {
+				break
+			}
+			for n := int64(purged); n == purged; gone += n {
+				if n, err = s.purge(ctx, t.from, t.key, t.age, tenant, t.until); err != nil {
+					return gone, fmt.Errorf("purge %s: %w", t.from, err)
+				}
+			}
 		}
-		gone += n
 	}
 	return gone, nil
 }
 
-func (s *Store) purge(ctx context.Context, from string, key []string, age, tenant string, until int64, limit int) (int64, error) {
+// tenantAfter returns the next tenant that has rows in a table; "" if there is none.
+func (s *Store) tenantAfter(ctx context.Context, from, tenant string) (string, error) {
+	ctx, cancel := s.reading(ctx)
+	defer cancel()
+	var next sql.NullString
+	err := s.reader().query(ctx, func(r *sql.Rows) error { return r.Scan(&next) }, "SELECT MIN(tenant) FROM "+from+" WHERE tenant > ?", tenant)
+	return next.String, err
+}
+
+func (s *Store) purge(ctx context.Context, from string, key []string, age, tenant string, until int64) (int64, error) {
 	var n int64
 	err := s.retry(ctx, func(ctx context.Context, c *conn) error {
 		// By key: SQLite has no DELETE with LIMIT.
@@ -374,7 +393,7 @@ func (s *Store) purge(ctx context.Context, from string, key []string, age, tenan
 			err := r.Scan(to...)
 			keys = append(keys, append([]any{tenant}, vals...))
 			return err
-		}, sel+" FROM "+from+" WHERE tenant = ? AND "+age+" < ? ORDER BY "+age+" LIMIT ?", tenant, until, limit); err != nil {
+		}, sel+" FROM "+from+" WHERE tenant = ? AND "+age+" < ? ORDER BY "+age+" LIMIT ?", tenant, until, purged); err != nil {
 			return err
 		}
 		n = int64(len(keys))

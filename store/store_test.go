@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	_ "github.com/go-sql-driver/mysql"
+	"github.com/google/uuid"
 	"go.uber.org/goleak"
 
 	"github.com/halley-im/halley/proto/errcode"
@@ -167,11 +168,7 @@ func (k *talk) entries(from, to int64) []store.Entry {
 
 func group(t testing.TB, s *store.Store) *talk {
 	t.Helper()
-	id, err := conversation.NewGroupID()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &talk{t: t, s: s, id: id}
+	return &talk{t: t, s: s, id: conversation.GroupID(tenant, t.Name(), uuid.NewString())}
 }
 
 func direct(t testing.TB, s *store.Store, a, b string) *talk {

@@ -8,6 +8,7 @@ export default defineConfig({
   oxc: { jsx: { runtime: "automatic", importSource: "preact" } },
   resolve: {
     alias: {
+      "@halley-im/sdk/call": here("./sdk/src/call/index.ts"),
       "@halley-im/sdk": here("./sdk/src/index.ts"),
       // The virtual list is written for React.
       "react/jsx-runtime": "preact/jsx-runtime",

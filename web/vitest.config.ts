@@ -1,6 +1,7 @@
 import { defineConfig } from "vitest/config";
 
-const alias = { "@halley-im/sdk": new URL("./sdk/src/index.ts", import.meta.url).pathname };
+const here = (path: string) => new URL(path, import.meta.url).pathname;
+const alias = { "@halley-im/sdk/call": here("./sdk/src/call/index.ts"), "@halley-im/sdk": here("./sdk/src/index.ts") };
 
 export default defineConfig({
   test: {
@@ -12,6 +13,10 @@ export default defineConfig({
       {
         // One real Chromium after the other: two cores are few.
         test: { name: "browser", include: ["test/browser/**/*.test.ts"], testTimeout: 60_000, hookTimeout: 60_000, fileParallelism: false },
+      },
+      {
+        // Longer, and in a network of their own: scripts/calls.sh.
+        test: { name: "calls", include: ["test/calls/**/*.test.ts"], testTimeout: 120_000, hookTimeout: 180_000, fileParallelism: false },
       },
     ],
   },

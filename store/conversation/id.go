@@ -26,13 +26,13 @@ func DirectID(a, b string) string {
 // InboxID returns the id of uid's inbox.
 func InboxID(uid string) string { return "i/" + uid }
 
-// NewGroupID returns the id of a new group: "g/" and a UUID of version 7, so that new groups lie together in the tables.
-func NewGroupID() (string, error) {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return "", err
-	}
-	return "g/" + id.String(), nil
+// groups is the name space of GroupID.
+var groups = uuid.NewSHA1(uuid.NameSpaceURL, []byte("https://github.com/halley-im/halley/group"))
+
+// GroupID returns the id of the group that sender makes under clientMsgID: "g/" and the UUIDv5 of tenant, sender and clientMsgID with NUL bytes
+// between. It is made of them, and not of the time, so that a repeat makes no second group.
+func GroupID(tenant, sender, clientMsgID string) string {
+	return "g/" + uuid.NewSHA1(groups, []byte(tenant+"\x00"+sender+"\x00"+clientMsgID)).String()
 }
 
 // messages is the name space of MessageID.

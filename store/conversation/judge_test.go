@@ -306,9 +306,9 @@ func TestIDs(t *testing.T) {
 	if conversation.DirectID("b", "a") != "d/a/b" {
 		t.Fatal("a direct conversation has one id")
 	}
-	g, err := conversation.NewGroupID()
-	if err != nil {
-		t.Fatal(err)
+	g := conversation.GroupID("default", "a", "c1")
+	if g != conversation.GroupID("default", "a", "c1") || g == conversation.GroupID("default", "a", "c2") || g == conversation.GroupID("other", "a", "c1") {
+		t.Error("a repeat makes the same group, and nothing else does")
 	}
 	for id, ok := range map[string]bool{
 		"d/a/b": true, "d/a/a": true, "d/b/a": false, "d/a": false, "d/a/": false, "d//a": false, "d/a/b/c": false, "i/a": true, "i/": false,

@@ -69,12 +69,12 @@ func (s *Setup) talkers(ctx context.Context, n int) (*talkers, error) {
 	return ts, nil
 }
 
-func (p *talker) url() string {
-	c := p.of.s.Comets[0]
-	if p.of.s.WS {
-		return "ws://" + c.String() + p.of.s.Path
+// url is where clients connect.
+func (s *Setup) url() string {
+	if s.WS {
+		return "ws://" + s.Comets[0].String() + s.Path
 	}
-	return "tcp://" + c.String()
+	return "tcp://" + s.Comets[0].String()
 }
 
 // start connects it with what it kept. The returned talker is the same; life ends it.
@@ -86,7 +86,7 @@ func (p *talker) start(life context.Context) error {
 	}
 	p.chat, err = client.NewChat(client.ChatOptions{
 		Options: client.Options{
-			URL: p.url(), Token: func(context.Context, client.TokenReason) (string, error) { return jwt, nil },
+			URL: p.of.s.url(), Token: func(context.Context, client.TokenReason) (string, error) { return jwt, nil },
 			OnState: func(s client.State) {
 				p.mu.Lock()
 				defer p.mu.Unlock()

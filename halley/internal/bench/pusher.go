@@ -28,6 +28,8 @@ type API struct {
 	Key string
 	// Goim uses goim's paths instead of /v1.
 	Goim bool
+	// Lane is that of pushes; empty: the API's default. goim's paths have none.
+	Lane string
 }
 
 // op is the operation of all pushes.
@@ -47,7 +49,7 @@ func (a API) appendPush(path, body []byte, t target, p payload) (pathOut, bodyOu
 		body = p.append(body)
 	default:
 		path = append(path, "/v1/push"...)
-		body = t.appendJSON(body, p)
+		body = a.appendJSON(body, t, p)
 	}
 	return path, body
 }
@@ -61,7 +63,7 @@ type target struct {
 	uids []string
 }
 
-func (t target) appendJSON(b []byte, p payload) []byte {
+func (a API) appendJSON(b []byte, t target, p payload) []byte {
 	if t.room != "" {
 		b = append(append(append(b, `{"rooms":["`+roomType+`://`...), t.room...), `"],"op":1000,"json":`...)
 	} else {
@@ -74,7 +76,11 @@ func (t target) appendJSON(b []byte, p payload) []byte {
 		}
 		b = append(b, `],"op":1000,"json":`...)
 	}
-	return append(p.append(b), '}')
+	b = p.append(b)
+	if a.Lane != "" {
+		b = append(append(append(b, `,"lane":"`...), a.Lane...), '"')
+	}
+	return append(b, '}')
 }
 
 // httpConn is one keep-alive connection that does one request at a time, written by hand: net/http's client would
@@ -350,7 +356,7 @@ func (w *pushWorker) one(ctx context.Context, k, batch int) bool {
 			if i > 0 {
 				w.body = append(w.body, ',')
 			}
-			w.body = t.appendJSON(w.body, payload{w.pl.run, uint16(w.stream), seq, sent})
+			w.body = w.api.appendJSON(w.body, t, payload{w.pl.run, uint16(w.stream), seq, sent})
 		}
 		w.body = append(w.body, `]}`...)
 	}

@@ -54,6 +54,18 @@ func Print(w io.Writer, results []Result) error {
 		if r.Limit != nil {
 			out += fmt.Sprintf("\n%s %s: bare loop p50 %.2f ms, p99 %.2f ms; comet is %.2f of its CPU\n", r.Scenario, r.Transport, r.Limit.Latency.P50, r.Limit.Latency.P99, r.Limit.Ratio)
 		}
+		if r.Accepted != nil {
+			out += fmt.Sprintf("\n%s %s: invite → call.incoming p50 %.2f ms, p99 %.2f ms; accept → call.state p50 %.2f ms, p99 %.2f ms", r.Scenario, r.Transport,
+				r.Latency.P50, r.Latency.P99, r.Accepted.P50, r.Accepted.P99)
+			if r.Failed+r.Late+r.Repeated > 0 {
+				out += fmt.Sprintf("; %d sides of calls failed, %d calls made late, %d events came again", r.Failed, r.Late, r.Repeated)
+			}
+			out += "\n"
+		}
+		if o := r.Beside; o != nil {
+			out += fmt.Sprintf("%s %s: meanwhile %d %s pushes to %d sessions, %s deliveries/s, p99 %.2f ms, %d lost; their CPU is in that of the calls\n", r.Scenario,
+				r.Transport, o.Pushes, o.Scenario, o.Sessions, short(o.DeliveredRate), o.Latency.P99, o.Lost)
+		}
 		if c := r.Store; c != nil {
 			out += fmt.Sprintf("%s %s: in the store %d missing, %d doubled, %d holes; %d of %d stored\n", r.Scenario, r.Transport, c.Missing, c.Doubled, c.Holes, c.Stored, r.Pushes)
 		}

@@ -67,6 +67,11 @@ type Result struct {
 
 	// Latency is from the request to the client, or of a set-up.
 	Latency Latency `json:"latency"`
+	// Accepted is, of calls, from the acceptance to the caller's being told; Latency is from the invitation to the callee's.
+	Accepted *Latency `json:"accept_latency,omitempty"`
+	// Repeated are events of calls that came again: clients drop them by the call's version. Whoever takes a step by another logic process while
+	// the one before is still being told tells that once more.
+	Repeated int64 `json:"repeated_events,omitempty"`
 	// Requests is how long the HTTP API took to accept.
 	Requests *Latency `json:"request_latency,omitempty"`
 
@@ -80,6 +85,8 @@ type Result struct {
 	Limit *LimitResult `json:"limit,omitempty"`
 	// Store is what is stored in the end, where that is counted.
 	Store *Counted `json:"store,omitempty"`
+	// Beside is what went on meanwhile, where something was made to.
+	Beside *Result `json:"beside,omitempty"`
 	// Steps are the runs of a search.
 	Steps []Result `json:"steps,omitempty"`
 }

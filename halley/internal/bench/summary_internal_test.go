@@ -47,6 +47,9 @@ func TestSummaryHoldsFiguresAgainstGoals(t *testing.T) {
 		{"memory", `{"scenario":"idle","transport":"ws","sessions":10000,"processes":[{"role":"comet","rss_bytes_per_connection":6760},{"role":"job","rss_bytes_per_connection":5000}]}`, "comet's memory", "| 6.76 KB | yes |"},
 		{"nothing missing", `{"scenario":"chat kill, 1000/s","transport":"tcp","sessions":400,"store":{"missing":0,"doubled":0,"holes":0,"stored":9}}`, "kill -9", "| 0 missing, 0 doubled, 0 holes | yes |"},
 		{"one missing", `{"scenario":"chat kill, 1000/s","transport":"tcp","sessions":400,"store":{"missing":1,"doubled":0,"holes":0}}`, "kill -9", "| 1 missing, 0 doubled, 0 holes | missing no, doubled yes, holes yes |"},
+		{"calls", `{"scenario":"calls, 50/s","transport":"tcp","sessions":400,"latency":{"p50_ms":15,"p99_ms":61},"accept_latency":{"p50_ms":8,"p99_ms":60},"processes":[{"role":"logic","cpu_us_per_unit":4000},{"role":"job","cpu_us_per_unit":2500}]}`, "50 calls/s", "| invite p50 15.0 ms, invite p99 61.0 ms, accept p50 8.0 ms, accept p99 60.0 ms, CPU 6.5 ms a call | invite p50 yes, invite p99 no, accept p50 yes, accept p99 yes |"},
+		{"told and not judged", `{"scenario":"calls, 10/s","transport":"tcp","sessions":400,"latency":{"p50_ms":15,"p99_ms":61},"accept_latency":{"p50_ms":8,"p99_ms":60}}`, "10 calls/s", "accept p99 60.0 ms | – |"},
+		{"what went on beside calls counts", `{"scenario":"calls, 50/s beside bulk","transport":"tcp","sessions":400,"latency":{"p50_ms":1,"p99_ms":2},"accept_latency":{"p50_ms":1,"p99_ms":2},"beside":{"lost":7}}`, "50 calls/s, the same", "7 lost, 0 twice, 0 out of order, 0 refused | invite p50 yes, invite p99 yes, accept p50 yes, accept p99 yes, nothing lost no |"},
 		{"of several runs the last", `{"scenario":"lone","transport":"tcp","sessions":1000,"latency":{"p50_ms":9,"p99_ms":99}}` + "\n" + head, "lone push", "| not measured | – |"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

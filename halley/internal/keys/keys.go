@@ -1,5 +1,5 @@
 // Package keys makes and reads the secrets of a data folder: what signs tokens, what the HTTP API asks of
-// backends, what the roles ask of each other. The first start makes them; nobody else knows them, since no default
+// backends, what the roles ask of each other, what the relay checks credentials by. The first start makes them; nobody else knows them, since no default
 // secret exists. Each is a file that only its owner may read. Nothing here is ever logged.
 package keys
 
@@ -23,6 +23,7 @@ const (
 	signingFile = "token-key"
 	apiFile     = "api-key"
 	clusterFile = "cluster-secret"
+	turnFile    = "turn-secret"
 )
 
 // SigningID is the kid of the token signing key of a data folder.
@@ -37,6 +38,8 @@ type Set struct {
 	API string
 	// Cluster is the secret of the roles.
 	Cluster string
+	// TURN is the secret of the relay and of those who make credentials for it.
+	TURN string
 
 	dir     string
 	signing string
@@ -63,6 +66,7 @@ func Ensure(dataDir string) (s *Set, made bool, err error) {
 		{signingFile, "%s", &s.signing},
 		{apiFile, "hk_local_%s", &s.API},
 		{clusterFile, "%s", &s.Cluster},
+		{turnFile, "%s", &s.TURN},
 	} {
 		v, err := read(filepath.Join(dataDir, f.name))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -93,6 +97,9 @@ func (s *Set) APISpec() string {
 
 // ReadAPI returns the API key of a data folder.
 func ReadAPI(dataDir string) (string, error) { return read(APIFile(dataDir)) }
+
+// ReadTURN returns the secret of a data folder's relay.
+func ReadTURN(dataDir string) (string, error) { return read(filepath.Join(dataDir, turnFile)) }
 
 // read returns a secret's text. A file that others may read is refused: somebody copied it without care, and
 // what it holds has to be taken for known.
@@ -139,5 +146,5 @@ func random() string {
 
 // Files returns the files of a data folder's secrets.
 func Files(dataDir string) []string {
-	return []string{APIFile(dataDir), SigningFile(dataDir), filepath.Join(dataDir, clusterFile)}
+	return []string{APIFile(dataDir), SigningFile(dataDir), filepath.Join(dataDir, clusterFile), filepath.Join(dataDir, turnFile)}
 }

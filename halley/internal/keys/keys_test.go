@@ -38,8 +38,8 @@ func TestSecretFilesAreTheOwnersAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	files, err := os.ReadDir(dir)
-	if err != nil || len(files) != 3 {
-		t.Fatalf("got %d files, %v, want 3", len(files), err)
+	if err != nil || len(files) != 4 {
+		t.Fatalf("got %d files, %v, want 4", len(files), err)
 	}
 	for _, f := range files {
 		info, err := f.Info()

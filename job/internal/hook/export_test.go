@@ -5,6 +5,8 @@ import (
 	"net/http"
 
 	"github.com/segmentio/kafka-go"
+
+	"github.com/halley-im/halley/kit/hook"
 )
 
 // Handle gives records of a partition to a handler, and returns how many are done.
@@ -18,7 +20,7 @@ func (h *Hooks) Handle(ctx context.Context, msgs ...kafka.Message) int {
 func Decode(value []byte) error { _, err := decode(value); return err }
 
 // NewClient is the client of an endpoint.
-func NewClient() *http.Client { return newClient(1) }
+func NewClient() *http.Client { return hook.NewClient(1) }
 
 // ErrForbiddenAddress is what the client refuses.
-var ErrForbiddenAddress = errForbiddenAddress
+var ErrForbiddenAddress = hook.ErrForbiddenAddress

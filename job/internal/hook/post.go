@@ -6,14 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
@@ -48,35 +44,6 @@ type answer struct {
 
 // maxAnswer is how much of an answer is read, so that the connection can be used again.
 const maxAnswer = 64 << 10
-
-var errForbiddenAddress = errors.New("link-local, multicast, unspecified or metadata address")
-
-// metadata are the addresses, not link-local, where clouds keep their machines' credentials: AWS by IPv6, Alibaba Cloud, Oracle Cloud.
-var metadata = []netip.Addr{netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("100.100.100.200"), netip.MustParseAddr("192.0.0.192")}
-
-// newClient returns the client of one endpoint. Endpoints are the operator's own, on a private network as a rule, so private addresses are
-// allowed. What is never one is refused when the name is resolved, at every connection: link-local addresses and metadata, where clouds
-// keep their machines' credentials. A redirect, by which a receiver could send us elsewhere, is not followed, and no proxy is used, behind
-// which addresses could not be seen.
-func newClient(conns int) *http.Client {
-	dialer := &net.Dialer{ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
-		ap, err := netip.ParseAddrPort(address)
-		if err != nil {
-			return err
-		}
-		if a := ap.Addr().Unmap(); a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() || slices.Contains(metadata, a) {
-			return errForbiddenAddress
-		}
-		return nil
-	}}
-	return &http.Client{
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
-			DialContext: dialer.DialContext, MaxIdleConnsPerHost: conns, MaxConnsPerHost: conns, IdleConnTimeout: 30 * time.Second,
-			ForceAttemptHTTP2: true, MaxResponseHeaderBytes: 16 << 10, DisableCompression: true,
-		},
-	}
-}
 
 // post sends a hook once, signed by the rules of Standard Webhooks 1.0.0.
 func (e *Endpoint) post(ctx context.Context, client *http.Client, h *store.Hook) answer {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/halley-im/halley/job/internal/backoff"
+	"github.com/halley-im/halley/kit/hook"
 	"github.com/halley-im/halley/kit/logs"
 	"github.com/halley-im/halley/store"
 )
@@ -139,7 +140,7 @@ type sender struct {
 
 func newSender(h *Hooks, e *Endpoint) *sender {
 	return &sender{
-		Hooks: h, endpoint: e, log: h.log.With("endpoint", e.Name, "host", e.host), client: newClient(h.cfg.Concurrency),
+		Hooks: h, endpoint: e, log: h.log.With("endpoint", e.Name, "host", e.host), client: hook.NewClient(h.cfg.Concurrency),
 		slots: make(chan struct{}, h.cfg.Concurrency), ready: make(chan struct{}, 1),
 	}
 }

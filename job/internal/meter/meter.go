@@ -73,6 +73,7 @@ type Meter struct {
 // Chat is what is counted of conversations besides their lane's. What became of each proposal is the store's to count.
 type Chat struct {
 	StoreFails *prometheus.CounterVec // what
+	Purged     prometheus.Counter
 	RedisFails prometheus.Counter
 	Rosters    prometheus.Counter
 	Stored     prometheus.Histogram
@@ -145,6 +146,7 @@ func New(reg prometheus.Registerer, lanes []halleyv1.Lane) (*Meter, error) {
 		StoreFails: b.counter("store_failures_total", "Calls of the database that failed and were repeated.", "call"),
 		RedisFails: b.counter("outcome_failures_total", "Writes of outcomes and marks to Redis that failed; marks are written again.").WithLabelValues(),
 		Rosters:    b.counter("rosters_total", "Groups whose members were read from the database.").WithLabelValues(),
+		Purged:     b.counter("purged_total", "Rows removed from the database since their time was over: replaced texts, outcomes of refused messages.").WithLabelValues(),
 		Stored:     b.histogram("stored_seconds", "From a proposal's acceptance to its commit.", coarse).WithLabelValues(),
 	}
 

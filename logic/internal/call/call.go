@@ -45,6 +45,8 @@ type People interface {
 	// Refusers returns which of uids block from.
 	Refusers(ctx context.Context, tenant, from string, uids []string) ([]string, error)
 	IsMember(ctx context.Context, tenant, conversation, uid string) (bool, error)
+	// IsAdmin reports whether uid is a group's admin or owner.
+	IsAdmin(ctx context.Context, tenant, conversation, uid string) (bool, error)
 	GroupMembers(ctx context.Context, tenant, conversation string, n int) ([]string, error)
 }
 
@@ -73,6 +75,8 @@ type Service struct {
 	db      db
 	policy  machine.Policy
 	metrics *metrics
+	asker   *asker // nil: nobody is asked
+	flights flights
 }
 
 // Who asks.
@@ -95,8 +99,12 @@ func New(cfg Config, d Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	ask, err := newAsker(&cfg)
+	if err != nil {
+		return nil, err
+	}
 	return &Service{
-		cfg: cfg, d: d, policy: cfg.policy(), metrics: m, db: db{rdb: d.Redis, keys: keys{d.RedisPrefix}, timeout: cfg.RedisTimeout},
+		cfg: cfg, d: d, policy: cfg.policy(), metrics: m, asker: ask, db: db{rdb: d.Redis, keys: keys{d.RedisPrefix}, timeout: cfg.RedisTimeout},
 	}, nil
 }
 
@@ -116,6 +124,10 @@ func (s *Service) Command(ctx context.Context, who Who, id string, cmd *machine.
 		return s.accept(ctx, who, id, cmd)
 	case machine.DoAdd:
 		if err := s.prepareAdd(ctx, who, id, cmd); err != nil {
+			return nil, err
+		}
+	case machine.DoRemove:
+		if err := s.prepareRemove(ctx, who, id, cmd); err != nil {
 			return nil, err
 		}
 	}
@@ -161,6 +173,7 @@ const mostTries = 50
 // step changes a call: it reads it, has do change a copy, keeps that, and tells what is to be told. It returns the call after that, and Redis'
 // time. do may be called again.
 func (s *Service) step(ctx context.Context, tenant, id string, do func(*machine.Call, int64) (machine.Step, error)) (*machine.Call, int64, error) {
+	defer s.flights.hold(memberOf(tenant, id))()
 	for range mostTries {
 		l, err := s.db.load(ctx, tenant, id)
 		if err != nil {
@@ -230,29 +243,42 @@ func (s *Service) send(ctx context.Context, c *machine.Call, unsent []event, m *
 	}
 	// The step is taken: that its asker went away is no reason to keep it from the others.
 	ctx = context.WithoutCancel(ctx)
+	call := memberOf(c.Tenant, c.ID)
+	f := s.flights.join(call)
+	defer s.flights.leave(call, f)
+	unsent, err := s.write(ctx, f, unsent)
+	if err != nil {
+		s.metrics.late.Add(float64(len(unsent)))
+		s.d.Log.DebugContext(ctx, "call's events not sent yet", "call", c.ID, "err", err)
+		return
+	}
+	s.metrics.sent.Add(float64(len(unsent)))
+	if err := s.db.sent(ctx, c, unsent, m, now); err != nil {
+		// They will be told once more, or it is looked at early: harmless.
+		s.d.Log.DebugContext(ctx, "call's events not forgotten", "call", c.ID, "err", err)
+	}
+}
+
+// write writes events to Kafka, but for those that somebody here has written meanwhile. It returns those that it wrote, or would have.
+func (s *Service) write(ctx context.Context, f *flight, unsent []event) ([]event, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.ProduceTimeout)
+	defer cancel()
+	if err := f.take(ctx); err != nil {
+		return unsent, err
+	}
+	defer f.give()
+	if unsent = f.left(unsent); len(unsent) == 0 {
+		return nil, nil
+	}
 	msgs := make([]kafka.Message, len(unsent))
 	for i, e := range unsent {
 		msgs[i] = e.record
 	}
-	pctx, cancel := context.WithTimeout(ctx, s.cfg.ProduceTimeout)
-	defer cancel()
-	if err := s.d.Producer.Produce(pctx, msgs...); err != nil {
-		s.metrics.late.Add(float64(len(msgs)))
-		s.d.Log.DebugContext(ctx, "call's events not sent yet", "call", c.ID, "err", err)
-		return
+	if err := s.d.Producer.Produce(ctx, msgs...); err != nil {
+		return unsent, err
 	}
-	s.metrics.sent.Add(float64(len(msgs)))
-	if err := s.db.sent(ctx, c.Tenant, c.ID, unsent); err != nil {
-		// They will be told once more.
-		s.d.Log.DebugContext(ctx, "call's events not forgotten", "call", c.ID, "err", err)
-		return
-	}
-	if m != nil && m.member != "" {
-		if err := s.db.moveTo(ctx, *m, c.Due(), now); err != nil {
-			// It is looked at early: harmless.
-			s.d.Log.DebugContext(ctx, "call's timer not moved", "call", c.ID, "err", err)
-		}
-	}
+	f.sent = unsent[len(unsent)-1].number
+	return unsent, nil
 }
 
 // pairKept is how long a conversation's call is remembered without a heartbeat.
@@ -260,14 +286,10 @@ func (s *Service) pairKept() time.Duration {
 	return max(s.cfg.Ring, s.cfg.RingGroup) + s.cfg.Away + s.cfg.Lease
 }
 
-// leases renews and gives up what keeps people from being called twice. They lapse by themselves, so a failure does no lasting harm.
+// leases renews and gives up what keeps people from being called twice, all in one trip. They lapse by themselves, so a failure does no lasting
+// harm.
 func (s *Service) leases(ctx context.Context, before, after *machine.Call) {
-	ctx = context.WithoutCancel(ctx)
-	note := func(err error) {
-		if err != nil {
-			s.d.Log.DebugContext(ctx, "call's lease not kept", "call", after.ID, "err", err)
-		}
-	}
+	var list []lease
 	k := &s.db.keys
 	for _, l := range after.Legs {
 		busy := k.user(after.Tenant, l.UID, "busy")
@@ -277,32 +299,21 @@ func (s *Service) leases(ctx context.Context, before, after *machine.Call) {
 		}
 		switch {
 		case l.In() && (was == nil || was.LeaseUntil != l.LeaseUntil):
-			note(s.hold(ctx, busy, after.ID, s.cfg.Lease))
+			list = append(list, lease{key: busy, keep: s.cfg.Lease, take: true})
 		case !l.In() && was != nil && was.In():
-			_, err := s.db.swap(ctx, busy, after.ID, "", 0)
-			note(err)
+			list = append(list, lease{key: busy})
 		}
 	}
-	if after.Conversation == "" {
-		return
+	if after.Conversation != "" {
+		pair := lease{key: k.conversation(after.Tenant, after.Conversation, "live")}
+		if after.Live() {
+			pair.keep = s.pairKept()
+		}
+		list = append(list, pair)
 	}
-	pair := k.conversation(after.Tenant, after.Conversation, "live")
-	if after.Live() {
-		_, err := s.db.swap(ctx, pair, after.ID, after.ID, s.pairKept())
-		note(err)
-		return
+	if err := s.db.lease(context.WithoutCancel(ctx), after.ID, list); err != nil {
+		s.d.Log.DebugContext(ctx, "call's leases not kept", "call", after.ID, "err", err)
 	}
-	_, err := s.db.swap(ctx, pair, after.ID, "", 0)
-	note(err)
-}
-
-// hold takes or renews a lease; somebody else's stays.
-func (s *Service) hold(ctx context.Context, key, id string, keep time.Duration) error {
-	have, err := s.db.swap(ctx, key, id, id, keep)
-	if err == nil && have == "" {
-		_, err = s.db.swap(ctx, key, "", id, keep)
-	}
-	return err
 }
 
 // Current returns what who is in, what rings for him, and the call of a conversation, if one is named.

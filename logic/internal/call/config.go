@@ -50,6 +50,13 @@ type Config struct {
 	KeepMost int `help:"Most calls in the list of a tenant; older ones are found by their users and conversations only." default:"100000"`
 	// Hooks tells webhooks of every state of every call.
 	Hooks bool `help:"Tell webhooks (job.hook_endpoints) of every state of calls: call.state, call.ended." default:"true"`
+	// AskURL is where the host is asked before a call rings.
+	AskURL string `name:"ask-url" help:"URL of a backend that is asked before a call rings, and may refuse it; empty: nobody is."`
+	// AskSecret signs the questions.
+	AskSecret string `help:"Secret that signs those requests: whsec_ and base64 of 24 to 64 random bytes, two with a bar between them, or @FILE."`
+	// AskTimeout bounds one, AskOpen says what is done without an answer.
+	AskTimeout time.Duration `help:"How long such an answer may take." default:"2s"`
+	AskOpen    bool          `help:"Let a call ring when that backend does not answer; else it is refused as unavailable."`
 	// Poll is how often each process looks for due calls; Hold is how long it may take for one.
 	Poll time.Duration `help:"How often each logic process looks for calls whose time has come." default:"200ms"`
 	Hold time.Duration `help:"How long a logic process may take for such a call before another one does." default:"10s"`
@@ -70,6 +77,7 @@ func (c Config) Validate() error {
 		{"ring", c.Ring}, {"ring-group", c.RingGroup}, {"reach-timeout", c.ReachTimeout}, {"media-timeout", c.MediaTimeout}, {"lease", c.Lease},
 		{"away", c.Away}, {"leaving", c.Leaving}, {"empty", c.Empty}, {"max-length", c.MaxLength}, {"pretend-after", c.PretendAfter}, {"keep", c.Keep},
 		{"poll", c.Poll}, {"hold", c.Hold}, {"redis-timeout", c.RedisTimeout}, {"produce-timeout", c.ProduceTimeout},
+		{"ask-timeout", c.AskTimeout},
 	} {
 		if d.v < time.Millisecond {
 			return fmt.Errorf("call: %s must be at least 1ms", d.name)
@@ -82,6 +90,10 @@ func (c Config) Validate() error {
 		return fmt.Errorf("call: mesh must be at least 2, max-legs at least mesh and at most %d", mostLegs)
 	case c.DescriptionBytes < 1 || c.CandidateBytes < 1 || c.DescriptionBytes+c.CandidateBytes > mostSignal:
 		return fmt.Errorf("call: description-bytes and candidate-bytes must be at least 1, together at most %d", mostSignal)
+	case c.AskURL != "" && c.AskSecret == "":
+		return errors.New("call: ask-url needs ask-secret")
+	case c.AskURL != "" && checkAskURL(c.AskURL) != nil:
+		return checkAskURL(c.AskURL)
 	case c.KeepMost < 1:
 		return errors.New("call: keep-most must be at least 1")
 	}

@@ -204,6 +204,9 @@ func TestBusyFromAnotherConversation(t *testing.T) {
 	if bob.count("call.incoming") != 1 {
 		t.Error("it rang for who is busy")
 	}
+	if left := w.redis.PTTL(context.Background(), w.prefix+":{calluser:default/bob}:busy").Val(); left <= 0 || left > w.cfg.Lease {
+		t.Errorf("who dies would be busy for %s", left)
+	}
 	if _, err := bob.invite(call.Invitation{To: []string{"cy"}}); !errors.Is(err, errcode.InCall) {
 		t.Errorf("bob calls while he talks: %v", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -203,7 +204,7 @@ func TestLogicKilledInEachState(t *testing.T) {
 	}
 }
 
-// A timer that its claimer doesn't come to do is done by another.
+// A timer that comes while nobody lives, and that its claimer doesn't come to do, is done by another.
 func TestTimersOutliveTheirProcess(t *testing.T) {
 	t.Parallel()
 	w, ann, bob := pairOf(t, func(c *call.Config) { c.Ring, c.Hold = 500*time.Millisecond, 300*time.Millisecond })
@@ -211,13 +212,55 @@ func TestTimersOutliveTheirProcess(t *testing.T) {
 	bob.verb(id, machine.DoRinging)
 	w.nodes[0].kill()
 	w.nodes[1].kill()
-	time.Sleep(700 * time.Millisecond) // Its time comes while nobody lives.
+	kittest.Eventually(t, 10*time.Second, func() bool {
+		claimed, err := w.nodes[0].Claim(context.Background())
+		return err == nil && claimed == 1
+	}, "its time never comes")
 	n := w.start()
 	ann.node, bob.node = n, n
 	ann.wait("call.ended", nil)
 	bob.waitStop(machine.StopTimeout)
-	_ = id
 	w.free()
+}
+
+// Steps of one call that come fast while Kafka is slow are told once each, and in their order.
+func TestASlowKafkaIsToldNothingTwice(t *testing.T) {
+	t.Parallel()
+	w, ann, bob := pairOf(t)
+	n := w.nodes[0]
+	ann.node, bob.node = n, n
+	w.nodes[1].kill() // Its timers would tell again what takes more than a second.
+	n.slow.Store(int64(30 * time.Millisecond))
+	id := talk(w, ann, bob)
+	var wg sync.WaitGroup
+	for i, d := range []*device{ann, bob} {
+		wg.Go(func() {
+			for hand := range 10 {
+				d.do(id, machine.Command{Verb: machine.DoUpdate, Sends: machine.Sends{Hand: hand%2 == i}})
+			}
+		})
+	}
+	wg.Wait()
+	ann.verb(id, machine.DoHangup)
+	end := bob.waitEnd(id, machine.Completed).Version
+	last := int64(0)
+	for _, e := range bob.events() {
+		version := e.Body.Version
+		switch e.Name {
+		case "call.state", "call.ended":
+			version = e.view().Version
+		case "call.leg":
+		default:
+			continue
+		}
+		if version != last+1 {
+			t.Errorf("version %d came after %d", version, last)
+		}
+		last = version
+	}
+	if last != end {
+		t.Errorf("the last version is %d, it ended in %d", last, end)
+	}
 }
 
 func TestKafkaAwayForAMoment(t *testing.T) {

@@ -182,7 +182,7 @@ func TestRemovedStaysOut(t *testing.T) {
 	d[0].connected(id, 1)
 	d[1].join(id)
 	d[2].join(id)
-	_, err := d[1].try(id, machine.Command{Verb: machine.DoRemove, UID: "u2"})
+	_, err := d[2].try(id, machine.Command{Verb: machine.DoRemove, UID: "u1"})
 	wantCode(t, err, errcode.Forbidden)
 	d[0].do(id, machine.Command{Verb: machine.DoRemove, UID: "u2"})
 	d[2].waitStop(machine.StopRemoved)
@@ -193,6 +193,13 @@ func TestRemovedStaysOut(t *testing.T) {
 	if l := w.leg(id, "u3"); l.State != machine.LegCancelled {
 		t.Errorf("u3 is %s", l.State)
 	}
+	// An admin of the group may put out even who called, himself not.
+	_, err = d[1].try(id, machine.Command{Verb: machine.DoRemove, UID: "u1"})
+	wantCode(t, err, errcode.Forbidden)
+	d[1].do(id, machine.Command{Verb: machine.DoRemove, UID: "u0"})
+	d[0].waitStop(machine.StopRemoved)
+	d[1].waitEnd(id, machine.Completed)
+	w.free()
 }
 
 // Seven want into a mesh of six, at once.

@@ -51,6 +51,9 @@ func (s *Service) Invite(ctx context.Context, who Who, a *Invitation) (*Reply, e
 	if err != nil {
 		return nil, err
 	}
+	if err := s.ask(ctx, who.Tenant, askOf(in, to)); err != nil {
+		return nil, err
+	}
 	if in.Callees, err = s.prepare(ctx, who.Tenant, who.UID, a.Call, to); err != nil {
 		return nil, err
 	}
@@ -468,8 +471,28 @@ func (s *Service) prepareAdd(ctx context.Context, who Who, id string, cmd *machi
 	if len(uids) > s.cfg.MaxLegs {
 		return errcode.TooManyMembers
 	}
+	if err := s.ask(ctx, who.Tenant, askData{
+		Call: id, Conversation: l.Conversation, Kind: machine.KindGroup, Media: l.Media, Caller: who.UID, UIDs: slices.Clone(uids),
+	}); err != nil {
+		return err
+	}
 	if cmd.Callees, err = s.prepare(ctx, who.Tenant, who.UID, id, uids); err != nil {
 		return err
 	}
 	return s.listFor(ctx, who.Tenant, id, "", uids, false)
+}
+
+// prepareRemove finds out whether somebody other than the caller may remove others.
+func (s *Service) prepareRemove(ctx context.Context, who Who, id string, cmd *machine.Command) error {
+	l, err := s.db.load(ctx, who.Tenant, id)
+	switch {
+	case err != nil:
+		return err
+	case l.Call == nil:
+		return errcode.CallUnknown
+	case l.Caller == who.UID || l.Leg(who.UID) == nil || entry.TypeOf(l.Conversation) != entry.Group:
+		return nil
+	}
+	cmd.Admin, err = s.d.People.IsAdmin(ctx, who.Tenant, l.Conversation, who.UID)
+	return err
 }

@@ -16,6 +16,7 @@ type metrics struct {
 	late      prometheus.Counter
 	conflicts prometheus.Counter
 	looks     *prometheus.CounterVec
+	asks      *prometheus.CounterVec
 	loss      prometheus.Histogram
 	roundTrip prometheus.Histogram
 	paths     *prometheus.CounterVec
@@ -50,6 +51,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		looks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "halley_logic_call_looks_total", Help: "Looks at calls whose time seemed to have come: due, early, unknown, failed.",
 		}, []string{"result"}),
+		asks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "halley_logic_call_asks_total", Help: "Calls about which the host was asked: allowed, refused, failed (no answer).",
+		}, []string{"result"}),
 		loss: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "halley_logic_call_loss_ratio", Help: "Share of packets lost, as clients report it every 10 s.", Buckets: []float64{0, .005, .01, .02, .05, .1, .2, .5},
 		}),
@@ -62,7 +66,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	}
 	if r != nil {
 		for _, c := range []prometheus.Collector{
-			m.calls, m.ended, m.length, m.answered, m.signals, m.sent, m.late, m.conflicts, m.looks, m.loss, m.roundTrip, m.paths,
+			m.calls, m.ended, m.length, m.answered, m.signals, m.sent, m.late, m.conflicts, m.looks, m.asks, m.loss, m.roundTrip, m.paths,
 		} {
 			if err := r.Register(c); err != nil {
 				return nil, err

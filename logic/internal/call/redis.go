@@ -33,6 +33,9 @@ var dueSource string
 //go:embed lua/claim.lua
 var claimSource string
 
+//go:embed lua/lease.lua
+var leaseSource string
+
 //go:embed lua/swap.lua
 var swapSource string
 
@@ -199,18 +202,25 @@ func (d *db) save(ctx context.Context, l *loaded, next *machine.Call, records []
 // unsentDue is when a call is looked at again whose events were not all sent.
 const unsentDue = time.Second
 
-// sent forgets events that Kafka has.
-func (d *db) sent(ctx context.Context, tenant, id string, events []event) error {
-	if len(events) == 0 {
-		return nil
-	}
+// sent forgets events that Kafka has, if any, and, in the same trip, has the call looked at when it is due rather than soon. m is where it stands in the
+// index; nil: unknown.
+func (d *db) sent(ctx context.Context, c *machine.Call, events []event, m *mark, nowMs int64) error {
 	fields := make([]string, len(events))
 	for i, e := range events {
 		fields[i] = "e" + strconv.FormatInt(e.number, 10)
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
-	return d.rdb.HDel(ctx, d.keys.call(tenant, id), fields...).Err()
+	pipe := d.rdb.Pipeline()
+	if len(fields) > 0 {
+		pipe.HDel(ctx, d.keys.call(c.Tenant, c.ID), fields...)
+	}
+	if m != nil && m.member != "" {
+		// As text: a pipeline can't be repeated when Redis doesn't know the script.
+		pipe.Eval(ctx, dueSource, []string{d.keys.timer(slotOf(m.member))}, m.member, m.score, next(c.Due(), nowMs))
+	}
+	_, err := pipe.Exec(ctx)
+	return err
 }
 
 // mark is where a call stands in the index of timers, as far as whoever has put it there knows.
@@ -240,13 +250,17 @@ const farthestLook = time.Minute
 
 // moveTo has the call looked at when it is due; 0: no more. If somebody else has put it elsewhere meanwhile it stays there.
 func (d *db) moveTo(ctx context.Context, m mark, dueMs, nowMs int64) error {
-	to := "0"
-	if dueMs > 0 {
-		to = score(min(dueMs, nowMs+farthestLook.Milliseconds()))
-	}
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
-	return dueScript.Run(ctx, d.rdb, []string{d.keys.timer(slotOf(m.member))}, m.member, m.score, to).Err()
+	return dueScript.Run(ctx, d.rdb, []string{d.keys.timer(slotOf(m.member))}, m.member, m.score, next(dueMs, nowMs)).Err()
+}
+
+// next is the score of a look at dueMs; 0: none.
+func next(dueMs, nowMs int64) string {
+	if dueMs == 0 {
+		return "0"
+	}
+	return score(min(dueMs, nowMs+farthestLook.Milliseconds()))
 }
 
 // claim takes up to n calls of a slot whose time has come.
@@ -295,4 +309,27 @@ func (d *db) swap(ctx context.Context, key, have, want string, keep time.Duratio
 	defer cancel()
 	v, err := swapScript.Run(ctx, d.rdb, []string{key}, have, want, keep.Milliseconds()).Text()
 	return v, away(err)
+}
+
+// lease is what is to become of one.
+type lease struct {
+	key string
+	// keep is for how long; 0: it is given up. take: also if it is nobody's.
+	keep time.Duration
+	take bool
+}
+
+// lease takes, renews and gives up leases of a call in one trip. The script goes as text: a pipeline can't be repeated when Redis doesn't know it.
+func (d *db) lease(ctx context.Context, id string, list []lease) error {
+	if len(list) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	pipe := d.rdb.Pipeline()
+	for _, l := range list {
+		pipe.Eval(ctx, leaseSource, []string{l.key}, id, l.keep.Milliseconds(), l.take)
+	}
+	_, err := pipe.Exec(ctx)
+	return away(err)
 }

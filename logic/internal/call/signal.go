@@ -52,6 +52,7 @@ func (s *Service) signal(ctx context.Context, who Who, g *Signal) (string, error
 	if err := s.checkSignal(g); err != nil {
 		return "", err
 	}
+	defer s.flights.hold(memberOf(who.Tenant, g.Call))()
 	l, err := s.db.load(ctx, who.Tenant, g.Call)
 	if err != nil {
 		return "", err

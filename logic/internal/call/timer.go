@@ -23,6 +23,9 @@ const (
 
 // Run does what is due in calls, whoever made them, until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
+	if s.asker != nil {
+		defer s.asker.client.CloseIdleConnections()
+	}
 	work := make(chan mark)
 	var wg sync.WaitGroup
 	for range timerWorkers {

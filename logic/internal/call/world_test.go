@@ -113,7 +113,8 @@ type node struct {
 	w *world
 	// dead: it writes nothing to Kafka any more, and does nothing that is due.
 	dead   atomic.Bool
-	broken atomic.Bool // Kafka is away, for this one
+	broken atomic.Bool  // Kafka is away, for this one
+	slow   atomic.Int64 // what Kafka takes to answer it, in ns
 	stop   context.CancelFunc
 	done   chan struct{}
 }
@@ -179,6 +180,7 @@ func (n *node) Produce(_ context.Context, msgs ...kafka.Message) error {
 	if n.dead.Load() || n.broken.Load() {
 		return errGone
 	}
+	time.Sleep(time.Duration(n.slow.Load()))
 	w := n.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -282,6 +284,13 @@ func (w *world) IsMember(_ context.Context, _, id, uid string) (bool, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Contains(w.groups[id], uid), nil
+}
+
+// IsAdmin implements call.People: of every group the second one is.
+func (w *world) IsAdmin(_ context.Context, _, id, uid string) (bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.groups[id]) > 1 && w.groups[id][1] == uid, nil
 }
 
 // GroupMembers implements call.People.

@@ -51,6 +51,15 @@ func (s *Service) IsMember(ctx context.Context, tenant, id, uid string) (bool, e
 	return a.role != entry.None, err
 }
 
+// IsAdmin reports whether uid is a group's admin or owner.
+func (s *Service) IsAdmin(ctx context.Context, tenant, id, uid string) (bool, error) {
+	if s.d.Store == nil {
+		return false, errNoStore
+	}
+	a, err := s.access(ctx, tenant, id, uid)
+	return a.role >= entry.Admin, err
+}
+
 // GroupMembers returns at most n members of a group, in the order of their uids.
 func (s *Service) GroupMembers(ctx context.Context, tenant, id string, n int) ([]string, error) {
 	if s.d.Store == nil {

@@ -39,6 +39,8 @@ type Config struct {
 	SyncGap int64 `help:"How many entries a device may have missed of a conversation to get them all; else it gets the newest." default:"500"`
 	// KeepAddress keeps the address that a message came from, for administrators.
 	KeepAddress bool `help:"Keep the address that each message came from."`
+	// HostProfiles keeps users from naming themselves.
+	HostProfiles bool `help:"Users' names and pictures are the host's: a client that sets its own is refused. Who may see his presence he still says himself."`
 	// DurableTargets is the most users of one push with durable: each of them is a record and a row.
 	DurableTargets int `help:"Most users of one durable push." default:"1000"`
 }

@@ -10,24 +10,14 @@ import (
 
 	"github.com/halley-im/halley/proto/errcode"
 	"github.com/halley-im/halley/proto/name"
-	"github.com/halley-im/halley/proto/topic"
 	"github.com/halley-im/halley/store"
 	entry "github.com/halley-im/halley/store/conversation"
 )
 
-// groups is the name space of GroupID.
-var groups = uuid.NewSHA1(uuid.NameSpaceURL, []byte("https://github.com/halley-im/halley/group"))
-
-// GroupID returns the id of the group that sender makes under clientMsgID. It is made of them, and not of the time, so that a
-// repeat makes no second group.
-func GroupID(tenant, sender, clientMsgID string) string {
-	return "g/" + uuid.NewSHA1(groups, topic.Join(tenant, sender, clientMsgID)).String()
-}
-
 // CreateGroup proposes a new group of sender, or of the system.
 func (s *Service) CreateGroup(ctx context.Context, o Origin, tenant, sender, clientMsgID string, d entry.Detail) (Accepted, error) {
 	return s.Propose(ctx, o, entry.Proposal{
-		Tenant: tenant, Conversation: GroupID(tenant, sender, clientMsgID), Kind: entry.Created, Sender: sender, ClientMsgID: clientMsgID, Detail: d,
+		Tenant: tenant, Conversation: entry.GroupID(tenant, sender, clientMsgID), Kind: entry.Created, Sender: sender, ClientMsgID: clientMsgID, Detail: d,
 	})
 }
 

@@ -175,6 +175,21 @@ func (s *Service) UpdateUsers(ctx context.Context, tenant string, updates []User
 	return out, nil
 }
 
+// UpdateOwn is a user's own change of his profile; errcode.Forbidden if that is the host's.
+func (s *Service) UpdateOwn(ctx context.Context, tenant string, v UserUpdate) (*User, error) {
+	if s.cfg.HostProfiles && (v.Name != nil || v.Avatar != nil) {
+		return nil, errcode.Forbidden.Errorf("names and pictures are set by the host")
+	}
+	list, err := s.UpdateUsers(ctx, tenant, []UserUpdate{v})
+	if err != nil {
+		return nil, err
+	}
+	u := list.Users[0]
+	// That is between the host and him.
+	u.Disabled = false
+	return &u, nil
+}
+
 func (v *UserUpdate) check() error {
 	if err := name.UID(v.UID); err != nil {
 		return err

@@ -26,7 +26,7 @@ const (
 
 // The group of chatServer, made by ann under g1.
 var (
-	groupID = conversation.GroupID("default", "ann", "g1")
+	groupID = entry.GroupID("default", "ann", "g1")
 	group   = "/v1/conversations/" + url.PathEscape(groupID)
 )
 
@@ -175,6 +175,14 @@ func TestSendingTellsThePlace(t *testing.T) {
 	s.do("POST", direct+"/messages", chatted, `{"from":"ann","client_msg_id":"c1","body":2}`).want(t, 409, "conflict")
 	// The system speaks, too.
 	s.do("POST", direct+"/messages", chatted, `{"body":"welcome"}`).want(t, 200, "")
+	for uid, unread := range map[string]any{"ann": 1.0, "bob": 2.0} {
+		if c := s.do("GET", direct+"?uid="+uid, "read", "").want(t, 200, "").json(t); c["unread"] != unread {
+			t.Errorf("%s has %v", uid, c)
+		}
+	}
+	if got := s.do("GET", direct+"?uid=eve", "read", "").code(t); got != "not_member" {
+		t.Errorf("got %q", got)
+	}
 	es := s.do("GET", direct+"/entries?uid=bob", "read", "").want(t, 200, "").body
 	if want := `{"entries":[{"seq":1,"kind":"message","from":"ann","client_msg_id":"c1","server_time":` + fmt.Sprint(now.UnixMilli()) +
 		`,"msg_no":1,"changed_seq":1,"body":{"text":"hi <b>"},"mentions":["bob"]},{"seq":2,"kind":"message",`; !strings.HasPrefix(strings.NewReplacer(`\u003c`, "<", `\u003e`, ">").Replace(es), want) {

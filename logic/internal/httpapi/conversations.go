@@ -133,7 +133,11 @@ type (
 			DeliveredSeq int64  `json:"delivered_seq,omitempty" minimum:"0" doc:"His devices have got up to here."`
 		}
 	}
-	conversationInput  struct{ ConversationPath }
+	conversationInput    struct{ ConversationPath }
+	getConversationInput struct {
+		ConversationPath
+		UID string `query:"uid" doc:"As this member has it: with what he has not read, mentions, his role and settings."`
+	}
 	conversationOutput struct{ Body conversation.Conversation }
 	entriesInput       struct {
 		ConversationPath
@@ -209,7 +213,17 @@ func (a *api) registerConversations() {
 	handle(a, route{scope: apikey.Chat}, done("tell-typing", one+"/typing", "Tell the others that a member types"), a.tellTyping)
 }
 
-func (a *api) getConversation(ctx context.Context, in *conversationInput) (*conversationOutput, error) {
+func (a *api) getConversation(ctx context.Context, in *getConversationInput) (*conversationOutput, error) {
+	if in.UID != "" {
+		if err := name.UID(in.UID); err != nil {
+			return nil, err
+		}
+		c, err := a.d.Chat.Mine(ctx, callOf(ctx).tenant, in.UID, in.Conversation)
+		if err != nil {
+			return nil, err
+		}
+		return &conversationOutput{*c}, nil
+	}
 	c, err := a.d.Chat.Get(ctx, callOf(ctx).tenant, in.Conversation)
 	if err != nil {
 		return nil, err

@@ -32,16 +32,7 @@ func searchUsers(ctx context.Context, c *call, a *personArgs) (any, error) {
 }
 
 func updateUser(ctx context.Context, c *call, a *personArgs) (any, error) {
-	list, err := c.s.d.Chat.UpdateUsers(ctx, c.tenant(), []conversation.UserUpdate{{
-		UID: c.uid(), Name: a.Name, Avatar: a.Avatar, Visibility: a.Visibility,
-	}})
-	if err != nil {
-		return nil, err
-	}
-	u := list.Users[0]
-	// That is between the host and him.
-	u.Disabled = false
-	return &u, nil
+	return result(c.s.d.Chat.UpdateOwn(ctx, c.tenant(), conversation.UserUpdate{UID: c.uid(), Name: a.Name, Avatar: a.Avatar, Visibility: a.Visibility}))
 }
 
 func listContacts(ctx context.Context, c *call, a *personArgs) (any, error) {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/halley-im/halley/logic/internal/conversation"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/store"
 	entry "github.com/halley-im/halley/store/conversation"
@@ -138,6 +139,13 @@ func TestContacts(t *testing.T) {
 			t.Fatalf("step %d, %s: got ann %q, bob %q", i, step.body, ann, bob)
 		}
 	}
+}
+
+func TestWhereProfilesAreTheHostsNobodyNamesHimself(t *testing.T) {
+	r := newChatRig(t, func(c *conversation.Config, _ *conversation.Deps) { c.HostProfiles = true })
+	r.refused("forbidden", "ann", `{"user.update":{"name":"Bob"}}`)
+	r.refused("forbidden", "ann", `{"user.update":{"avatar":"bob.png","visibility":"all"}}`)
+	equal(t, "mine", r.as("ann", `{"user.update":{"visibility":"all"}}`).GetUserUpdate(), &halleyv1.User{Uid: "ann", Visibility: "all"})
 }
 
 func TestPeopleAreFoundAndShowWhatIsTheirs(t *testing.T) {

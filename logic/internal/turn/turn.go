@@ -3,9 +3,6 @@
 package turn
 
 import (
-	"crypto/hmac"
-	"crypto/sha1" //nolint:gosec // The TURN REST scheme is HMAC-SHA1.
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -14,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/halley-im/halley/kit/turnrest"
 )
 
 // Config says which servers there are.
@@ -29,10 +28,8 @@ type Config struct {
 	Extra time.Duration `help:"How much longer than the longest call (call-max-length) a credential is good." default:"10m"`
 }
 
-// minSecret is the shortest secret: a credential lets anybody try secrets at home.
-const minSecret = 16
-
-// Validate checks the servers' URLs and that there is a secret where one is needed.
+// Validate checks the servers' URLs and that there is a secret where one is needed. That there is a server at all where only relays are to be used
+// is for New to check: halley all adds its own between the two.
 func (c Config) Validate() error {
 	for _, u := range c.StunURLs {
 		if err := checkURL(u, "stun", "stuns"); err != nil {
@@ -47,10 +44,8 @@ func (c Config) Validate() error {
 	switch {
 	case len(c.URLs) > 0 && c.Secret == "":
 		return errors.New("turn: urls need a secret, the one that the TURN servers have")
-	case c.Secret != "" && !strings.HasPrefix(c.Secret, "@") && len(c.Secret) < minSecret:
-		return fmt.Errorf("turn: secret must have at least %d bytes", minSecret)
-	case c.RelayOnly && len(c.URLs) == 0:
-		return errors.New("turn: relay-only without urls: nobody could call")
+	case c.Secret != "" && !strings.HasPrefix(c.Secret, "@") && len(c.Secret) < turnrest.MinSecret:
+		return fmt.Errorf("turn: secret must have at least %d bytes", turnrest.MinSecret)
 	case c.Extra < 0:
 		return errors.New("turn: extra must not be less than 0")
 	}
@@ -108,29 +103,23 @@ func New(cfg Config, longest time.Duration, now func() time.Time) (*Minter, erro
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	if cfg.RelayOnly && len(cfg.URLs) == 0 {
+		return nil, errors.New("turn: relay-only without urls: nobody could call")
+	}
 	m := &Minter{cfg: cfg, secret: []byte(cfg.Secret), ttl: longest + cfg.Extra, now: now}
 	if file, ok := strings.CutPrefix(cfg.Secret, "@"); ok {
 		b, err := os.ReadFile(file)
 		if err != nil {
 			return nil, fmt.Errorf("turn: secret: %w", err)
 		}
-		if m.secret = []byte(strings.TrimSpace(string(b))); len(m.secret) < minSecret {
-			return nil, fmt.Errorf("turn: secret of %s must have at least %d bytes", file, minSecret)
+		if m.secret = []byte(strings.TrimSpace(string(b))); len(m.secret) < turnrest.MinSecret {
+			return nil, fmt.Errorf("turn: secret of %s must have at least %d bytes", file, turnrest.MinSecret)
 		}
 	}
 	if now == nil {
 		m.now = time.Now
 	}
 	return m, nil
-}
-
-// Credential returns a TURN user name and password for uid that are good until expires. The user name is "<unix expiry>:<uid>", the password
-// base64(HMAC-SHA1(secret, user name)); the TURN server checks both without a look-up. Source: draft-uberti-behave-turn-rest-00, section 2.2.
-func Credential(secret []byte, uid string, expires time.Time) (username, password string) {
-	username = strconv.FormatInt(expires.Unix(), 10) + ":" + uid
-	mac := hmac.New(sha1.New, secret)
-	_, _ = mac.Write([]byte(username))
-	return username, base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
 // RelayOnly reports whether a user's addresses are to be kept from others; claimed: his token says so.
@@ -147,7 +136,7 @@ func (m *Minter) For(uid string, relayOnly bool) *Servers {
 	}
 	now := m.now()
 	expires := now.Add(m.ttl)
-	user, password := Credential(m.secret, uid, expires)
+	user, password := turnrest.Credential(m.secret, uid, expires)
 	out.Servers = append(out.Servers, Server{URLs: m.cfg.URLs, Username: user, Credential: password})
 	out.TURN, out.ExpiresAt, out.RenewAt = true, expires.UnixMilli(), now.Add(m.ttl*renewPercent/100).UnixMilli()
 	return out

@@ -1,9 +1,6 @@
 package turn_test
 
 import (
-	"crypto/hmac"
-	"crypto/sha1" //nolint:gosec // as in the package
-	"encoding/base64"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,19 +11,6 @@ import (
 )
 
 const secret = "north-and-south-by-east"
-
-// TestCredentialIsWhatTURNServersExpect holds the password to openssl's: printf 1700000000:ann | openssl dgst -sha1 -hmac north-and-south-by-east -binary | base64.
-func TestCredentialIsWhatTURNServersExpect(t *testing.T) {
-	user, password := turn.Credential([]byte(secret), "ann", time.Unix(1_700_000_000, 5))
-	if user != "1700000000:ann" || password != knownPassword {
-		t.Errorf("got %s %s, want 1700000000:ann %s", user, password, knownPassword)
-	}
-	mac := hmac.New(sha1.New, []byte(secret))
-	mac.Write([]byte(user))
-	if base64.StdEncoding.EncodeToString(mac.Sum(nil)) != password {
-		t.Error("not the HMAC of the user name")
-	}
-}
 
 func TestServersForAUser(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
@@ -75,12 +59,17 @@ func TestBadConfigurationsAreRefused(t *testing.T) {
 		"port":           {URLs: []string{"turn:t.example:99999"}, Secret: secret},
 		"transport":      {URLs: []string{"turn:t.example:3478?transport=sctp"}, Secret: secret},
 		"no host":        {StunURLs: []string{"stun::3478"}},
-		"nobody relays":  {RelayOnly: true},
 		"negative extra": {Extra: -1},
 	} {
 		if err := cfg.Validate(); err == nil || !strings.HasPrefix(err.Error(), "turn: ") {
 			t.Errorf("%s: got %v", name, err)
 		}
+	}
+}
+
+func TestRelaysOnlyNeedARelay(t *testing.T) {
+	if _, err := turn.New(turn.Config{RelayOnly: true}, time.Hour, nil); err == nil || !strings.Contains(err.Error(), "nobody could call") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -10,8 +10,8 @@ afterEach(async () => {
   for (const m of started.splice(0)) await m.close(false);
 });
 
-function enter(world: World, uid: string): { m: Messenger; port: FakePort } {
-  const port = new FakePort(world, uid);
+function enter(world: World, uid: string, device?: Map<string, string>): { m: Messenger; port: FakePort } {
+  const port = new FakePort(world, uid, device);
   const m = new Messenger(port);
   m.start();
   started.push(m);
@@ -133,6 +133,70 @@ describe("the list", () => {
     const other = enter(world, "ann").m;
     expect(other.draft(c.id)).toBe("not finis");
     expect(other.list.value[0]!.draft).toBe("not finis");
+  });
+});
+
+describe("drafts", () => {
+  it("that the server can't have are kept on the device: too long ones, and what is typed without a line", async () => {
+    const world = new World();
+    const [bob, carl] = [world.direct("ann", "bob").id, world.direct("ann", "carl").id];
+    const long = "é".repeat(2049);
+    const { m, port } = enter(world, "ann");
+    const set = vi.spyOn(port, "set");
+    m.show(bob);
+    m.write(bob, long);
+    m.show(carl);
+    m.write(carl, "into the ");
+    port.setOnline(false);
+    m.write(carl, "into the dark");
+    m.leaveOpen();
+    await m.close(false);
+    // Nobody is asked in vain.
+    expect(set.mock.calls.map(([id]) => id)).not.toContain(bob);
+    expect(world.settingsOf("ann", carl).draft).toBe("");
+    // A reload, at which the conversation is in view at once.
+    const again = enter(world, "ann", port.device).m;
+    expect([again.draft(bob), again.draft(carl)]).toEqual([long, "into the dark"]);
+    await until(() => world.settingsOf("ann", carl).draft === "into the dark");
+    await until(() => port.device.size === 1);
+    again.write(bob, "short");
+    again.show(bob);
+    again.leaveOpen();
+    await until(() => world.settingsOf("ann", bob).draft === "short" && port.device.size === 0);
+  });
+
+  it("that were sent without a line don't come back", async () => {
+    const world = new World();
+    const { id } = world.direct("ann", "bob");
+    world.set("ann", id, { draft: "hello" });
+    const { m, port } = enter(world, "ann");
+    m.show(id);
+    expect(m.draft(id)).toBe("hello");
+    port.setOnline(false);
+    say(m, id, "hello");
+    await m.close(false);
+    const again = enter(world, "ann", port.device).m;
+    expect(again.draft(id)).toBe("");
+    await until(() => world.settingsOf("ann", id).draft === "");
+  });
+
+  it("of another device are there when the page opens with their conversation, and are never overwritten by nothing", async () => {
+    const world = new World();
+    const { id } = world.direct("ann", "bob");
+    world.set("ann", id, { draft: "begun elsewhere" });
+    const port = new FakePort(world, "ann");
+    const m = new Messenger(port);
+    started.push(m);
+    m.show(id);
+    m.start();
+    expect(m.draft(id)).toBe("begun elsewhere");
+    // While one looks at it nothing appears where one would write; nor is it lost when one goes away.
+    world.set("ann", id, { draft: "begun elsewhere, and gone on with" });
+    expect(m.draft(id)).toBe("begun elsewhere");
+    const set = vi.spyOn(port, "set");
+    m.leaveOpen();
+    expect(set).not.toHaveBeenCalled();
+    expect(m.draft(id)).toBe("begun elsewhere, and gone on with");
   });
 });
 

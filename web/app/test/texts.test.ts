@@ -1,14 +1,18 @@
 import { describe, expect, it, vi } from "vitest";
 import { en } from "../src/i18n/en.ts";
 import { zh } from "../src/i18n/zh.ts";
+import type { Messenger } from "../src/model/messenger.ts";
 
 // What the module looks at when it is loaded.
 vi.stubGlobal("localStorage", { getItem: () => null, setItem: () => {} });
 vi.stubGlobal("document", { documentElement: {} });
 vi.stubGlobal("navigator", { language: "en-GB", languages: ["en-GB"] });
-const { fill, why } = await import("../src/i18n/index.ts");
+const { fill, setLanguage, why } = await import("../src/i18n/index.ts");
 const { initialOf } = await import("../src/messenger/initial.ts");
-const { mentionAt } = await import("../src/messenger/mention.ts");
+const { mentionAt, mentionsIn } = await import("../src/messenger/mention.ts");
+const { contentOf } = await import("../src/model/body.ts");
+const { recordText } = await import("../src/messenger/calls/record.tsx");
+const { quoteText } = await import("../src/messenger/preview.ts");
 const { isBig, safe } = await import("../src/messenger/parts/text.tsx");
 
 const places = (text: string) => [...new Set([...text.matchAll(/\{(\w+)\}/g)].map((m) => m[1]))].sort();
@@ -29,8 +33,45 @@ describe("texts", () => {
 
   it("say why something failed, known or not", () => {
     expect(why({ code: "blocked" })).toBe(en.c_blocked);
+    // How long a message may be changed nobody tells before it is tried.
+    expect(why({ code: "too_late" })).toBe("it was sent too long ago to be changed");
+    setLanguage("zh");
+    expect(why({ code: "too_late" })).toBe("消息发送已久，不能再更改");
+    setLanguage("en");
     expect(why({ code: "odd" })).toContain("odd");
     expect(why(new Error("x"))).toContain("x");
+  });
+});
+
+describe("a call in its conversation", () => {
+  const said = (call: object, mine: boolean) => {
+    const content = contentOf({ text: "x", call: { call: "1", media: "video", kind: "direct", reason: "", duration_ms: 0, ...call } });
+    return content.call ? recordText(content.call, mine) : undefined;
+  };
+  it.each([
+    [{ outcome: "answered", duration_ms: 65_400 }, true, "Video call, 1:05"],
+    [{ outcome: "answered", duration_ms: 3_725_000, media: "audio" }, false, "Voice call, 1:02:05"],
+    [{ outcome: "missed", reason: "no_answer" }, false, en.callMissed],
+    [{ outcome: "missed", reason: "no_answer" }, true, en.callNoAnswer],
+    [{ outcome: "missed", reason: "cancelled" }, true, en.callCancelled],
+    [{ outcome: "busy" }, false, en.callMissed],
+    [{ outcome: "declined" }, true, en.callDeclined],
+    [{ outcome: "failed" }, true, en.callFailed],
+    [{ outcome: "something new" }, true, undefined],
+    [{ outcome: "missed", call: 7 }, true, undefined],
+  ])("%j", (call, mine, want) => expect(said(call, mine)).toBe(want));
+});
+
+describe("what is quoted", () => {
+  it("is shown unless it is known to be recalled", () => {
+    const m = { open: { value: { id: "g/1", window: { isRecalled: (seq: number) => seq === 7 } } } } as unknown as Messenger;
+    const quote = (seq: number) => ({ seq, from: "bob", text: "a secret" });
+    expect(quoteText(m, "g/1", quote(8))).toBe("a secret");
+    expect(quoteText(m, "g/2", quote(7))).toBe("a secret");
+    expect(quoteText(m, "g/1", quote(7))).toBe("Message recalled");
+    setLanguage("zh");
+    expect(quoteText(m, "g/1", quote(7))).toBe("消息已撤回");
+    setLanguage("en");
   });
 });
 
@@ -66,6 +107,30 @@ describe("an @", () => {
   ])("in %j at %d", (text, caret, want) => {
     expect(mentionAt(text, caret)).toEqual(want);
   });
+});
+
+describe("names behind an @", () => {
+  const all = ["Ann", "Anna", "Anna Bell", "bob", "王芳", "c@d.e", "😀", "Ann"].map((name) => ({ name }));
+  it.each([
+    ["@Anna", ["Anna"]],
+    ["@Ann, @Anna Bell!", ["Ann", "Anna Bell"]],
+    ["@Annabel", []],
+    ["write to a@bob.org or @bob.org, or é@bob", []],
+    ["@bob. And (@bob)", ["bob", "bob"]],
+    ["你好@王芳你好", ["王芳"]],
+    ["王芳@bob：好", ["bob"]],
+    ["@c@d.e @bob", ["c@d.e", "bob"]],
+    ["@😀a", ["😀"]],
+    ["@@bob", ["bob"]],
+    ["𝒳@bob", []],
+    ["@", []],
+  ])("in %j are %j", (text, want) => {
+    const found = mentionsIn(text, all);
+    expect(found.map(({ name }) => name)).toEqual(want);
+    for (const { start, end, name } of found) expect(text.slice(start, end)).toBe(`@${name}`);
+  });
+
+  it("are all who are called so", () => expect(mentionsIn("@Ann", all)[0]!.who.length).toBe(2));
 });
 
 describe("links", () => {

@@ -1,6 +1,8 @@
+import { effect } from "@preact/signals";
 import { describe, expect, it } from "vitest";
 import { FakePort } from "../src/model/fake/port.ts";
 import { type FakeConversation, World } from "../src/model/fake/world.ts";
+import type { Entry, PortEvents } from "../src/model/types.ts";
 import { indexOf, Window } from "../src/model/window.ts";
 
 function setUp(n: number): { world: World; c: FakeConversation; port: FakePort; window: Window } {
@@ -16,6 +18,23 @@ const seqs = (w: Window) => w.entries.value.map((e) => e.seq);
 const range = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => from + i);
 
 describe("a window", () => {
+  it("knows what was recalled: by the message, by the recall alone, and when it happens beyond what is loaded", async () => {
+    const { world, c, window } = setUp(250);
+    const deaf = world.hear("ann", { entry: (_: string, e: Entry) => window.take(e), conversation: () => {} } as unknown as PortEvents);
+    world.store(c, { kind: "recall", from: "bob", target: 3 });
+    world.store(c, { kind: "recall", from: "bob", target: 240 });
+    await window.end();
+    expect([3, 4, 240, 241].map((seq) => window.isRecalled(seq))).toEqual([true, false, true, false]);
+    let told = 0;
+    const stop = effect(() => void (window.isRecalled(4), told++));
+    world.store(c, { kind: "recall", from: "bob", target: 4 });
+    expect(window.isRecalled(4)).toBe(true);
+    // Whoever shows it is told.
+    expect(told).toBeGreaterThan(1);
+    stop();
+    deaf();
+  });
+
   it("opens at the end and grows backwards to the beginning, without a hole", async () => {
     const { window } = setUp(250);
     await window.end();
@@ -129,7 +148,7 @@ describe("a window", () => {
     world.store(c, { kind: "recall", from: "ann", target: 1 });
     await window.end();
     window.take(world.store(c, { kind: "recall", from: "bob", target: 2 }));
-    expect([...window.recallers]).toEqual([[1, "ann"], [2, "bob"]]);
+    expect([...window.recallers.value]).toEqual([[1, "ann"], [2, "bob"]]);
     expect(window.entries.value.map((e) => e.recalled)).toEqual([true, true, false]);
   });
 

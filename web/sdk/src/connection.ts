@@ -49,6 +49,8 @@ export interface Session {
   expiresAt: number;
   /** The most rooms that the session may be in. */
   roomLimit: number;
+  /** The server's clock minus ours in milliseconds, as far as it was known when the session began. */
+  clockOffset: number;
   /** Where it is connected to. */
   url: string;
 }
@@ -347,6 +349,7 @@ export class Connection extends Emitter<ConnectionEvents> {
       connection: this.#connection,
       expiresAt: reply.expires_at ?? 0,
       roomLimit: reply.room_limit ?? 0,
+      clockOffset: this.clock.offset,
       url: link.url,
     };
     this.#scheduleRefresh(link, session.expiresAt);

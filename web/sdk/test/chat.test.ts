@@ -125,6 +125,14 @@ describe("a chat", () => {
     expect(errors).toContain("add");
   });
 
+  it("goes by the server's clock as soon as it knows it, and tells other tabs what it knows", async () => {
+    const { net, chat } = await set();
+    expect(chat.now()).toBe(Date.now());
+    net.last.accept({ server_time: Date.now() - 5000 });
+    expect(chat.now()).toBe(Date.now() - 5000);
+    expect(chat.session?.clockOffset).toBe(-5000);
+  });
+
   it("sends what failed once more under another id, and forgets what is discarded", async () => {
     const storage = new MemoryStorage();
     const { net, chat, sync } = await set({ storage });

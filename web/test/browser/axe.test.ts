@@ -1,8 +1,8 @@
 // What axe knows of accessibility, on every screen of the messenger, in both colours.
-import axe from "axe-core";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type FakeSite, startFakeSite } from "./fake.ts";
+import { faults } from "./faults.ts";
 import { startBrowser } from "./stack.ts";
 
 let site: FakeSite;
@@ -19,17 +19,6 @@ afterAll(async () => {
 afterEach(async () => {
   for (const context of contexts.splice(0)) await context.close();
 });
-
-/** What is wrong on the page as it is, in short. */
-async function faults(page: Page): Promise<string[]> {
-  // What fades in is at half its colour for a moment.
-  await page.evaluate(() => Promise.all(document.getAnimations().map((a) => a.finished.catch(() => undefined))).then(() => undefined));
-  await page.evaluate(axe.source);
-  return page.evaluate(async () => {
-    const { violations } = await (globalThis as unknown as { axe: typeof axe }).axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"] });
-    return violations.flatMap((v) => v.nodes.map((n) => `${v.id}: ${n.target.join(" ")}: ${n.failureSummary?.split("\n").at(1)?.trim() ?? ""}`));
-  });
-}
 
 describe.each(["light", "dark"] as const)("in the %s", (colorScheme) => {
   async function open(query: string): Promise<Page> {

@@ -349,12 +349,11 @@ describe("whatever people write", () => {
 });
 
 describe("without a connection", () => {
-  it("a reload shows the conversation at once; it can be read, and what is written waits", async () => {
+  it("a reload or a new tab shows the conversation at once; it can be read, and what is written waits", async () => {
     // With the service worker, which keeps the page itself.
-    const dan = await real.enter(real.name("dan"), { serviceWorkers: "allow" });
+    let dan = await real.enter(real.name("dan"), { serviceWorkers: "allow", stay: true });
     await talkTo(dan, b);
     await say(dan, "before the tunnel");
-    const peer = dan.getByRole("main", { name: b });
     await line(ben, real.name("dan")).click();
     await say(ben, "see you behind it");
     await stored(dan, "see you behind it").waitFor();
@@ -365,11 +364,20 @@ describe("without a connection", () => {
     await until(() => dan.evaluate(async () => (await caches.keys()).length > 0 && (await navigator.serviceWorker.ready).active?.state === "activated"));
     await dan.context().setOffline(true);
     await dan.reload();
-    await peer.waitFor();
+    await dan.getByRole("main", { name: b }).waitFor();
     await stored(dan, "see you behind it").waitFor();
     expect(await texts(dan)).toEqual(["just before the tunnel", "see you behind it"]);
     await dan.getByText(/^Offline/).waitFor();
     await picture(dan, "features-offline");
+    // What is only begun stays as well, and so does he who wanted to stay logged in.
+    await box(dan).fill("out of i");
+    const next = await dan.context().newPage();
+    await dan.close();
+    dan = next;
+    await dan.goto(real.halley().url);
+    await line(dan, b).click();
+    await stored(dan, "see you behind it").waitFor();
+    expect(await box(dan).inputValue()).toBe("out of i");
     await box(dan).fill("out of it");
     await dan.keyboard.press("Enter");
     await dan.getByTitle("Waiting for a connection").waitFor();

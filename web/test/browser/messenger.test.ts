@@ -92,10 +92,14 @@ describe("a conversation", () => {
     await dialog.getByText("Vera Rubin").click();
     await dialog.getByRole("button", { name: "Forward" }).click();
     await line(page, "Vera Rubin").getByText("with tea.").waitFor();
-    // Recall, and write anew.
-    await act(page, bubble(page, "with tea."), "Recall");
+    // Recall, also where it is quoted, and write anew.
+    await act(page, bubble(page, "with tea."), "Reply");
+    await say(page, "Green tea?");
+    await act(page, page.locator(".bubble").filter({ hasText: "with tea." }).filter({ hasText: "edited" }), "Recall");
     await page.getByRole("dialog").getByRole("button", { name: "Recall" }).click();
     await page.getByText("You recalled a message").waitFor();
+    await page.locator(".quote").getByText("Message recalled").waitFor();
+    expect(await page.getByText("with tea.").count()).toBe(1); // The list has what was forwarded.
     await page.getByRole("button", { name: "Write anew" }).click();
     expect(await box(page).inputValue()).toBe("I will be there, with tea.");
     await box(page).fill("");
@@ -195,6 +199,86 @@ describe("a conversation", () => {
     await page.locator(".bubble:not(.unsent)", { hasText: "first" }).waitFor();
     await page.getByRole("button", { name: "Discard" }).click();
     await bubble(page, "second").waitFor({ state: "detached" });
+  });
+});
+
+describe("a group of many", () => {
+  it("has all of them mentioned and counted, tells one of the last that he is muted, and isn't asked for anew by every change", async () => {
+    const page = await open();
+    const asked = () => page.evaluate(() => (globalThis as unknown as { asked: number }).asked);
+    await page.evaluate(() => {
+      const { world, port } = globalThis.fake!;
+      const c = world.make("g/many", { title: "Many", owner: "a000" });
+      for (let i = 0; i < 450; i++) world.join(c, `a${String(i).padStart(3, "0")}`, i === 0 ? "owner" : "member");
+      world.join(c, "ann");
+      world.user("zed", "Zedekiah Smith");
+      world.join(c, "zed");
+      world.say(c, "a000", { text: "welcome" });
+      const members = port.members.bind(port);
+      Object.assign(globalThis, { asked: 0 });
+      port.members = (...args) => {
+        (globalThis as unknown as { asked: number }).asked++;
+        return members(...args);
+      };
+    });
+    await talk(page, "Many");
+    await page.getByRole("button", { name: "Details" }).click();
+    await page.locator(".details .person").nth(99).waitFor();
+    await until(async () => (await asked()) === 2);
+    await page.evaluate(() => {
+      const { world } = globalThis.fake!;
+      const c = world.conversations.get("g/many")!;
+      for (const reaction of ["👍", "🎉", "❤️"]) world.store(c, { kind: "reaction", from: "a001", target: 1, reaction });
+      world.store(c, { kind: "edit", from: "a000", target: 1, body: { text: "welcome all" } });
+    });
+    await bubble(page, "welcome all").waitFor();
+    expect(await asked()).toBe(2);
+    await page.evaluate(() => {
+      const { world } = globalThis.fake!;
+      world.store(world.conversations.get("g/many")!, { kind: "role", from: "a000", members: ["a001"], role: "admin" });
+    });
+    // The details, which show it; nobody mentions anybody yet.
+    await until(async () => (await asked()) === 3);
+    await page.getByRole("button", { name: "Details" }).click();
+    // One who stands behind the first pages, by his name.
+    await box(page).pressSequentially("Look, @zede");
+    await page.getByRole("option", { name: "Zedekiah Smith", selected: true }).waitFor();
+    await page.keyboard.press("Enter");
+    await page.keyboard.press("Enter");
+    await bubble(page, "Look, @Zedekiah Smith").locator(".mention").waitFor();
+    expect(await page.evaluate(() => globalThis.fake!.world.conversations.get("g/many")!.entries.get(7)!.mentions)).toEqual(["zed"]);
+    await page.evaluate(() => {
+      const { world } = globalThis.fake!;
+      const c = world.conversations.get("g/many")!;
+      for (const uid of ["a440", "zed"]) world.read(c, uid);
+    });
+    await act(page, bubble(page, "Look, @Zedekiah"), "Who has read it");
+    const readers = page.getByRole("dialog", { name: "Who has read it" });
+    await readers.getByRole("heading", { name: "Read 2", exact: true }).waitFor();
+    await readers.getByRole("heading", { name: "Not yet 449", exact: true }).waitFor();
+    expect(await readers.locator(".person").count()).toBe(2 + 200);
+    await readers.getByRole("button", { name: "More" }).click();
+    await until(async () => (await readers.locator(".person").count()) === 2 + 400);
+    await readers.getByRole("button", { name: "More" }).click();
+    await until(async () => (await readers.locator(".person").count()) === 451);
+    expect(await readers.getByRole("button", { name: "More" }).count()).toBe(0);
+    await page.keyboard.press("Escape");
+    // Who comes back is told anew how far they are.
+    await page.evaluate(() => {
+      const { world } = globalThis.fake!;
+      world.read(world.conversations.get("g/many")!, "a002");
+    });
+    await talk(page, "Vera Rubin");
+    await talk(page, "Many");
+    await bubble(page, "Look, @Zedekiah").locator(".read-by").getByText("1", { exact: true }).waitFor();
+    await page.evaluate(() => {
+      const { world } = globalThis.fake!;
+      const c = world.conversations.get("g/many")!;
+      const mutedUntil = world.now() + 3_600_000;
+      c.members.get("ann")!.mutedUntil = mutedUntil;
+      world.store(c, { kind: "muted", from: "a000", members: ["ann"], mutedUntil });
+    });
+    await page.locator(".composer-note").waitFor();
   });
 });
 

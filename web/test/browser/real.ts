@@ -6,10 +6,16 @@ import { type Halley, Line, picture, startBrowser, startHalley, through } from "
 export type EnterOptions = Parameters<Browser["newContext"]>[0] & {
   /** The line that the page's connection goes through. */
   line?: Line;
+  /** Runs in the page before anything of its own. */
+  before?: () => void;
+  /** Sets the window up before it shows anything. */
+  prepare?: (context: BrowserContext) => Promise<void>;
+  /** Whether he stays logged in. */
+  stay?: boolean;
 };
 
-export interface Real {
-  halley(): Halley;
+export interface Real<H extends Halley = Halley> {
+  halley(): H;
   /** Somebody logs in by name, in a window of his own. */
   enter(name: string, options?: EnterOptions): Promise<Page>;
   /** A window of nobody's at a path. */
@@ -20,8 +26,13 @@ export interface Real {
   name(name: string): string;
 }
 
-/** Sets a file's tests up. Whatever a browser complains of fails the test in which it does. */
-export function realHalley(): Real {
+/**
+ * Sets a file's tests up; browserArgs go to Chromium, start starts what they run against. Whatever a browser complains of fails the test in which
+ * it does.
+ */
+export function realHalley<H extends Halley>(browserArgs: string[], start: () => Promise<H>): Real<H>;
+export function realHalley(browserArgs?: string[]): Real;
+export function realHalley(browserArgs: string[] = [], start: () => Promise<Halley> = () => startHalley()): Real {
   let halley: Halley;
   let browser: Browser;
   const contexts: BrowserContext[] = [];
@@ -29,7 +40,7 @@ export function realHalley(): Real {
   const run = process.env.HALLEY_URL ? `-${Date.now().toString(36)}` : "";
 
   beforeAll(async () => {
-    [halley, browser] = await Promise.all([startHalley(), startBrowser()]);
+    [halley, browser] = await Promise.all([start(), startBrowser(browserArgs)]);
   }, 180_000);
   afterAll(async () => {
     await browser?.close();
@@ -45,11 +56,13 @@ export function realHalley(): Real {
     expect(complaints.splice(0)).toEqual([]);
   });
 
-  async function open(path: string, { line, ...options }: EnterOptions): Promise<Page> {
+  async function open(path: string, { line, before, prepare, ...options }: EnterOptions): Promise<Page> {
     // Without the service worker, which tests can't see behind, unless it is what is looked at.
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, colorScheme: "light", locale: "en-GB", serviceWorkers: "block", ...options });
     contexts.push(context);
     if (line) await through(line, context, halley.url);
+    if (before) await context.addInitScript(before);
+    await prepare?.(context);
     const page = await context.newPage();
     page.setDefaultTimeout(Number(process.env.HALLEY_PATIENCE ?? 15_000));
     page.on("pageerror", (error) => complaints.push(error.message));
@@ -64,8 +77,9 @@ export function realHalley(): Real {
     halley: () => halley,
     name: (name) => name + run,
     visit: (path) => open(path, {}),
-    enter: async (name, options = {}) => {
+    enter: async (name, { stay = false, ...options } = {}) => {
       const page = await open("", options);
+      if (stay) await page.getByRole("checkbox", { name: "Stay logged in on this device" }).check();
       await page.getByLabel(/^(Your name|你的名字)/).fill(name);
       await page.keyboard.press("Enter");
       await online(page);

@@ -15,9 +15,9 @@ export interface Halley {
   stop(): Promise<void>;
 }
 
-/** The Halley at HALLEY_URL, else one of our own: `halley all` on free ports, from HALLEY_BIN or built now. */
-export async function startHalley(): Promise<Halley> {
-  const given = process.env.HALLEY_URL;
+/** The Halley at HALLEY_URL, else one of our own: `halley all` on free ports, from HALLEY_BIN or built now. With settings, one of our own. */
+export async function startHalley(settings?: Record<string, string>): Promise<Halley> {
+  const given = settings ? undefined : process.env.HALLEY_URL;
   if (given) return { url: given.replace(/\/$/, ""), apiKey: () => process.env.HALLEY_API_KEY ?? "", stop: async () => {} };
   const dir = mkdtempSync(join(tmpdir(), "halley-browser-"));
   let binary = process.env.HALLEY_BIN;
@@ -37,6 +37,8 @@ export async function startHalley(): Promise<Halley> {
         HALLEY_LOGIC_HTTP_ADDR: `127.0.0.1:${http}`,
         HALLEY_COMET_WS_ADDR: `127.0.0.1:${ws}`,
         HALLEY_COMET_TCP_ADDR: `127.0.0.1:${tcp}`,
+        HALLEY_ALL_TURN_ADDR: "127.0.0.1:0",
+        ...settings,
       },
       stdio: ["ignore", "ignore", "pipe"],
     });
@@ -100,7 +102,7 @@ export async function until(probe: () => Promise<boolean>, limit = 30_000): Prom
   }
 }
 
-export function startBrowser(): Promise<Browser> {
+export function startBrowser(more: string[] = []): Promise<Browser> {
   return chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: [
@@ -111,6 +113,7 @@ export function startBrowser(): Promise<Browser> {
       "--disable-background-networking",
       "--disable-component-update",
       "--disable-sync",
+      ...more,
     ],
   });
 }

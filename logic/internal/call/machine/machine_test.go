@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -90,6 +91,11 @@ func (h *history) told(what string, before *machine.Call, s machine.Step) {
 		if seen(before) != seen(c) && !s.Told {
 			h.fail("nobody was told of %s → %s", seen(before), seen(c))
 		}
+		for _, l := range c.Legs {
+			if was := before.Leg(l.UID); was != nil && was.In() && l.In() && was.Session != l.Session && l.Generation <= was.Generation {
+				h.fail("%s's leg went to another session in generation %d", l.UID, l.Generation)
+			}
+		}
 	}
 	h.check()
 }
@@ -103,6 +109,11 @@ func legs(c *machine.Call) string {
 		out += fmt.Sprintf(" %s=%s/%d/%d/%v", l.UID, l.State, l.Generation, l.Order, l.Sends)
 	}
 	return out
+}
+
+// others reports whether somebody else is in.
+func others(c *machine.Call, l *machine.Leg) bool {
+	return slices.ContainsFunc(c.Legs, func(o *machine.Leg) bool { return o != l && o.In() })
 }
 
 func (h *history) check() {
@@ -144,6 +155,9 @@ func (h *history) check() {
 		if h.rings[l.UID] && !l.Asked() {
 			h.fail("%s still rings as %s", l.UID, l.State)
 		}
+		if (l.State == machine.LegAccepted || l.Was == machine.LegAccepted) && l.MediaUntil == 0 && c.Live() && others(c, l) {
+			h.fail("%s is waited for without end", l.UID)
+		}
 		if h.woken[l.UID] && !l.Asked() {
 			h.fail("%s's phone still wakes as %s", l.UID, l.State)
 		}
@@ -158,6 +172,11 @@ func (h *history) check() {
 		}[l.State]
 		if l.Live() && (until == 0 || c.Due() > until) {
 			h.fail("%s is %s until %d, the call is due at %d", l.UID, l.State, until, c.Due())
+		}
+	}
+	if due := c.Due(); due-1 > h.now {
+		if s := machine.Tick(c.Clone(), due-1, &h.p); s.Changed {
+			h.fail("due at %d, and something was due before", due)
 		}
 	}
 	if in > c.Limit {
@@ -185,6 +204,15 @@ func (h *history) do(cmd *machine.Command, what string) {
 		return
 	}
 	h.told(what, before, s)
+	for _, l := range h.c.Legs {
+		was := before.Leg(l.UID)
+		if was == nil || !was.In() || !l.In() || was.Session == l.Session {
+			continue
+		}
+		if cmd.Verb != machine.DoAccept || l.Session != cmd.By.Session || !cmd.Take && (was.Device == "" || was.Device != l.Device) {
+			h.fail("%s took %s's leg from %s", l.Session, l.UID, was.Session)
+		}
+	}
 	if cmd.ID == "" || h.rnd.IntN(3) > 0 {
 		return
 	}
@@ -217,7 +245,8 @@ func (h *history) random(n int) {
 			cmd.By.Session, cmd.By.Key, cmd.By.Device = l.Session, l.Key, l.Device
 		}
 	}
-	cmd.Take, cmd.Quiet, cmd.Busy, cmd.Member = h.rnd.IntN(4) == 0, h.rnd.IntN(4) == 0, h.rnd.IntN(4) == 0, h.rnd.IntN(4) == 0
+	cmd.Take, cmd.Quiet, cmd.Busy = h.rnd.IntN(4) == 0, h.rnd.IntN(4) == 0, h.rnd.IntN(4) == 0
+	cmd.Member, cmd.Admin = h.rnd.IntN(4) == 0, h.rnd.IntN(4) == 0
 	cmd.Sends = machine.Sends{Audio: h.rnd.IntN(2) == 0, Video: h.rnd.IntN(2) == 0}
 	cmd.UID = uids[h.rnd.IntN(len(uids))]
 	switch cmd.Verb {
@@ -255,6 +284,15 @@ func TestRandomHistories(t *testing.T) {
 		}
 		h.steps = append(h.steps, fmt.Sprintf("seed %d", first+uint64(i)))
 		h.p.Wake = h.rnd.IntN(2) == 0
+		if h.rnd.IntN(4) == 0 {
+			h.p.Longest, h.p.Notice = 25*time.Second, 8*time.Second
+		}
+		if h.rnd.IntN(4) == 0 {
+			h.p.Empty = 3 * time.Second
+		}
+		if h.rnd.IntN(2) == 0 {
+			h.p.In = 2 + h.rnd.IntN(2)
+		}
 		in := &machine.Invite{Tenant: "t", ID: "c", Kind: machine.KindDirect, Media: "video", By: h.device("ann"), Callees: []machine.Callee{h.callee("bob")}}
 		if h.rnd.IntN(2) == 0 {
 			in.Kind = machine.KindGroup
@@ -281,6 +319,9 @@ func TestRandomHistories(t *testing.T) {
 			h.now = max(h.now, h.c.Due())
 			h.tick()
 		}
+		before := h.c.Clone()
+		h.now += time.Hour.Milliseconds()
+		h.told("after the end", before, machine.Tick(h.c, h.now, &h.p))
 		if len(h.rings)+len(h.woken) > 0 {
 			h.fail("over, and %v ring, %v are woken", h.rings, h.woken)
 		}

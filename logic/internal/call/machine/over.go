@@ -81,8 +81,8 @@ func (s *step) hangup(l *Leg, cmd *Command) error {
 }
 
 func (s *step) remove(l *Leg, cmd *Command) error {
-	if l.UID != s.c.Caller || cmd.UID == s.c.Caller {
-		return errcode.Forbidden.Errorf("only the caller removes others")
+	if cmd.UID == l.UID || l.UID != s.c.Caller && !(cmd.Admin && s.c.Kind == KindGroup) {
+		return errcode.Forbidden.Errorf("only the caller, and admins of the group, remove others")
 	}
 	o := s.c.Leg(cmd.UID)
 	if o == nil {

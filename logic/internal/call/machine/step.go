@@ -52,6 +52,8 @@ type Command struct {
 	Quiet, Take, Busy bool
 	// Member: accept by somebody who is a member of the group that calls.
 	Member bool
+	// Admin: remove by an admin of the group that calls.
+	Admin bool
 	// Generation: connected, leaving, heartbeat.
 	Generation uint32
 	// Callees: add.

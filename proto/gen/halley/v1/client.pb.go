@@ -8776,7 +8776,7 @@ func (x *CallAdd) GetUids() []string {
 	return nil
 }
 
-// CallRemove puts somebody out for good, or stops asking him; the caller may.
+// CallRemove puts somebody out for good, or stops asking him; the caller may, and admins of the group that calls.
 type CallRemove struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Call          string                 `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`

@@ -54,3 +54,11 @@ export function when(at: number, now = Date.now()): string {
 export function exact(at: number): string {
   return formats.value.exact.format(at);
 }
+
+/** How long: 3:05, 1:02:09. */
+export function length(ms: number): string {
+  const all = Math.max(0, Math.floor(ms / 1000));
+  const two = (n: number) => String(n).padStart(2, "0");
+  const [h, m, s] = [Math.floor(all / 3600), Math.floor(all / 60) % 60, all % 60];
+  return h > 0 ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
+}

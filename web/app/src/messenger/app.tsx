@@ -5,6 +5,7 @@ import type { Messenger } from "../model/messenger.ts";
 import { Avatar } from "../parts/avatar.tsx";
 import { Chat, Close, Gear, Horn, Moon, People, Sun } from "../parts/icons.tsx";
 import { theme, toggleTheme } from "../theme.ts";
+import { CallLayer } from "./calls/layer.tsx";
 import { Chats } from "./chats.tsx";
 import { ContactPane, Contacts } from "./contacts.tsx";
 import { ConversationPane } from "./conversation.tsx";
@@ -43,6 +44,7 @@ export function App({ messenger: m, onLeave }: { messenger: Messenger; onLeave()
         </div>
         {pane.value === "chats" ? <ConversationPane /> : <ContactPane />}
       </div>
+      <CallLayer />
       <MenuHost />
       <Dialogs />
       <Toasts />

@@ -4,12 +4,15 @@ import { clock, exact } from "../i18n/time.ts";
 import { contentOf } from "../model/body.ts";
 import type { Messenger } from "../model/messenger.ts";
 import { Alert, Check, CheckTwice, Clock, Copy, Dots, Eye, Forward, Pen, Pin, Reply, Smile, Trash, Undo } from "../parts/icons.tsx";
+import { Record } from "./calls/record.tsx";
 import { ForwardMessage, Reactors, Readers } from "./dialogs/messages.tsx";
 import { quick, used } from "./emoji.ts";
+import { namesOf } from "./mention.ts";
 import { recalled } from "./messages.tsx";
 import { confirm } from "./parts/dialog.tsx";
 import { closeMenu, type Item, openMenu } from "./parts/menu.tsx";
 import { isBig, Text } from "./parts/text.tsx";
+import { quoteText } from "./preview.ts";
 import { composing, copy, names, openChat, openDialog, openPerson, run, useMessenger } from "./ui.ts";
 
 /** A stored message with what belongs to it. */
@@ -49,14 +52,16 @@ export function Bubble({ entry, conversation: c, name, named }: { entry: Entry; 
         {content.reply && (
           <button type="button" class="quote" onClick={() => openChat(m, c.id, content.reply!.seq)}>
             <strong>{m.people.name(content.reply.from)}</strong>
-            <span>{content.reply.text}</span>
+            <span>{quoteText(m, c.id, content.reply)}</span>
           </button>
         )}
-        {content.strange ? (
+        {content.call ? (
+          <Record call={content.call} conversation={c} mine={mine} />
+        ) : content.strange ? (
           <p class="text strange">{t("strange")}</p>
         ) : (
           <p class="text">
-            <Text text={content.text} mentions={mentionsOf(m, entry)} />
+            <Text text={content.text} mentions={namesOf(m, entry).map(({ uid, name }) => ({ name, me: uid === "" || uid === m.me }))} />
           </p>
         )}
         <span class="meta">
@@ -123,18 +128,6 @@ export function Bubble({ entry, conversation: c, name, named }: { entry: Entry; 
       </span>
     </div>
   );
-}
-
-/** Those whom a message mentions, by the names that stand in it. */
-function mentionsOf(m: Messenger, entry: Entry): { name: string; me: boolean }[] {
-  const all: { name: string; me: boolean }[] = [];
-  for (const uid of entry.mentions) {
-    const user = m.people.users.value.get(uid);
-    for (const name of new Set([m.people.name(uid), user?.name ?? "", uid])) if (name) all.push({ name, me: uid === m.me });
-  }
-  if (entry.mentionAll) for (const name of ["Everybody", "所有人"]) all.push({ name, me: true });
-  // The longer first: a name may begin with another.
-  return all.sort((a, b) => b.name.length - a.name.length);
 }
 
 function QuickReactions({ entry, conversation: c }: { entry: Entry; conversation: Conversation }) {
@@ -235,7 +228,7 @@ export function OutgoingBubble({ outgoing: o }: { outgoing: Outgoing }) {
         {content.reply && (
           <span class="quote">
             <strong>{m.people.name(content.reply.from)}</strong>
-            <span>{content.reply.text}</span>
+            <span>{quoteText(m, o.conversation, content.reply)}</span>
           </span>
         )}
         <p class="text">

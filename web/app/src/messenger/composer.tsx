@@ -1,64 +1,56 @@
 import { useSignal } from "@preact/signals";
-import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { t } from "../i18n/index.ts";
 import { when } from "../i18n/time.ts";
 import { contentOf, quoteOf, textBody, withText } from "../model/body.ts";
+import { Members } from "../model/members.ts";
 import type { Messenger } from "../model/messenger.ts";
-import { type Conversation, type Draft, type Member, peerOf } from "../model/types.ts";
+import { type Conversation, type Member, peerOf } from "../model/types.ts";
 import { Avatar } from "../parts/avatar.tsx";
 import { Close, Pen, Reply, Send, Smile } from "../parts/icons.tsx";
-import { mentionAt } from "./mention.ts";
+import { type Candidate, mentionAt, mentioned, namesOf } from "./mention.ts";
 import { EmojiPicker } from "./parts/picker.tsx";
+import { quoteText } from "./preview.ts";
 import { composing, run, toast, useMessenger } from "./ui.ts";
 
 /** The server takes 32 KiB of body; this leaves room for what is around the text. */
 const mostBytes = 30 << 10;
 const mostMentioned = 8;
 
-interface Candidate {
-  /** Empty: everybody. */
-  uid: string;
-  name: string;
-}
+/** Who isn't found among so many pages of members is to be written by more of his name, or by his uid. */
+const mostPages = 20;
+/** Before another page is asked for: names come a moment after uids, and more may be typed. */
+const pause = 150;
 
 /** Where one writes, or why one can't. */
 export function Composer({ conversation: c }: { conversation: Conversation }) {
   const m = useMessenger();
-  const own = useSignal<Member | undefined>(undefined);
-  const members = useSignal<Member[]>([]);
-  const isGroup = c.type === "group";
+  const [members] = useState(() => new Members(m, c.id));
+  const isMember = c.type === "group" && c.role !== "none";
+  const version = m.memberships(c.id);
 
-  // Whom one can mention; read again when somebody comes or goes.
+  // The first page tells as well how far they have read.
   useEffect(() => {
-    if (!isGroup || c.role === "none") return;
-    let late = false;
-    m.port.members(c.id, { cursor: "", limit: 200 }).then(
-      (page) => {
-        if (late) return;
-        members.value = page.items;
-        own.value = page.items.find((member) => member.uid === m.me);
-        m.noteMembers(c.id, page.items);
-      },
-      () => {
-        // No mentions then.
-      },
-    );
-    return () => {
-      late = true;
-    };
-  }, [c.id, c.members, c.role, c.lastSeq - (c.last?.seq ?? 0)]);
+    if (isMember) void members.more();
+  }, [isMember]);
+  // When somebody comes or goes nobody asks before he wants to mention one.
+  const known = useRef(version);
+  useEffect(() => {
+    if (version !== known.current) members.restart();
+    known.current = version;
+  }, [version]);
 
   const peer = peerOf(c.id, m.me);
-  const mutedUntil = own.value?.mutedUntil ?? 0;
+  const mutedUntil = m.mutedUntil.value;
   const reason = c.dissolved
     ? t("isDissolved")
-    : isGroup && c.role === "none"
+    : c.type === "group" && c.role === "none"
       ? t("notMember")
       : c.type === "inbox"
         ? t("isInbox")
         : mutedUntil > m.port.now()
           ? t("youAreMuted", { t: when(mutedUntil) })
-          : isGroup && c.muteAll && c.role === "member"
+          : c.type === "group" && c.muteAll && c.role === "member"
             ? t("allMuted")
             : "";
   if (reason) return <p class="composer-note">{reason}</p>;
@@ -72,10 +64,10 @@ export function Composer({ conversation: c }: { conversation: Conversation }) {
       </p>
     );
   }
-  return <Writer conversation={c} members={members.value} />;
+  return <Writer conversation={c} members={members} />;
 }
 
-function Writer({ conversation: c, members }: { conversation: Conversation; members: Member[] }) {
+function Writer({ conversation: c, members }: { conversation: Conversation; members: Members }) {
   const m = useMessenger();
   const area = useRef<HTMLTextAreaElement>(null);
   const act = composing.value?.conversation === c.id ? composing.value : undefined;
@@ -112,11 +104,28 @@ function Writer({ conversation: c, members }: { conversation: Conversation; memb
   // ---- mentions ----
 
   const typed = c.type === "group" ? mentionAt(text, caret.value) : undefined;
-  const candidates = typed && typed.start !== dismissed.value ? find(m, members, typed.query, manages) : [];
+  const wanted = typed && typed.start !== dismissed.value ? typed : undefined;
+  const candidates = wanted ? find(m, members.items.value, wanted.query, manages) : [];
   const chosen = candidates[Math.min(at.value, candidates.length - 1)];
+  /** Those who were picked from the list: a name alone may be another's, too. */
+  const picked = useRef<Candidate[]>([]);
+  const pages = useRef({ start: -1, left: 0 });
+
+  const goOn = wanted !== undefined && candidates.length < mostMentioned && !members.complete.value && !members.loading.value;
+  useEffect(() => {
+    if (pages.current.start !== wanted?.start) pages.current = { start: wanted?.start ?? -1, left: mostPages };
+    if (!goOn || pages.current.left === 0) return;
+    const timer = setTimeout(async () => {
+      pages.current.left--;
+      // Without a line there is nothing to wait for.
+      if (!(await members.more())) pages.current.left = 0;
+    }, pause);
+    return () => clearTimeout(timer);
+  }, [goOn, wanted?.start, wanted?.query]);
 
   function mention(who: Candidate) {
     if (!typed) return;
+    picked.current.push(who);
     insert(`@${who.name} `, typed.start, typed.start + 1 + typed.query.length);
     at.value = 0;
   }
@@ -143,14 +152,18 @@ function Writer({ conversation: c, members }: { conversation: Conversation; memb
     const clean = text.trim();
     if (clean === "") return;
     if (new TextEncoder().encode(clean).length > mostBytes) return toast(t("tooLong"), true);
-    const told = mentioned(m, members, clean, manages);
+    const before = editing ? namesOf(m, editing).filter(({ uid }) => uid !== "" || manages) : [];
+    const told = mentioned(clean, candidatesOf(m, members.items.peek(), manages), [...before, ...picked.current]);
+    picked.current = [];
     if (editing) {
       const { entry } = act!;
       if (clean !== contentOf(entry.body).text) void run(m.port.edit(c.id, entry.seq, { body: withText(entry.body, clean), ...told }));
       stop();
       return;
     }
-    m.send(c.id, { body: textBody(clean, act ? quoteOf(act.entry) : undefined), ...told });
+    // What was recalled while he wrote goes along with nothing of what it said.
+    const quote = act && quoteOf(act.entry);
+    m.send(c.id, { body: textBody(clean, quote && { ...quote, text: m.open.peek()?.window.isRecalled(quote.seq) ? "" : quote.text }), ...told });
     composing.value = undefined;
     picking.value = false;
     area.current?.focus();
@@ -199,7 +212,7 @@ function Writer({ conversation: c, members }: { conversation: Conversation; memb
           {editing ? <Pen /> : <Reply />}
           <span class="composing-text">
             <strong>{editing ? t("editing") : t("replyingTo", { a: act.entry.from === m.me ? t("you") : m.people.name(act.entry.from) })}</strong>
-            <span>{contentOf(act.entry.body).text}</span>
+            <span>{editing ? contentOf(editing.body).text : quoteText(m, c.id, quoteOf(act.entry))}</span>
           </span>
           <button type="button" class="icon-button" aria-label={t(editing ? "stopEdit" : "stopReply")} onClick={stop}>
             <Close />
@@ -279,15 +292,16 @@ function Writer({ conversation: c, members }: { conversation: Conversation; memb
   );
 }
 
-function find(m: Messenger, members: Member[], query: string, manages: boolean): Candidate[] {
+function find(m: Messenger, members: readonly Member[], query: string, manages: boolean): Candidate[] {
   const q = query.toLowerCase();
   const all: Candidate[] = members.filter((member) => member.uid !== m.me).map((member) => ({ uid: member.uid, name: m.people.name(member.uid) }));
   if (manages) all.unshift({ uid: "", name: t("everybody") });
   return all.filter((who) => who.name.toLowerCase().includes(q) || who.uid.toLowerCase().startsWith(q)).slice(0, mostMentioned);
 }
 
-/** Whom a text mentions. */
-function mentioned(m: Messenger, members: Member[], text: string, manages: boolean): Omit<Draft, "body"> {
-  const mentions = members.filter((member) => text.includes(`@${m.people.name(member.uid)}`) || text.includes(`@${member.uid}`)).map((member) => member.uid);
-  return { mentions, mentionAll: manages && text.includes(`@${t("everybody")}`) };
+/** All whom one may mention, by each of their names. */
+function candidatesOf(m: Messenger, members: readonly Member[], manages: boolean): Candidate[] {
+  const all: Candidate[] = members.flatMap(({ uid }) => [...new Set([m.people.name(uid), uid])].map((name) => ({ uid, name })));
+  if (manages) all.push({ uid: "", name: t("everybody") });
+  return all;
 }

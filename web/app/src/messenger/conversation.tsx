@@ -3,6 +3,7 @@ import { t } from "../i18n/index.ts";
 import type { Open } from "../model/messenger.ts";
 import { type Conversation, peerOf } from "../model/types.ts";
 import { Back, Chat, Dots, Horn, Mute, Pin } from "../parts/icons.tsx";
+import { CallButtons, CallGoing } from "./calls/layer.tsx";
 import { typingText } from "./chats.tsx";
 import { Composer } from "./composer.tsx";
 import { PresenceText } from "./contacts.tsx";
@@ -31,6 +32,7 @@ export function ConversationPane() {
     <>
       <main class="pane" id="main" tabIndex={-1} aria-label={m.title(c)}>
         <Head conversation={c} />
+        <CallGoing conversation={c} />
         <Board open={open} conversation={c} />
         <Messages key={open.id} open={open} conversation={c} />
         <Composer key={`c-${open.id}`} conversation={c} />
@@ -114,6 +116,7 @@ function Head({ conversation: c }: { conversation: Conversation }) {
           ) : null}
         </p>
       </div>
+      <CallButtons conversation={c} />
       {c.type !== "inbox" && (
         <button
           type="button"

@@ -210,8 +210,7 @@ function Members({ conversation: c, manages }: { conversation: Conversation; man
       next.value = cursor;
     }
   }
-  // Whatever changes about members is an entry that isn't a message.
-  useEffect(() => void load(""), [c.id, c.members, c.lastSeq - (c.last?.msgNo ?? 0), version.value]);
+  useEffect(() => void load(""), [c.id, c.members, c.role, m.memberships(c.id), version.value]);
 
   const q = query.value.trim().toLowerCase();
   const shown = members.value

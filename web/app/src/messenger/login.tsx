@@ -9,7 +9,8 @@ import { lastName } from "./kept.ts";
 interface Props {
   /** What ended the session before, if anything did. */
   notice: string;
-  onLogin(credentials: Credentials, endpoints: Endpoint[]): void;
+  /** stay: until he logs out, in this tab or another. */
+  onLogin(credentials: Credentials, endpoints: Endpoint[], stay: boolean): void;
 }
 
 /** Whose token it is, as it says itself; the server checks it. */
@@ -27,6 +28,7 @@ export function uidOf(token: string): string | undefined {
 export function Login({ notice, onLogin }: Props) {
   const name = useSignal(lastName());
   const token = useSignal("");
+  const stay = useSignal(false);
   const busy = useSignal(false);
   const error = useSignal(notice);
   const byHand = useSignal(false);
@@ -45,14 +47,14 @@ export function Login({ notice, onLogin }: Props) {
     if (byHand.value) {
       const clean = token.value.trim();
       const uid = uidOf(clean);
-      if (uid) onLogin({ name: "", uid, token: clean }, []);
+      if (uid) onLogin({ name: "", uid, token: clean }, [], stay.value);
       else error.value = t("error", { why: t("c_unauthenticated") });
       return;
     }
     busy.value = true;
     try {
       const given = await logIn(name.value.trim());
-      onLogin({ name: given.uid, uid: given.uid, token: given.token }, given.endpoints ?? []);
+      onLogin({ name: given.uid, uid: given.uid, token: given.token }, given.endpoints ?? [], stay.value);
     } catch (failure) {
       if (failure instanceof ApiError && (failure.status === 403 || failure.status === 404)) byHand.value = true;
       else error.value = t("error", { why: why(failure) });
@@ -98,6 +100,10 @@ export function Login({ notice, onLogin }: Props) {
             />
           </label>
         )}
+        <label class="stay">
+          <input type="checkbox" checked={stay} onChange={(e) => (stay.value = e.currentTarget.checked)} />
+          <span>{t("stay")}</span>
+        </label>
         <p class="form-error" role="alert">
           {error}
         </p>

@@ -12,8 +12,8 @@ import { clearUi } from "./ui.ts";
 const messenger = signal<Messenger | undefined>(undefined);
 const notice = signal("");
 
-function begin(credentials: Credentials, endpoints: Endpoint[]): void {
-  kept.save(credentials);
+function begin(credentials: Credentials, endpoints: Endpoint[], stay = false): void {
+  kept.save(credentials, stay);
   const begun = new Messenger(new SdkPort(credentials, endpoints, (token) => kept.save({ ...credentials, token })));
   start(begun);
 }
@@ -30,7 +30,7 @@ function start(begun: Messenger): void {
 
 async function end(why = "", forget = true): Promise<void> {
   const ended = messenger.peek();
-  kept.clear();
+  if (ended) kept.clear(ended.me);
   clearUi();
   notice.value = why;
   messenger.value = undefined;
@@ -50,7 +50,7 @@ if (import.meta.env.MODE !== "production" && new URLSearchParams(location.search
 } else if (before) begin(before, []);
 render(<Root />, document.body);
 
-// With the page itself kept, a reload without a connection shows what this device has. Only where browsers allow it: over HTTPS, and on this machine.
+// With the page itself kept, it opens without a connection and shows what this device has, to who is logged in. Only where browsers allow it: over HTTPS, and on this machine.
 if (import.meta.env.MODE === "production" && "serviceWorker" in navigator) {
   navigator.serviceWorker.register(new URL("./sw.js", document.baseURI)).catch(() => {
     // A browser that forbids it; the page works all the same.

@@ -293,7 +293,7 @@ function Change({ entry, conversation: c, flash }: { entry: Entry; conversation:
   return (
     <div class={flash ? "divider change flash" : "divider change"} data-message tabIndex={-1}>
       <span>
-        {changeText(m, entry, m.open.value?.window.recallers.get(entry.seq))}
+        {changeText(m, entry, m.open.value?.window.recallers.value.get(entry.seq))}
         {entry.kind === "pin" && (
           <button type="button" class="plain" onClick={() => openChat(m, c.id, entry.target)}>
             {t("show")}

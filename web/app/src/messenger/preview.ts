@@ -1,8 +1,9 @@
 import { t } from "../i18n/index.ts";
 import { when } from "../i18n/time.ts";
-import { contentOf } from "../model/body.ts";
+import { contentOf, type Quote } from "../model/body.ts";
 import type { Messenger } from "../model/messenger.ts";
 import type { Conversation, Entry } from "../model/types.ts";
+import { recordText } from "./calls/record.tsx";
 import { names } from "./ui.ts";
 
 /** A message in one line, for the list, notifications and quotations. */
@@ -10,8 +11,15 @@ export function preview(m: Messenger, c: Conversation | undefined, entry: Entry 
   if (!entry) return t("noMessages");
   if (entry.recalled) return t("recalledPreview");
   const content = contentOf(entry.body);
+  if (content.call) return recordText(content.call, entry.from === m.me);
   const text = content.strange ? t("strangePreview") : content.text.replaceAll(/\s+/g, " ");
   return c?.type === "group" && entry.from !== "" ? `${entry.from === m.me ? t("you") : m.people.name(entry.from)}: ${text}` : text;
+}
+
+/** What stands above an answer: not what was recalled since, though the answer has a copy of it. */
+export function quoteText(m: Messenger, id: string, quote: Quote): string {
+  const open = m.open.value;
+  return open?.id === id && open.window.isRecalled(quote.seq) ? t("recalledPreview") : quote.text;
 }
 
 /** What a change says in the conversation. by: who recalled a message. */

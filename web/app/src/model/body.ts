@@ -14,8 +14,20 @@ export interface Forwarded {
   from: string;
 }
 
+/** A call that is over, as its message tells. */
+export interface CallRecord {
+  id: string;
+  media: "audio" | "video";
+  group: boolean;
+  outcome: "answered" | "missed" | "declined" | "busy" | "failed";
+  reason: string;
+  /** Milliseconds. */
+  duration: number;
+}
+
 export interface Content {
   text: string;
+  call?: CallRecord;
   reply?: Quote;
   forwarded?: Forwarded;
   /** Whether the body is of a kind that this app doesn't know. */
@@ -32,6 +44,8 @@ export function contentOf(body: Json): Content {
   if (isObject(reply) && typeof reply.seq === "number" && typeof reply.from === "string" && typeof reply.text === "string") {
     content.reply = { seq: reply.seq, from: reply.from, text: reply.text };
   }
+  const call = callOf(body.call);
+  if (call) content.call = call;
   if (isObject(forwarded) && typeof forwarded.from === "string") content.forwarded = { from: forwarded.from };
   return content;
 }
@@ -56,6 +70,22 @@ export function forwardBody(message: Entry): Json {
 /** The same body with another text. */
 export function withText(body: Json, text: string): Json {
   return isObject(body) ? { ...body, text } : text;
+}
+
+const outcomes = ["answered", "missed", "declined", "busy", "failed"] as const;
+
+function callOf(value: Json | undefined): CallRecord | undefined {
+  if (!isObject(value)) return undefined;
+  const outcome = outcomes.find((o) => o === value.outcome);
+  if (!outcome || typeof value.call !== "string") return undefined;
+  return {
+    id: value.call,
+    media: value.media === "audio" ? "audio" : "video",
+    group: value.kind === "group",
+    outcome,
+    reason: typeof value.reason === "string" ? value.reason : "",
+    duration: typeof value.duration_ms === "number" ? value.duration_ms : 0,
+  };
 }
 
 function isObject(value: Json | undefined): value is { [name: string]: Json } {

@@ -1,4 +1,5 @@
 import { batch, computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
+import { Calls } from "./calls.ts";
 import { People } from "./people.ts";
 import { rowsOf, type Row } from "./rows.ts";
 import {
@@ -44,7 +45,11 @@ export type News = { conversation: Conversation; entry: Entry; settings: Setting
 const typingFor = 6000;
 const tellTypingEvery = 3000;
 const keepDraftAfter = 1200;
+/** Bytes of a draft that the server takes; what is longer this device alone keeps. */
+const mostDraft = 4096;
 /** A profile that is looked at is asked for again after so long. */
+/** Entries after which a group has other members, or members other rights. */
+const ofMembers = new Set(["created", "joined", "left", "removed", "role", "muted"]);
 const profileFor = 5 * 60_000;
 /** Presences that are watched at once. */
 const mostWatched = 50;
@@ -54,6 +59,7 @@ export class Messenger {
   readonly port: Port;
   readonly me: string;
   readonly people: People;
+  readonly calls: Calls;
   readonly connection = signal<Connection>({ name: "connecting" });
   readonly conversations = signal<ReadonlyMap<string, Conversation>>(new Map());
   readonly settings = signal<ReadonlyMap<string, Settings>>(new Map());
@@ -64,6 +70,8 @@ export class Messenger {
   /** How far members of the open group have read, as far as it was told. */
   readonly markers = signal<ReadonlyMap<string, number>>(new Map());
   readonly open = signal<Open | undefined>(undefined);
+  /** Until when the user himself may not write in the open group. */
+  readonly mutedUntil = signal(0);
   /** Texts that are being written, as they are now. */
   readonly drafts = signal<ReadonlyMap<string, string>>(new Map());
   /** What the operators told everybody, until it is put away. */
@@ -82,16 +90,23 @@ export class Messenger {
   /** Told of what failed beside what the user waits for. */
   onError = (_error: unknown): void => {};
 
+  readonly #memberships = signal<ReadonlyMap<string, number>>(new Map());
   readonly #deleted = signal<ReadonlyMap<string, ReadonlySet<number>>>(new Map());
   readonly #typingTimers = new Map<string, ReturnType<typeof setTimeout>>();
   readonly #draftTimers = new Map<string, ReturnType<typeof setTimeout>>();
+  /** Conversations with a text that the server hasn't taken. */
+  readonly #untold = new Set<string>();
+  /** Whether all that is the user's alone was told once. */
+  #synced = false;
   #toldTyping = 0;
+  #askedOwn = 0;
   #watched = "";
 
   constructor(port: Port) {
     this.port = port;
     this.me = port.uid;
     this.people = new People(port);
+    this.calls = new Calls(port);
     this.list = computed(() => this.#list());
     this.unread = computed(() => this.list.value.reduce((n, l) => n + (l.settings.mute ? 0 : l.conversation.unread), 0));
     this.requests = computed(
@@ -100,6 +115,10 @@ export class Messenger {
   }
 
   start(): void {
+    for (const [id, text] of this.port.keptDrafts()) {
+      this.#untold.add(id);
+      this.#putDraft(id, text);
+    }
     this.port.start({
       connection: (state) => {
         this.connection.value = state;
@@ -120,8 +139,8 @@ export class Messenger {
       },
       settings: (id, settings) => {
         this.settings.value = new Map(this.settings.peek()).set(id, settings);
-        // Written on another device; what is written here goes first.
-        if (!this.#draftTimers.has(id) && this.open.peek()?.id !== id) this.#putDraft(id, settings.draft);
+        // Written on another device; what is written here goes first, and nothing appears where one is about to write.
+        if (!this.#untold.has(id) && (!this.#synced || this.open.peek()?.id !== id)) this.#putDraft(id, settings.draft);
       },
       deleted: (id, seq) => {
         const all = new Map(this.#deleted.peek());
@@ -146,12 +165,20 @@ export class Messenger {
       },
       user: (user, kept) => (kept ? this.people.putKept(user) : this.people.put([user])),
       reset: (id) => {
+        // What was missed may have been about members.
+        this.#membersChanged(id);
         const open = this.open.peek();
-        if (open?.id === id) void open.window.end();
+        if (open?.id !== id) return;
+        void open.window.end();
+        this.#readOwn(id);
       },
       notice: (text) => (this.notice.value = text),
+      calls: () => void this.calls.wake(),
       synced: () => {
+        this.#synced = true;
+        for (const id of [...this.#untold]) if (!this.#draftTimers.has(id)) this.#keepDraft(id);
         const open = this.open.peek();
+        if (open) this.#readOwn(open.id);
         if (open) void open.window.reach(this.conversations.peek().get(open.id)?.lastSeq ?? 0);
         if (open?.pinned.peek().length === 0) this.#readPinned(open);
       },
@@ -162,6 +189,7 @@ export class Messenger {
     for (const id of [...this.#draftTimers.keys()]) this.#keepDraft(id);
     for (const timer of this.#typingTimers.values()) clearTimeout(timer);
     this.people.stop();
+    await this.calls.close();
     await this.port.close(forget);
   }
 
@@ -184,6 +212,10 @@ export class Messenger {
 
   settingsOf(id: string): Settings {
     return this.settings.value.get(id) ?? noSettings;
+  }
+
+  #settingsNow(id: string): Settings {
+    return this.settings.peek().get(id) ?? noSettings;
   }
 
   // ---- the conversation in view ----
@@ -221,13 +253,30 @@ export class Messenger {
       this.leaveOpen();
       this.open.value = open;
       this.markers.value = new Map();
+      this.mutedUntil.value = 0;
     });
     this.port.opened(id);
+    if (id.startsWith("g/")) void this.calls.ask(id);
+    this.#readOwn(id);
     this.people.want([peerOf(id, this.me)], profileFor);
     this.#watch();
     void (seq > 0 ? window.around(seq) : window.end());
     this.#readPinned(open);
     return open;
+  }
+
+  /** Asks what the user's own rights in the open group are. */
+  #readOwn(id: string): void {
+    if (!id.startsWith("g/")) return;
+    const asked = ++this.#askedOwn;
+    this.port.member(id, this.me).then(
+      (own) => {
+        if (asked === this.#askedOwn && this.open.peek()?.id === id) this.mutedUntil.value = own?.mutedUntil ?? 0;
+      },
+      () => {
+        // If he may not, the server will say so.
+      },
+    );
   }
 
   #readPinned(open: Open): void {
@@ -247,6 +296,8 @@ export class Messenger {
     this.tellTyping(open.id, false);
     this.open.value = undefined;
     this.port.opened("");
+    // What was written on another device meanwhile.
+    if (!this.#untold.has(open.id)) this.#putDraft(open.id, this.#settingsNow(open.id).draft);
   }
 
   /** The user has seen the conversation up to its end. */
@@ -257,6 +308,15 @@ export class Messenger {
 
   directWith(uid: string): string {
     return directId(this.me, uid);
+  }
+
+  /** Rises with everything that changes who is in a group, or what they may do there. */
+  memberships(id: string): number {
+    return this.#memberships.value.get(id) ?? 0;
+  }
+
+  #membersChanged(id: string): void {
+    this.#memberships.value = new Map(this.#memberships.peek()).set(id, (this.#memberships.peek().get(id) ?? 0) + 1);
   }
 
   /** Takes in how far members are who were asked for. */
@@ -279,6 +339,8 @@ export class Messenger {
 
   write(id: string, text: string): void {
     this.#putDraft(id, text);
+    this.#untold.add(id);
+    this.port.keepDraft(id, text);
     clearTimeout(this.#draftTimers.get(id));
     this.#draftTimers.set(
       id,
@@ -307,11 +369,24 @@ export class Messenger {
   #keepDraft(id: string): void {
     clearTimeout(this.#draftTimers.get(id));
     this.#draftTimers.delete(id);
+    // What was written on another device isn't to be overwritten by what isn't here.
+    if (!this.#untold.has(id)) return;
     const draft = this.drafts.peek().get(id) ?? "";
-    if (draft === this.settings.peek().get(id)?.draft || (draft === "" && !this.settings.peek().get(id)?.draft)) return;
-    this.port.set(id, { draft }).catch(() => {
-      // It stays here; the next change tells it.
-    });
+    if (draft === this.#settingsNow(id).draft) return this.#toldDraft(id, draft);
+    if (new TextEncoder().encode(draft).length > mostDraft) return;
+    this.port.set(id, { draft }).then(
+      () => this.#toldDraft(id, draft),
+      () => {
+        // It stays here; the next change tells it, or the next connection.
+      },
+    );
+  }
+
+  /** The server has that text: this device needs to keep it no longer, unless there is a newer one. */
+  #toldDraft(id: string, draft: string): void {
+    if ((this.drafts.peek().get(id) ?? "") !== draft) return;
+    this.#untold.delete(id);
+    this.port.keepDraft(id, undefined);
   }
 
   // ---- what comes ----
@@ -328,6 +403,10 @@ export class Messenger {
     const open = this.open.peek();
     batch(() => {
       if (entry.kind === "message") this.#typing(id, entry.from, false);
+      if (ofMembers.has(entry.kind)) {
+        this.#membersChanged(id);
+        if (open?.id === id && entry.members.includes(this.me)) this.#readOwn(id);
+      }
       if (open?.id === id) {
         open.window.take(entry);
         if (entry.kind === "pin" || entry.kind === "recall" || entry.kind === "edit") this.#readPinned(open);

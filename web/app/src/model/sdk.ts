@@ -1,6 +1,9 @@
 // The port on the SDK: what the messenger wants, said in the SDK's words.
 import { Chat, type ChangeMethod, entryOf, HalleyError, IndexedDBStorage, type Outgoing as SdkOutgoing, type Params, type State, type UserChange, type wire } from "@halley-im/sdk";
+import type { Phone, RelayReport } from "@halley-im/sdk/call";
 import * as api from "../api.ts";
+import { justBefore } from "./cursor.ts";
+import { Drafts } from "./drafts.ts";
 import { Profiles } from "./profiles.ts";
 import {
   type Connection,
@@ -54,6 +57,8 @@ export class SdkPort implements Port {
   #own = false;
   #watched: string[] = [];
   readonly #profiles: Profiles;
+  #phone: Promise<Phone> | undefined;
+  readonly #drafts: Drafts;
 
   /** keep is told of each new token. */
   constructor(credentials: Credentials, first: api.Endpoint[], keep: (token: string) => void) {
@@ -61,6 +66,7 @@ export class SdkPort implements Port {
     this.#credentials = credentials;
     this.#account = credentials.uid;
     this.#profiles = new Profiles(credentials.uid);
+    this.#drafts = new Drafts(credentials.uid);
     this.#chat = new Chat({
       account: this.#account,
       url: (attempt) => api.cometUrl(attempt, first),
@@ -69,14 +75,20 @@ export class SdkPort implements Port {
   }
 
   now(): number {
-    return Date.now();
+    return this.#chat.now();
   }
 
   start(events: PortEvents): void {
     this.#events = events;
     const chat = this.#chat;
     chat.on("state", (state) => events.connection(connectionOf(state)));
-    chat.on("session", () => this.watch(this.#watched));
+    chat.on("session", () => {
+      this.watch(this.#watched);
+      void this.#lookForCalls();
+    });
+    chat.on("event", (event) => {
+      if (!this.#phone && Object.keys(event).some((name) => name.startsWith("call."))) events.calls();
+    });
     chat.on("synced", () => {
       this.#readOwn();
       events.synced();
@@ -110,6 +122,7 @@ export class SdkPort implements Port {
     await this.#chat.close();
     if (!forget) return;
     this.#profiles.forget();
+    this.#drafts.forget();
     if (!("indexedDB" in globalThis)) return;
     const storage = new IndexedDBStorage(this.#account);
     await storage.clear().catch(() => {
@@ -209,6 +222,41 @@ export class SdkPort implements Port {
     return fresh.token;
   }
 
+  // ---- calls ----
+
+  phone(): Promise<Phone> {
+    this.#phone ??= import("@halley-im/sdk/call").then(
+      ({ Phone, lineOf }) => new Phone(lineOf(this.#chat)),
+      (error) => {
+        // The network may be better the next time.
+        this.#phone = undefined;
+        throw error;
+      },
+    );
+    return this.#phone;
+  }
+
+  async testRelays(): Promise<RelayReport> {
+    const { testRelays, lineOf } = await import("@halley-im/sdk/call");
+    return testRelays(lineOf(this.#chat));
+  }
+
+  async hasCall(conversation: string): Promise<boolean> {
+    const { calls } = await this.#chat.request("call.current", { conversation });
+    return (calls ?? []).length > 0;
+  }
+
+  /** Asks whether something rings, or goes on since before a reload: else nothing of calls is loaded. */
+  async #lookForCalls(): Promise<void> {
+    if (this.#phone) return;
+    try {
+      const { calls } = await this.#chat.request("call.current", {});
+      if (calls?.length) this.#events?.calls();
+    } catch {
+      // A server without calls, or a bad moment: what rings is told by an event as well.
+    }
+  }
+
   async history(conversation: string, range: Range): Promise<Entry[]> {
     if (this.#chat.state.name !== "online" && range.from === undefined) {
       const kept = await this.#chat.kept(conversation, range).catch(() => []);
@@ -231,6 +279,11 @@ export class SdkPort implements Port {
   async members(conversation: string, { cursor, limit, readSeq }: { cursor: string; limit: number; readSeq?: number }): Promise<Page<Member>> {
     const page = await this.#chat.request("conversation.members", { conversation, cursor, limit, ...(readSeq !== undefined && { read_seq: readSeq }) });
     return { items: (page.members ?? []).map(memberOf), next: page.next ?? "" };
+  }
+
+  async member(conversation: string, uid: string): Promise<Member | undefined> {
+    const { items } = await this.members(conversation, { cursor: justBefore(uid), limit: 1 });
+    return items.find((member) => member.uid === uid);
   }
 
   async reactors(conversation: string, seq: number, reaction: string): Promise<string[]> {
@@ -293,6 +346,14 @@ export class SdkPort implements Port {
   async set(conversation: string, change: Partial<Settings>): Promise<void> {
     await this.#chat.request("conversation.set", { conversation, ...change });
     this.#setting(conversation, change);
+  }
+
+  keptDrafts(): ReadonlyMap<string, string> {
+    return this.#drafts.all;
+  }
+
+  keepDraft(conversation: string, text: string | undefined): void {
+    this.#drafts.keep(conversation, text);
   }
 
   // ---- groups ----

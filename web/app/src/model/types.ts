@@ -1,6 +1,7 @@
 // What the messenger knows of the world, and the narrow port through which it learns and changes it. What the SDK has a shape for has
 // that shape here.
 import type { Entry, JsonValue, Conversation as SdkConversation, Stage } from "@halley-im/sdk";
+import type { Phone, RelayReport } from "@halley-im/sdk/call";
 
 export { applyChange, directId, type Entry, type GroupInfo, isChange, peerOf, type Reaction, type Stage } from "@halley-im/sdk";
 export type Json = JsonValue;
@@ -144,6 +145,8 @@ export interface PortEvents {
   notice(text: string): void;
   /** All that was new when it was asked for was told. */
   synced(): void;
+  /** There is something about calls: time to have a phone. */
+  calls(): void;
 }
 
 /**
@@ -166,6 +169,8 @@ export interface Port {
   history(conversation: string, range: Range): Promise<Entry[]>;
   pinned(conversation: string): Promise<Entry[]>;
   members(conversation: string, page: { cursor: string; limit: number; readSeq?: number }): Promise<Page<Member>>;
+  /** One of them; undefined: there is none of that uid. */
+  member(conversation: string, uid: string): Promise<Member | undefined>;
   reactors(conversation: string, seq: number, reaction: string): Promise<string[]>;
 
   /** Sends a message; what becomes of it is told by outgoing and entry. */
@@ -183,6 +188,10 @@ export interface Port {
   /** The conversation in view; empty: none. */
   opened(conversation: string): void;
   set(conversation: string, change: Partial<Settings>): Promise<void>;
+  /** Texts that this device keeps, by conversation: the server doesn't have them. */
+  keptDrafts(): ReadonlyMap<string, string>;
+  /** Keeps a text on this device; undefined: no more. */
+  keepDraft(conversation: string, text: string | undefined): void;
 
   createGroup(title: string, members: string[]): Promise<string>;
   addMembers(conversation: string, uids: string[]): Promise<void>;
@@ -206,4 +215,11 @@ export interface Port {
   block(uid: string, on: boolean): Promise<void>;
   /** Wants to hear of their presence. */
   watch(uids: string[]): void;
+
+  /** What calls and is called; loaded when it is asked for first, and not started yet. */
+  phone?(): Promise<Phone>;
+  /** Tries the relays that calls may need. */
+  testRelays?(): Promise<RelayReport>;
+  /** Whether a conversation has a call that goes on. */
+  hasCall?(conversation: string): Promise<boolean>;
 }

@@ -22,7 +22,7 @@ export class Window {
   readonly shifts = signal(0);
 
   /** Who has recalled a message, where that is known: one who looks after a group recalls what others said. */
-  readonly recallers = new Map<number, string>();
+  readonly recallers = signal<ReadonlyMap<number, string>>(new Map());
 
   readonly #port: Port;
   readonly #id: string;
@@ -43,6 +43,13 @@ export class Window {
   /** The last seq that is loaded; 0 before anything is. */
   get to(): number {
     return this.#to;
+  }
+
+  /** Whether a message is known to be recalled: it, or its recall, was loaded here. */
+  isRecalled(seq: number): boolean {
+    if (this.recallers.value.has(seq)) return true;
+    const all = this.entries.value;
+    return all[indexOf(all, seq)]?.recalled ?? false;
   }
 
   /** Shows the end. */
@@ -157,12 +164,17 @@ export class Window {
   }
 
   #shown(entries: Entry[]): Entry[] {
-    for (const e of entries) if (e.kind === "recall") this.recallers.set(e.target, e.from);
+    this.#recalls(entries);
     return entries.filter(shown);
   }
 
+  #recalls(entries: readonly Entry[]): void {
+    const fresh = entries.filter((e) => e.kind === "recall");
+    if (fresh.length > 0) this.recallers.value = new Map([...this.recallers.peek(), ...fresh.map((e) => [e.target, e.from] as const)]);
+  }
+
   #change(change: Entry): void {
-    if (change.kind === "recall") this.recallers.set(change.target, change.from);
+    this.#recalls([change]);
     const all = this.entries.peek();
     const i = indexOf(all, change.target);
     const old = all[i];

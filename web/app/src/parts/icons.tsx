@@ -211,3 +211,53 @@ export const Minus = () => (
     <path d="M5 12h14" />
   </Icon>
 );
+export const Phone = () => (
+  <Icon>
+    <path d="M6.5 3.500h3l1.5 4-2 1.500a12 12 0 0 0 6 6l1.5-2 4 1.500v3a2 2 0 0 1-2 2A15 15 0 0 1 4.5 5.500a2 2 0 0 1 2-2Z" />
+  </Icon>
+);
+export const Hangup = () => (
+  <Icon>
+    <path d="M3 14.500c5-5 13-5 18 0l-2 2.500-3.500-1.500v-2.500a12 12 0 0 0-7 0v2.500L5 17l-2-2.500Z" />
+  </Icon>
+);
+export const Camera = () => (
+  <Icon>
+    <path d="M3.5 7.500a2 2 0 0 1 2-2h8a2 2 0 0 1 2 2v9a2 2 0 0 1-2 2h-8a2 2 0 0 1-2-2v-9ZM15.5 10.500l5-3v9l-5-3" />
+  </Icon>
+);
+export const CameraOff = () => (
+  <Icon>
+    <path d="M8 5.500h5.5a2 2 0 0 1 2 2V13m0 3.500a2 2 0 0 1-2 2h-8a2 2 0 0 1-2-2v-9l.6-1.400M15.5 10.500l5-3v9l-5-3M3 3l18 18" />
+  </Icon>
+);
+export const Mic = () => (
+  <Icon>
+    <path d="M12 3a3 3 0 0 1 3 3v5a3 3 0 0 1-6 0V6a3 3 0 0 1 3-3ZM5.500 11a6.500 6.500 0 0 0 13 0M12 17.500V21" />
+  </Icon>
+);
+export const MicOff = () => (
+  <Icon>
+    <path d="M9 6a3 3 0 0 1 6 0v5m-1 2.200A3 3 0 0 1 9 11V9M5.500 11a6.500 6.500 0 0 0 10.500 5.200M18.500 11a6.500 6.500 0 0 1-.8 3.200M12 17.500V21M3 3l18 18" />
+  </Icon>
+);
+export const Screen = () => (
+  <Icon>
+    <path d="M3.500 5.500h17v11h-17v-11ZM9 20h6M12 16.500V20M12 13.500v-5m-2 2 2-2 2 2" />
+  </Icon>
+);
+export const Expand = () => (
+  <Icon>
+    <path d="M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5" />
+  </Icon>
+);
+export const Shrink = () => (
+  <Icon>
+    <path d="M9 4v5H4M15 4v5h5M9 20v-5H4M15 20v-5h5" />
+  </Icon>
+);
+export const Turn = () => (
+  <Icon>
+    <path d="M4 12a8 8 0 0 1 14-5.300L20 9m0-5v5h-5M20 12a8 8 0 0 1-14 5.300L4 15m0 5v-5h5" />
+  </Icon>
+);

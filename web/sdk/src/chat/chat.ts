@@ -79,6 +79,13 @@ export class Chat extends Emitter<SpeakerEvents> {
     return this.#session;
   }
 
+  /** The server's time, as far as it is known, in milliseconds since 1970. */
+  now(): number {
+    const clock = this.#speaker?.client.clock;
+    // Tabs are on one machine: what another one knows of the clocks is right here.
+    return clock && clock.error < Infinity ? clock.now() : Date.now() + (this.#session?.clockOffset ?? 0);
+  }
+
   get uid(): string {
     return this.#session?.uid ?? this.#speaker?.uid ?? "";
   }

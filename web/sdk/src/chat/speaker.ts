@@ -188,7 +188,9 @@ export class Speaker extends Emitter<SpeakerEvents> {
   }
 
   request<M extends Method>(method: M, params: Params<M>): Promise<Result<M>> {
-    return readOnly.has(method) ? this.#read(method, params) : this.client.request(method, params);
+    if (readOnly.has(method)) return this.#read(method, params);
+    // Calls wait for calls only, not for what is said.
+    return this.client.request(method, params, { op: method.startsWith("call.") ? Op.RequestCall : Op.Request });
   }
 
   #read<M extends Method>(method: M, params: Params<M>): Promise<Result<M>> {
@@ -505,4 +507,4 @@ export class Speaker extends Emitter<SpeakerEvents> {
   }
 }
 
-const readOnly = new Set<Method>(["conversation.list", "conversation.history", "conversation.members", "sync", "sync.cursor", "room.members"]);
+const readOnly = new Set<Method>(["conversation.list", "conversation.history", "conversation.members", "sync", "sync.cursor", "room.members", "ice.servers"]);

@@ -1,9 +1,10 @@
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { List } from "../parts/list.tsx";
 import { t } from "../../i18n/index.ts";
 import { contentOf, forwardBody } from "../../model/body.ts";
-import type { Entry, Member } from "../../model/types.ts";
+import { Members, readBy } from "../../model/members.ts";
+import type { Entry } from "../../model/types.ts";
 import { peerOf } from "../../model/types.ts";
 import { Avatar } from "../../parts/avatar.tsx";
 import { Dialog } from "../parts/dialog.tsx";
@@ -78,38 +79,52 @@ export function ForwardMessage({ entry }: { entry: Entry }) {
   );
 }
 
-/** Who has read a message of a group, and who hasn't yet. */
+/** Who has read a message of a group, and who hasn't yet: those who have are asked for by themselves, for they are counted even where the others are many. */
 export function Readers({ conversation, entry }: { conversation: string; entry: Entry }) {
   const m = useMessenger();
-  const members = useSignal<Member[] | undefined>(undefined);
+  const [readers] = useState(() => new Members(m, conversation, entry.seq));
+  const [members] = useState(() => new Members(m, conversation));
   useEffect(() => {
-    m.port.members(conversation, { cursor: "", limit: 200 }).then(
-      (page) => {
-        members.value = page.items.filter((member) => member.uid !== m.me);
-        m.noteMembers(conversation, page.items);
-      },
-      () => (members.value = []),
-    );
+    void readers.more();
+    void members.more();
   }, []);
-  const told = m.markers.value;
-  const read = (member: Member) => Math.max(member.readSeq, told.get(member.uid) ?? 0) >= entry.seq;
-  const all = members.value;
+  const { read, unread, readCount, unreadCount } = readBy({
+    seq: entry.seq,
+    me: m.me,
+    total: m.conversation(conversation)?.members ?? 0,
+    readers: readers.items.value,
+    allReaders: readers.complete.value,
+    members: members.items.value,
+    allMembers: members.complete.value,
+    told: m.markers.value,
+  });
+  const asked = readers.items.value.length > 0 || members.items.value.length > 0;
+  const sections = [
+    ["readHere", read, readCount, readers],
+    ["unreadHere", unread, unreadCount, members],
+  ] as const;
   return (
     <Dialog narrow title={t("readByTitle")}>
-      {all === undefined ? (
+      {!asked && (readers.loading.value || members.loading.value) ? (
         <p class="nothing">{t("loading")}</p>
       ) : (
-        [true, false].map((wanted) => {
-          const some = all.filter((member) => read(member) === wanted);
+        sections.map(([label, uids, count, source]) => {
+          // With all members there are no more readers either.
+          const done = source.complete.value || members.complete.value;
           return (
-            some.length > 0 && (
-              <section class="readers">
+            (uids.length > 0 || !done) && (
+              <section class="readers" key={label}>
                 <h3>
-                  {t(wanted ? "readHere" : "unreadHere")} <span class="figure">{some.length}</span>
+                  {t(label)} <span class="figure">{count}</span>
                 </h3>
-                {some.map((member) => (
-                  <PersonRow key={member.uid} uid={member.uid} />
+                {uids.map((uid) => (
+                  <PersonRow key={uid} uid={uid} />
                 ))}
+                {!done && (
+                  <button type="button" class="plain" disabled={source.loading.value} onClick={() => void source.more()}>
+                    {t("more")}
+                  </button>
+                )}
               </section>
             )
           );

@@ -5,8 +5,9 @@ import type { Visibility } from "../../model/types.ts";
 import { Avatar } from "../../parts/avatar.tsx";
 import { chooseTheme, chosenTheme, type Theme } from "../../theme.ts";
 import { allowNotifications, notificationState, notifying } from "../notify.ts";
+import { CheckCalls } from "../calls/check.tsx";
 import { confirm, Dialog } from "../parts/dialog.tsx";
-import { closeDialog, run, useMessenger } from "../ui.ts";
+import { closeDialog, openDialog, run, useMessenger } from "../ui.ts";
 
 export function SettingsDialog({ onLeave }: { onLeave(): void }) {
   const m = useMessenger();
@@ -89,6 +90,11 @@ export function SettingsDialog({ onLeave }: { onLeave(): void }) {
           onChange={(e) => void allowNotifications(e.currentTarget.checked)}
         />
       </label>
+      {m.calls.possible && (
+        <button type="button" class="secondary" onClick={() => openDialog(() => <CheckCalls />)}>
+          {t("relayTest")}
+        </button>
+      )}
       <p class="settings-links">
         <span class="muted">{t("developers")}:</span> <a href="./playground">{t("playground")}</a> · <a href="./docs">API</a> ·{" "}
         <a href="./licenses.txt">{t("licenses")}</a>

@@ -1,5 +1,6 @@
 import { tokenize } from "linkifyjs";
 import type { ComponentChildren, VNode } from "preact";
+import { mentionsIn } from "../mention.ts";
 
 const emojiOnly = new RegExp("^(?:\\p{RGI_Emoji}|\\s){1,12}$", "v");
 const mostBig = 4;
@@ -35,12 +36,11 @@ export function safe(href: string): string | undefined {
 }
 
 function withMentions(text: string, mentions: readonly { name: string; me: boolean }[]): (string | VNode)[] {
-  let parts: (string | VNode)[] = [text];
-  for (const { name, me } of mentions) {
-    parts = parts.flatMap((part): (string | VNode)[] => {
-      if (typeof part !== "string") return [part];
-      return part.split(`@${name}`).flatMap((piece, i) => (i === 0 ? [piece] : [<span class={me ? "mention me" : "mention"}>@{name}</span>, piece]));
-    });
+  const parts: (string | VNode)[] = [];
+  let from = 0;
+  for (const { start, end, who } of mentionsIn(text, mentions)) {
+    parts.push(text.slice(from, start), <span class={who.some(({ me }) => me) ? "mention me" : "mention"}>{text.slice(start, end)}</span>);
+    from = end;
   }
-  return parts;
+  return [...parts, text.slice(from)];
 }

@@ -8,13 +8,16 @@ export class FakePort implements Port {
   readonly uid: string;
   /** How long answers take. */
   delay = 0;
+  /** What the device keeps; another port that is given it is the same device after a reload. */
+  readonly device: Map<string, string>;
   readonly #world: World;
   readonly #outgoing = new Map<string, Outgoing>();
   #events: PortEvents | undefined;
   #deaf: (() => void) | undefined;
   #online = true;
 
-  constructor(world: World, uid: string) {
+  constructor(world: World, uid: string, device = new Map<string, string>()) {
+    this.device = device;
     this.#world = world;
     this.uid = uid;
     world.user(uid);
@@ -68,6 +71,7 @@ export class FakePort implements Port {
       if (this.#manages(c)) for (const request of c.requests.values()) events.groupRequest(request);
     }
     this.#tell({ name: "online" });
+    events.synced();
   }
 
   async #answer<T>(what: () => T): Promise<T> {
@@ -128,6 +132,13 @@ export class FakePort implements Port {
         .sort((a, b) => (a.uid < b.uid ? -1 : 1));
       const items = all.slice(0, limit).map((m) => ({ ...m }));
       return { items, next: all.length > limit ? (items.at(-1)?.uid ?? "") : "" };
+    });
+  }
+
+  member(id: string, uid: string): Promise<Member | undefined> {
+    return this.#answer(() => {
+      const member = this.#conversation(id).members.get(uid);
+      return member && { ...member };
     });
   }
 
@@ -217,7 +228,19 @@ export class FakePort implements Port {
   opened(): void {}
 
   set(id: string, change: Partial<Settings>): Promise<void> {
-    return this.#answer(() => this.#world.set(this.uid, id, change));
+    return this.#answer(() => {
+      if (new TextEncoder().encode(change.draft).length > 4096) throw new Refusal("invalid_request");
+      this.#world.set(this.uid, id, change);
+    });
+  }
+
+  keptDrafts(): ReadonlyMap<string, string> {
+    return this.device;
+  }
+
+  keepDraft(id: string, text: string | undefined): void {
+    if (text === undefined) this.device.delete(id);
+    else this.device.set(id, text);
   }
 
   // ---- groups ----

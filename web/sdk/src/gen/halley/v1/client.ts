@@ -961,7 +961,7 @@ export interface CallAdd {
   uids?: string[];
 }
 
-/** CallRemove puts somebody out for good, or stops asking him; the caller may. */
+/** CallRemove puts somebody out for good, or stops asking him; the caller may, and admins of the group that calls. */
 export interface CallRemove {
   call?: string;
   command?: string;

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestClientsAreToldOfTheRelayInsideAndItRelays has the doctor ask as a client does.
+func TestClientsAreToldOfTheRelayInsideAndItRelays(t *testing.T) {
+	t.Parallel()
+	wss := freeAddr(t)
+	i := startAll(t, t.TempDir(), "HALLEY_TLS_SELF_SIGNED=true", "HALLEY_ALL_TLS_ADDR="+freeAddr(t), "HALLEY_ALL_WSS_ADDR="+wss, "HALLEY_ALL_HTTPS_ADDR="+freeAddr(t))
+	jwt := i.mustTool("token", "--uid", "ann")
+	// With a client's credential. No authority has signed the certificate.
+	code, out, errs := i.tool("doctor", "turn", "--comet", "ws://"+i.ws+"/sub", "--token", jwt)
+	if code != 1 || !strings.Contains(out, "TLS certificate wrong") || !strings.Contains(out, "self-signed") || !strings.Contains(out, "4 well, 0 to look at, 1 wrong") {
+		t.Fatalf("halley doctor turn --comet: exit code %d:\n%s%s", code, out, errs)
+	}
+	var urls []string
+	for _, m := range regexp.MustCompile(`(?m)^ *calls +(.*)$`).FindAllStringSubmatch(strings.Join(i.out, "\n"), -1) {
+		urls = strings.Fields(m[1])
+	}
+	if len(urls) != 3 {
+		t.Fatalf("the welcome names %q:\n%s", urls, strings.Join(i.out, "\n"))
+	}
+
+	code, out, errs = i.tool("doctor", "turn", "--comet", "wss://"+wss+"/sub", "--token", jwt, "--ca", filepath.Join(i.dir, "tls-self-signed.crt"))
+	if code != 0 || !strings.Contains(out, "All 6 well") {
+		t.Errorf("halley doctor turn --comet wss: exit code %d:\n%s%s", code, out, errs)
+	}
+	// With its settings, from its own machine, as docs/turn.md has it.
+	at := func(url string) string {
+		_, rest, _ := strings.Cut(url, ":")
+		addr, _, _ := strings.Cut(rest, "?")
+		return addr
+	}
+	code, out, errs = i.tool("doctor", "turn", "--all", "--all-turn-addr", at(urls[0]), "--all-turn-tls-addr", at(urls[2]))
+	if code != 1 || !strings.Contains(out, "self-signed") || !strings.Contains(out, "4 well, 0 to look at, 1 wrong") {
+		t.Errorf("halley doctor turn --all: exit code %d:\n%s%s", code, out, errs)
+	}
+	// A cluster without TURN.
+	code, out, errs = i.tool("doctor", "turn")
+	if code != 1 || !strings.Contains(out, "no TURN configured") || !strings.Contains(out, "HALLEY_LOGIC_TURN_URLS") {
+		t.Errorf("halley doctor turn without servers: exit code %d:\n%s%s", code, out, errs)
+	}
+
+	// With the data folder's secret, and with the certificate trusted.
+	code, out, errs = i.tool("doctor", "turn", "--logic-turn-secret", "@"+filepath.Join(i.dir, "turn-secret"), "--logic-turn-urls", strings.Join(urls, ","), "--ca", filepath.Join(i.dir, "tls-self-signed.crt"))
+	if code != 0 || !strings.Contains(out, "All 6 well") {
+		t.Errorf("halley doctor turn: exit code %d:\n%s%s", code, out, errs)
+	}
+}
+
+func TestRelayOfAllIsToldWhereOthersReachIt(t *testing.T) {
+	for _, tt := range []struct {
+		name, addr, external, host string
+		tls                        bool
+		want                       []string
+	}{
+		{"loopback", "127.0.0.1:3478", "", "", false, []string{"turn:127.0.0.1:3478?transport=udp", "turn:127.0.0.1:3478?transport=tcp"}},
+		{"behind a NAT", "10.0.0.5:3479", "203.0.113.7", "", false, []string{"turn:203.0.113.7:3479?transport=udp", "turn:203.0.113.7:3479?transport=tcp"}},
+		{"by name", "0.0.0.0:3478", "203.0.113.7", "turn.example.com", true, []string{
+			"turn:turn.example.com:3478?transport=udp", "turn:turn.example.com:3478?transport=tcp", "turns:turn.example.com:5349?transport=tcp",
+		}},
+	} {
+		p, _, g := newTestParser(t)
+		if _, err := p.Parse([]string{"all", "--all-turn-addr", tt.addr, "--all-turn-external", tt.external, "--all-turn-host", tt.host}); err != nil {
+			t.Fatal(err)
+		}
+		got, err := relayURLs(t.Context(), g.All.All.TURN, tt.tls)
+		if err != nil || !slices.Equal(got, tt.want) {
+			t.Errorf("%s: got %q, %v", tt.name, got, err)
+		}
+	}
+}

@@ -1,0 +1,345 @@
+import { useSignal } from "@preact/signals";
+import type { Call, Leg } from "@halley-im/sdk/call";
+import { useEffect, useRef } from "preact/hooks";
+import { t } from "../../i18n/index.ts";
+import { length } from "../../i18n/time.ts";
+import type { Messenger } from "../../model/messenger.ts";
+import { Avatar } from "../../parts/avatar.tsx";
+import { Camera, CameraOff, Expand, Gear, Hangup, Mic, MicOff, Minus, PersonPlus, Screen, Shrink, Turn, Up } from "../../parts/icons.tsx";
+import { type Item, openMenu } from "../parts/menu.tsx";
+import { openDialog, run, useMessenger } from "../ui.ts";
+import { callTitle, troubleText } from "./layer.tsx";
+import { AddToCall } from "./people.tsx";
+import { play } from "./tone.ts";
+
+/** After so long without a connection people are told what may be in the way. */
+const longWay = 8000;
+
+/** The call that one is in: a window over the page, which can be moved, made small, and fill the screen. */
+export function CallWindow({ call }: { call: Call }) {
+  const m = useMessenger();
+  const box = useRef<HTMLElement>(null);
+  const small = useSignal(false);
+  const full = useSignal(false);
+  const now = useSignal(Date.now());
+  const devices = useSignal<MediaDeviceInfo[]>([]);
+  const since = useRef(Date.now());
+  const drag = useDrag(box, !full.value);
+  // Its parts aren't signals: all is drawn anew with each change.
+  void m.calls.turn.value;
+
+  const { info, place } = call;
+  const others = info.legs.filter((l) => l.uid !== m.me && shown(l));
+  const title = callTitle(m, info);
+  const calling = info.caller === m.me && (info.state === "inviting" || info.state === "ringing");
+
+  useEffect(() => {
+    const timer = setInterval(() => (now.value = Date.now()), 1000);
+    return () => clearInterval(timer);
+  }, []);
+  useEffect(() => {
+    const look = () => void call.media.devices().then((all) => (devices.value = all));
+    look();
+    // Their names are told only after the leave to use them.
+    const ends = [call.media.on("devices", look), call.media.on("change", look)];
+    return () => ends.forEach((end) => end());
+  }, [call]);
+  useEffect(() => (calling && info.state === "ringing" ? play("waiting") : undefined), [calling, info.state]);
+  useEffect(() => {
+    const left = () => (full.value = document.fullscreenElement !== null);
+    document.addEventListener("fullscreenchange", left);
+    return () => {
+      document.removeEventListener("fullscreenchange", left);
+      if (document.fullscreenElement) void document.exitFullscreen().catch(() => {});
+    };
+  }, []);
+
+  const fill = () => {
+    small.value = false;
+    // All of the page, so that menus can stand above it.
+    if (full.value) void document.exitFullscreen?.().catch(() => {});
+    else void document.documentElement.requestFullscreen?.().catch(() => (full.value = !full.value));
+  };
+  const connected = others.some((l) => call.remote(l.uid).state === "connected");
+  const stuck = !connected && others.some((l) => l.state === "accepted" || l.state === "joined") && now.value - since.current > longWay;
+  if (connected) since.current = now.value;
+  const { sends, media } = call;
+  const worst = others.map((l) => call.remote(l.uid).quality).find((q) => q.level === "poor") ?? (others[0] && call.remote(others[0].uid).quality);
+
+  return (
+    <section
+      ref={box}
+      class={`call${small.value ? " small" : ""}${full.value ? " full" : ""}`}
+      aria-label={t("callWindow", { a: title })}
+      data-state={place === "here" ? info.state : place}
+      data-connected={connected}
+    >
+      <header class="call-head" onPointerDown={drag}>
+        <strong class="call-title">{title}</strong>
+        <span class="call-status" role="status">
+          {place === "moved" ? t("callMovedHere") : statusText(call, connected, now.value)}
+        </span>
+        {worst && connected && (
+          <span class={`call-quality ${worst.level}`} title={qualityText(worst)}>
+            <i />
+            <i />
+            <i />
+            <span class="aside">{qualityText(worst)}</span>
+          </span>
+        )}
+        <button type="button" class="icon-button small" aria-label={t(small.value ? "callRestore" : "callMinimise")} title={t(small.value ? "callRestore" : "callMinimise")} onClick={() => (small.value = !small.value)}>
+          {small.value ? <Up /> : <Minus />}
+        </button>
+        <button type="button" class="icon-button small" aria-label={t(full.value ? "callNotFull" : "callFull")} title={t(full.value ? "callNotFull" : "callFull")} onClick={fill}>
+          {full.value ? <Shrink /> : <Expand />}
+        </button>
+      </header>
+      <div class="call-tiles" data-n={Math.min(6, others.length + others.filter((l) => l.sends.screen).length)}>
+        {others.map((leg) => (
+          <Tile key={leg.uid} call={call} leg={leg} messenger={m} direct={info.kind === "direct"} speaks={others.length > 1 && m.calls.speaker.value === leg.uid} />
+        ))}
+        {sends.video && <Picture class="call-own" track={media.track("camera")} label={t("callYou")} mirrored />}
+      </div>
+      {m.calls.troubles.value.map((trouble) => (
+        <p key={trouble.what} class="call-note">
+          {troubleText(trouble)}
+        </p>
+      ))}
+      {(info.ending || (stuck && call.turn === false)) && (
+        <p class="call-note" role="alert">
+          {info.ending ? t("callEnding") : t("callNoTurn")}
+        </p>
+      )}
+      {place === "moved" ? (
+        <footer class="call-buttons">
+          <button type="button" class="primary" onClick={() => void run(call.takeBack())}>
+            {t("callTake")}
+          </button>
+          <button type="button" class="secondary" onClick={() => call.close()}>
+            {t("close")}
+          </button>
+        </footer>
+      ) : (
+        <footer class="call-buttons">
+          <MicToggle messenger={m} on={sends.audio} onClick={() => media.mute(sends.audio)} />
+          <Toggle on={sends.video} label={t(sends.video ? "callCameraOff" : "callCameraOn")} onClick={() => void media.camera(!sends.video)}>
+            {sends.video ? <Camera /> : <CameraOff />}
+          </Toggle>
+          {"getDisplayMedia" in (navigator.mediaDevices ?? {}) && (
+            <Toggle on={!sends.screen} label={t(sends.screen ? "callUnshare" : "callShare")} onClick={() => void media.screen(!sends.screen)}>
+              <Screen />
+            </Toggle>
+          )}
+          <button type="button" class="call-button" aria-label={t("callDevices")} title={t("callDevices")} aria-haspopup="menu" onClick={(e) => openMenu(e, t("callDevices"), deviceItems(call, devices.value))}>
+            <Gear />
+          </button>
+          {info.state !== "inviting" && (
+            <button type="button" class="call-button" aria-label={t("callAdd")} title={t("callAdd")} onClick={() => openDialog(() => <AddToCall call={call} />)}>
+              <PersonPlus />
+            </button>
+          )}
+          <button type="button" class="call-button bad" aria-label={t("hangup")} title={t("hangup")} onClick={() => void m.calls.hangUp(call)}>
+            <Hangup />
+          </button>
+        </footer>
+      )}
+    </section>
+  );
+}
+
+function Toggle({ on, label, onClick, children }: { on: boolean; label: string; onClick(): void; children: preact.ComponentChildren }) {
+  return (
+    <button type="button" class={on ? "call-button" : "call-button off"} aria-label={label} title={label} onClick={onClick}>
+      {children}
+    </button>
+  );
+}
+
+/** With how loud one is: who is heard sees it, and who isn't as well. */
+function MicToggle({ messenger: m, on, onClick }: { messenger: Messenger; on: boolean; onClick(): void }) {
+  const label = t(on ? "callMute" : "callUnmute");
+  const level = on ? Math.min(1, Math.sqrt(m.calls.level.value)) : 0;
+  return (
+    <button
+      type="button"
+      class={on ? "call-button call-mic" : "call-button off"}
+      aria-label={label}
+      title={label}
+      data-heard={level > 0.1}
+      style={{ "--level": level.toFixed(2) }}
+      onClick={onClick}
+    >
+      {on ? <Mic /> : <MicOff />}
+    </button>
+  );
+}
+
+/** Whoever has left, or can't come, isn't kept in view; whoever says no is. */
+function shown(leg: Leg): boolean {
+  return leg.state !== "left" && leg.state !== "cancelled" && leg.state !== "unreachable";
+}
+
+function statusText(call: Call, connected: boolean, now: number): string {
+  const { state, activeAt } = call.info;
+  if (state === "inviting") return t("callCalling");
+  if (state === "ringing") return t("callRinging");
+  if (state === "reconnecting" || (state === "active" && !connected)) return t("callReconnecting");
+  if (state === "connecting" || activeAt === 0) return t("callConnecting");
+  return length(now - activeAt);
+}
+
+function qualityText(q: ReturnType<Call["remote"]>["quality"]): string {
+  const text = t(`quality_${q.level}`);
+  if (q.path === "unknown") return text;
+  return t("qualityMore", { q: text, ms: Math.round(q.roundTrip), loss: (q.loss * 100).toFixed(1), path: t(q.path === "relay" ? "pathRelay" : "pathDirect") });
+}
+
+function deviceItems(call: Call, devices: readonly MediaDeviceInfo[]): Item[] {
+  const { media } = call;
+  const items: Item[] = [];
+  for (const d of devices) {
+    const kind = d.kind === "audioinput" ? "audio" : d.kind === "videoinput" ? "camera" : undefined;
+    if (!kind) continue;
+    const used = media.device(kind) === d.deviceId;
+    const label = t(kind === "audio" ? "callMicrophones" : "callCameras", { a: d.label || d.deviceId.slice(0, 6) });
+    items.push({ label: used ? `✓ ${label}` : label, icon: kind === "audio" ? <Mic /> : <Camera />, run: () => void media.choose(kind, d.deviceId) });
+  }
+  if (devices.filter((d) => d.kind === "videoinput").length > 1) items.push({ label: t("callSwitch"), icon: <Turn />, run: () => void media.switchCamera() });
+  return items.length > 0 ? items : [{ label: t("media_missing"), run: () => {} }];
+}
+
+function legText(leg: Leg, state: RTCPeerConnectionState, direct: boolean): string {
+  switch (leg.state) {
+    case "invited":
+      return direct ? t("callCalling") : t("callInvited");
+    case "ringing":
+      return t("callRinging");
+    case "away":
+      return t("callAway");
+    case "declined":
+      return t("callDeclined");
+    case "busy":
+      return t("callBusy");
+    case "missed":
+      return t("callNoAnswer");
+    default:
+      return state === "connected" ? "" : state === "disconnected" || state === "failed" ? t("callReconnecting") : t("callConnecting");
+  }
+}
+
+/** Somebody else: his picture, or who he is, and how it is with him. */
+function Tile({ call, leg, messenger: m, direct, speaks }: { call: Call; leg: Leg; messenger: Messenger; direct: boolean; speaks: boolean }) {
+  const remote = call.remote(leg.uid);
+  const name = m.people.name(leg.uid);
+  const text = legText(leg, remote.state, direct);
+  const there = leg.state === "accepted" || leg.state === "joined";
+  const [camera] = remote.camera?.getVideoTracks() ?? [];
+  const [screen] = remote.screen?.getVideoTracks() ?? [];
+  const seen = there && leg.sends.video && camera;
+  return (
+    <>
+      {there && leg.sends.screen && screen && (
+        <figure class="call-tile screen" aria-label={t("callSharing", { a: name })}>
+          <Picture track={screen} label={t("callSharing", { a: name })} />
+          <figcaption>{t("callSharing", { a: name })}</figcaption>
+        </figure>
+      )}
+      <figure class={`call-tile${speaks ? " speaks" : ""}${there ? "" : " out"}`} data-uid={leg.uid} data-leg={leg.state} data-peer={remote.state}>
+        {seen ? <Picture track={camera} label={name} /> : <Avatar name={name} of={leg.uid} image={m.people.avatar(leg.uid)} />}
+        {there && remote.audio && <Sound stream={remote.audio} />}
+        <figcaption>
+          <span class="call-name">{name}</span>
+          {there && !leg.sends.audio && (
+            <span title={t("callMic", { a: name })}>
+              <MicOff />
+              <span class="aside">{t("callMic", { a: name })}</span>
+            </span>
+          )}
+          {there && !leg.sends.video && call.info.media === "video" && (
+            <span title={t("callCam", { a: name })}>
+              <CameraOff />
+              <span class="aside">{t("callCam", { a: name })}</span>
+            </span>
+          )}
+          {text && <span class="call-leg">{text}</span>}
+        </figcaption>
+      </figure>
+    </>
+  );
+}
+
+function Picture({ track, label, mirrored, class: name = "" }: { track: MediaStreamTrack | null; label: string; mirrored?: boolean; class?: string }) {
+  const ref = useRef<HTMLVideoElement>(null);
+  useEffect(() => {
+    const video = ref.current;
+    if (!video) return;
+    video.srcObject = track ? new MediaStream([track]) : null;
+    // Without sound browsers let it begin by itself; a second try comes with the next track.
+    video.play().catch(() => {});
+    return () => {
+      video.srcObject = null;
+    };
+  }, [track]);
+  return <video ref={ref} class={`call-picture${mirrored ? " mirrored" : ""}${name ? ` ${name}` : ""}`} aria-label={label} muted autoPlay playsInline />;
+}
+
+/** Somebody's voice. After a reload the browser may want a touch before it lets the page sound. */
+function Sound({ stream }: { stream: MediaStream }) {
+  const ref = useRef<HTMLAudioElement>(null);
+  const blocked = useSignal(false);
+  const start = () => {
+    ref.current?.play().then(
+      () => (blocked.value = false),
+      (error) => (blocked.value = (error as Error).name === "NotAllowedError"),
+    );
+  };
+  useEffect(() => {
+    if (!ref.current) return;
+    ref.current.srcObject = stream;
+    start();
+  }, [stream]);
+  return (
+    <>
+      <audio ref={ref} />
+      {blocked.value && (
+        <button type="button" class="primary call-sound" onClick={start}>
+          {t("callPlay")}
+        </button>
+      )}
+    </>
+  );
+}
+
+/** Lets people move the window about, within the page. */
+function useDrag(box: { readonly current: HTMLElement | null }, possible: boolean): (event: PointerEvent) => void {
+  const clear = () => {
+    const { style } = box.current ?? {};
+    if (style) style.left = style.top = style.right = style.bottom = "";
+  };
+  useEffect(() => {
+    if (!possible) clear();
+    addEventListener("resize", clear);
+    return () => removeEventListener("resize", clear);
+  }, [possible]);
+  return (event) => {
+    const element = box.current;
+    if (!possible || !element || event.button !== 0 || (event.target as Element).closest("button")) return;
+    const { left, top, width, height } = element.getBoundingClientRect();
+    const [dx, dy] = [event.clientX - left, event.clientY - top];
+    const head = event.currentTarget as HTMLElement;
+    head.setPointerCapture(event.pointerId);
+    const move = (e: PointerEvent) => {
+      element.style.right = element.style.bottom = "auto";
+      element.style.left = `${Math.max(0, Math.min(innerWidth - width, e.clientX - dx))}px`;
+      element.style.top = `${Math.max(0, Math.min(innerHeight - height, e.clientY - dy))}px`;
+    };
+    const end = () => {
+      head.removeEventListener("pointermove", move);
+      head.removeEventListener("pointerup", end);
+      head.removeEventListener("pointercancel", end);
+    };
+    head.addEventListener("pointermove", move);
+    head.addEventListener("pointerup", end);
+    head.addEventListener("pointercancel", end);
+  };
+}

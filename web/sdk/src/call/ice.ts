@@ -1,0 +1,39 @@
+import type { Line } from "./line.ts";
+
+export interface Servers {
+  config: RTCConfiguration;
+  /** When to ask for new credentials, by this machine's clock; 0: never. */
+  renewAt: number;
+  /** Whether there is a TURN server: without one some pairs of networks can't talk. */
+  turn: boolean;
+  relayOnly: boolean;
+}
+
+const none: Servers = { config: { bundlePolicy: "max-bundle" }, renewAt: 0, turn: false, relayOnly: false };
+
+/**
+ * Asks for STUN and TURN servers with credentials. Without an answer a call may still be possible between neighbours.
+ * Times of the server count from its own: 80 % of the life that it tells are the same on any clock.
+ */
+export async function iceServers(line: Line, now: () => number): Promise<Servers> {
+  try {
+    const list = await line.request("ice.servers", {});
+    // A server without an address would make the browser refuse all of them.
+    const named = (list.servers ?? []).filter(({ urls }) => urls?.length);
+    const servers = named.map(({ urls = [], username, credential }) => ({
+      urls,
+      ...(username !== undefined && { username }),
+      ...(credential !== undefined && { credential }),
+    }));
+    const relayOnly = list.relay_only ?? false;
+    return {
+      config: { iceServers: servers, iceTransportPolicy: relayOnly ? "relay" : "all", bundlePolicy: "max-bundle" },
+      // A clock that is wrong by more than the life of the credentials must not make us ask without pause.
+      renewAt: list.renew_at ? Math.max(list.renew_at, now() + 60_000) : 0,
+      turn: list.turn ?? false,
+      relayOnly,
+    };
+  } catch {
+    return { ...none, renewAt: now() + 60_000 };
+  }
+}

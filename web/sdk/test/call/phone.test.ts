@@ -1,0 +1,170 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { budget, callProblem, LocalMedia, type MediaTrouble, Phone } from "../../src/call/index.ts";
+import { digest, qualityOf } from "../../src/call/stats.ts";
+import { FakeDevices, FakePC, FakeServer, FakeTrack } from "./fakes.ts";
+
+let server: FakeServer;
+let devices: FakeDevices;
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  server = new FakeServer();
+  devices = new FakeDevices();
+  vi.stubGlobal("navigator", { mediaDevices: devices });
+  vi.stubGlobal("RTCPeerConnection", FakePC);
+  vi.stubGlobal("MediaStream", class {});
+});
+afterEach(() => {
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+});
+
+const settle = (ms = 100) => vi.advanceTimersByTimeAsync(ms);
+
+function phoneOf(uid: string, quiet = false) {
+  const stopped: string[] = [];
+  const phone = new Phone(server.line(uid), { kept: { load: () => null, save: () => {} }, quiet: () => quiet });
+  phone.on("stopped", ({ reason }) => stopped.push(reason));
+  phone.start();
+  return { phone, stopped };
+}
+
+describe("ringing", () => {
+  it("is told at once, and ends with its time", async () => {
+    const [ann, bob] = [phoneOf("ann"), phoneOf("bob", true)];
+    await ann.phone.dial({ to: ["bob"], media: "audio" });
+    await settle();
+    expect(bob.phone.ringing.map((c) => c.caller)).toEqual(["ann"]);
+    expect(server.log.find((l) => l.method === "call.ringing")?.params).toMatchObject({ quiet: true });
+    await settle(45_000);
+    expect(bob.phone.ringing).toEqual([]);
+    expect(bob.stopped).toEqual(["timeout"]);
+    ann.phone.close();
+  });
+
+  it.each(["answered_elsewhere", "declined_elsewhere", "cancelled"])("ends when it is told %s", async (reason) => {
+    const [ann, bob] = [phoneOf("ann"), phoneOf("bob")];
+    await ann.phone.dial({ to: ["bob"], media: "audio" });
+    await settle();
+    server.tell("bob", { "call.stop": { call: server.call?.call ?? "", reason } });
+    await settle();
+    expect(bob.phone.ringing).toEqual([]);
+    expect(bob.stopped).toEqual([reason]);
+    ann.phone.close();
+  });
+
+  it("ends in the other windows of the connection, which are told no stop", async () => {
+    const [ann, bob] = [phoneOf("ann"), phoneOf("bob")];
+    await ann.phone.dial({ to: ["bob"], media: "audio" });
+    await settle();
+    server.change(() => Object.assign(server.leg("bob"), { state: "accepted", generation: 1, holder: "another", order: 2 }), "connecting");
+    await settle();
+    expect(bob.stopped).toEqual(["answered_elsewhere"]);
+    ann.phone.close();
+  });
+
+  it("doesn't begin for a call that is past, resumed, or was stopped before it came", async () => {
+    const bob = phoneOf("bob");
+    const call = { call: "1", state: "inviting", caller: "ann", legs: [{ uid: "bob", state: "invited" }], ring_until: 1000 };
+    bob.phone.take({ "call.incoming": { call, server_time: 1000 } });
+    bob.phone.take({ "call.incoming": { call: { ...call, ring_until: 9000 }, server_time: 1000, resumed: true } });
+    bob.phone.take({ "call.stop": { call: "2", reason: "cancelled" } });
+    bob.phone.take({ "call.incoming": { call: { ...call, call: "2", ring_until: 9000 }, server_time: 1000 } });
+    expect(bob.phone.ringing).toEqual([]);
+  });
+
+  it("begins for what rings when a device wakes", async () => {
+    const ann = phoneOf("ann");
+    await ann.phone.dial({ to: ["bob"], media: "video" });
+    await settle();
+    const bob = phoneOf("bob");
+    await settle();
+    expect(bob.phone.ringing).toHaveLength(1);
+    ann.phone.close();
+  });
+
+  it("whoever loses the race has no call, and no fault; his devices are let go", async () => {
+    const [ann, bob] = [phoneOf("ann"), phoneOf("bob")];
+    let elsewhere: string | undefined;
+    bob.phone.on("elsewhere", (call) => (elsewhere = call?.id));
+    await ann.phone.dial({ to: ["bob"], media: "audio" });
+    await settle();
+    const id = server.call?.call ?? "";
+    Object.assign(server.leg("bob"), { state: "accepted", generation: 1, holder: "another", order: 2 });
+    expect(await bob.phone.answer(id, { camera: true })).toBeUndefined();
+    expect(elsewhere).toBe(id);
+    expect(devices.opened.filter((t) => t.kind === "video").every((t) => t.readyState === "ended")).toBe(true);
+    ann.phone.close();
+  });
+});
+
+describe("devices", () => {
+  const open = async (fail: FakeDevices["fail"]) => {
+    devices.fail = fail;
+    const media = new LocalMedia();
+    const troubles: MediaTrouble[] = [];
+    media.on("trouble", (t) => troubles.push(t));
+    await media.open({ camera: true });
+    return { media, troubles };
+  };
+
+  it.each([
+    ["NotAllowedError", "denied"],
+    ["NotFoundError", "missing"],
+    ["NotReadableError", "in_use"],
+    ["TypeError", "failed"],
+  ])("%s of the camera is %s, and the microphone goes on", async (name, why) => {
+    const { media, troubles } = await open({ video: name });
+    expect(troubles).toEqual([{ what: "camera", why }]);
+    expect(media.sends).toEqual({ audio: true, video: false, screen: false });
+  });
+
+  it("a microphone that is pulled out is told, and another one takes its place", async () => {
+    const { media, troubles } = await open({});
+    (media.track("audio") as unknown as FakeTrack).unplug();
+    await settle();
+    expect(troubles).toEqual([{ what: "audio", why: "unplugged" }]);
+    expect(media.sends.audio).toBe(true);
+  });
+
+  it("off is off: the camera is let go; mute keeps the microphone, silent", async () => {
+    const { media } = await open({});
+    const camera = media.track("camera");
+    await media.camera(false);
+    media.mute(true);
+    expect(camera?.readyState).toBe("ended");
+    expect(media.track("audio")).toMatchObject({ enabled: false, readyState: "live" });
+  });
+
+  it("a page without HTTPS, and a browser without WebRTC, are told apart", () => {
+    expect(callProblem()).toBeUndefined();
+    vi.stubGlobal("isSecureContext", false);
+    expect(callProblem()).toBe("insecure");
+    Reflect.deleteProperty(globalThis, "RTCPeerConnection");
+    expect(callProblem()).toBe("no_webrtc");
+  });
+});
+
+describe("figures", () => {
+  it("what is sent to each falls as the mesh grows", () => {
+    const video = [1, 2, 3, 4, 5, 9].map((n) => budget(n).video);
+    expect(video).toEqual([...video].sort((a, b) => b - a));
+    expect(budget(5).video * 5).toBeLessThanOrEqual(2_000_000);
+    expect(budget(1, true).video).toBeLessThan(budget(1).video);
+  });
+
+  it("reports tell what was since the one before", () => {
+    const report = (bytes: number, packets: number, lost: number, frames: number): [string, object][] => [
+      ["t", { id: "t", type: "transport", selectedCandidatePairId: "p" }],
+      ["p", { id: "p", type: "candidate-pair", localCandidateId: "l", remoteCandidateId: "r", bytesSent: bytes, bytesReceived: 2 * bytes, currentRoundTripTime: 0.05 }],
+      ["l", { id: "l", type: "local-candidate", candidateType: "relay", protocol: "udp", relayProtocol: "tls" }],
+      ["r", { id: "r", type: "remote-candidate", candidateType: "host" }],
+      ["v", { id: "v", type: "inbound-rtp", packetsReceived: packets, packetsLost: lost, framesDecoded: frames, jitter: 0.01 }],
+    ];
+    const first = digest("bob", report(1000, 90, 10, 20), undefined, 0);
+    const { peer } = digest("bob", report(11_000, 180, 20, 320), first.sums, 10_000);
+    expect(peer).toMatchObject({ uid: "bob", local: "relay", remote: "host", protocol: "tls", frames: 300, sent_bitrate: 8000, received_bitrate: 16_000, round_trip_ms: 50, jitter_ms: 10 });
+    expect(peer.loss).toBeCloseTo(0.1);
+    expect(qualityOf(peer)).toMatchObject({ level: "poor", path: "relay" });
+  });
+});
