@@ -13,7 +13,7 @@ import (
 
 var (
 	seed = flag.Uint64("machine.seed", 0, "seed of the random histories; 0: by the time")
-	runs = flag.Int("machine.runs", 400, "random histories")
+	runs = flag.Int("machine.runs", 1200, "random histories")
 )
 
 func policy() machine.Policy {
@@ -243,6 +243,14 @@ func (h *history) random(n int) {
 		cmd.Generation = l.Generation
 		if l.Session != "" {
 			cmd.By.Session, cmd.By.Key, cmd.By.Device = l.Session, l.Key, l.Device
+		}
+	}
+	// Else hardly any call becomes an active one: two people must have answered, and then say so, by their own sessions.
+	for _, l := range h.c.Legs {
+		if l.State == machine.LegAccepted && h.rnd.IntN(3) == 0 {
+			cmd.Verb, cmd.Generation = machine.DoConnected, l.Generation
+			cmd.By = machine.Who{UID: l.UID, Session: l.Session, Key: l.Key, Device: l.Device}
+			break
 		}
 	}
 	cmd.Take, cmd.Quiet, cmd.Busy = h.rnd.IntN(4) == 0, h.rnd.IntN(4) == 0, h.rnd.IntN(4) == 0
