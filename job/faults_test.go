@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -502,15 +503,23 @@ func TestWhatWasNotAcknowledgedIsReadAgainByTheNextJob(t *testing.T) {
 func TestJobsJoinAndLeaveUnderLoad(t *testing.T) {
 	c := newCluster(t)
 	comets := []*cometServer{startComet(t, c.router, "a"), startComet(t, c.router, "b")}
-	const users, each = 24, 60
+	const users = 24
 	for i := range users {
 		comets[i%2].login("default", fmt.Sprintf("u%d", i), conn(i))
 	}
 	jobs := []*running{c.start(testConfig())}
-	pushed := make(chan struct{})
-	go func() { // ends when all is written
+	each, moved, pushed := 0, make(chan struct{}), make(chan struct{})
+	stop := sync.OnceFunc(func() { close(moved); <-pushed })
+	defer stop()
+	go func() { // there is load until the last one has moved
 		defer close(pushed)
-		for i := range each {
+		for i := 0; ; i++ {
+			select {
+			case <-moved:
+				each = i
+				return
+			default:
+			}
 			var recs []*halleyv1.PushRecord
 			for u := range users {
 				recs = append(recs, record(fmt.Sprintf("%d-%d", u, i), toUID(fmt.Sprintf("u%d", u))))
@@ -525,8 +534,8 @@ func TestJobsJoinAndLeaveUnderLoad(t *testing.T) {
 		kittest.Eventually(t, patience, func() bool { return jobs[i+1].count("records_total", "lane=push") > 0 }, "the new job gets nothing")
 		jobs[i].stop()
 	}
-	<-pushed
-	c.waitCommitted(topic.Push, users*each)
+	stop()
+	c.waitCommitted(topic.Push, int64(users*each))
 	for u := range users {
 		checkFirsts(t, comets[u%2].bodies(conn(u)), ids(fmt.Sprintf("%d-", u), each))
 	}
