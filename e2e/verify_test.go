@@ -192,6 +192,11 @@ func (f *verified) table(t *testing.T, v *verdict) {
 		v.Sent, v.Seconds, v.Stored, v.Shown, v.Store, v.Handed, v.Leaked, v.Late, v.P50, v.P99)
 	fmt.Fprintf(&b, "%d moves, %d marks, %d repeats, %d cuts, %d resyncs, %d closed for good, %d twice on the wire, pushes %+v, rightly refused %v\n",
 		v.Moves, v.Marks, v.Repeats, v.Cuts, v.Resyncs, v.Closed, v.WireDuplicates, v.Pushes, v.Expected)
+	for line := range strings.Lines(f.v.progress()) {
+		if strings.Contains(line, "closed for good") {
+			b.WriteString(line)
+		}
+	}
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "fault\tfor s\tsent\tlate\tp50 ms\tp99 ms\tworst ms\tcaught up after s\tproof")
 	for _, p := range v.Phases {

@@ -138,10 +138,6 @@ type Report struct {
 	Unsettled string `json:"unsettled,omitempty"`
 }
 
-// Broken is whether the contract is: by what was lost, doubled, out of order or leaked, or by a server that closed for good a device which did
-// nothing to be closed for.
-func (r *Report) Broken() bool { return r.Result.Broken() || r.Closed > 0 }
-
 // talk is a conversation of the run.
 type talk struct {
 	id      string
