@@ -334,7 +334,7 @@ func (s *Store) Audit(ctx context.Context, tenant, id string, seq, after int64, 
 const purged = 500
 
 // Purge removes the copies of replaced and recalled texts that were made before auditMs, and the first outcomes of rejections from before
-// rejectionsMs, milliseconds since 1970, of all tenants, in portions. It returns how many went, also with an error.
+// rejectionsMs, milliseconds since 1970, of all tenants, in portions; none where that is 0. It returns how many went, also with an error.
 func (s *Store) Purge(ctx context.Context, auditMs, rejectionsMs int64) (gone int64, err error) {
 	for _, t := range []struct {
 		from  string
@@ -345,6 +345,9 @@ func (s *Store) Purge(ctx context.Context, auditMs, rejectionsMs int64) (gone in
 		{"audit", []string{"conversation", "seq", "changed_seq"}, "changed_at", auditMs},
 		{"rejections", []string{"conversation", "sender", "client_msg_id"}, "rejected_at", rejectionsMs},
 	} {
+		if t.until <= 0 {
+			continue
+		}
 		for tenant := ""; ; {
 			if tenant, err = s.tenantAfter(ctx, t.from, tenant); err != nil {
 				return gone, fmt.Errorf("purge %s: %w", t.from, err)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/halley-im/halley/proto/errcode"
 	"github.com/halley-im/halley/proto/name"
+	"github.com/halley-im/halley/proto/topic"
 )
 
 // MaxID is the longest id of a conversation in bytes: "d/", two uids and the slash between them.
@@ -32,7 +33,7 @@ var groups = uuid.NewSHA1(uuid.NameSpaceURL, []byte("https://github.com/halley-i
 // GroupID returns the id of the group that sender makes under clientMsgID: "g/" and the UUIDv5 of tenant, sender and clientMsgID with NUL bytes
 // between. It is made of them, and not of the time, so that a repeat makes no second group.
 func GroupID(tenant, sender, clientMsgID string) string {
-	return "g/" + uuid.NewSHA1(groups, []byte(tenant+"\x00"+sender+"\x00"+clientMsgID)).String()
+	return "g/" + uuid.NewSHA1(groups, topic.Join(tenant, sender, clientMsgID)).String()
 }
 
 // messages is the name space of MessageID.
@@ -41,7 +42,7 @@ var messages = uuid.NewSHA1(uuid.NameSpaceURL, []byte("https://github.com/halley
 // MessageID returns the id of the entry that sender asked for under clientMsgID: UUIDv5 of tenant, conversation, sender
 // and clientMsgID with NUL bytes between. It is the same in every role and at every repeat, and therefore not stored.
 func MessageID(tenant, conv, sender, clientMsgID string) string {
-	return uuid.NewSHA1(messages, []byte(tenant+"\x00"+conv+"\x00"+sender+"\x00"+clientMsgID)).String()
+	return uuid.NewSHA1(messages, topic.Join(tenant, conv, sender, clientMsgID)).String()
 }
 
 // TypeOf returns the type that an id says; 0 if it is none.

@@ -79,7 +79,7 @@ func (s *Service) Typing(ctx context.Context, o Origin, tenant, uid, id string, 
 		return err
 	}
 	// As for a message: who is blocked isn't seen typing either.
-	if err := s.authorise(ctx, &entry.Proposal{Tenant: tenant, Conversation: id, Kind: entry.Message, Sender: uid}); err != nil {
+	if err := s.mayPropose(ctx, &entry.Proposal{Tenant: tenant, Conversation: id, Kind: entry.Message, Sender: uid}); err != nil {
 		return err
 	}
 	return s.tell(ctx, o, tenant, uid, id, map[string]typingEvent{"typing": {id, uid, off}})
