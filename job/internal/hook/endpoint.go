@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
-
 	"github.com/halley-im/halley/kit/hook"
 	"github.com/halley-im/halley/proto/name"
 )
@@ -27,17 +25,10 @@ type Endpoint struct {
 	url     string
 	host    string
 	open    bool // neither encrypted nor on this machine
-	secrets []*standardwebhooks.Webhook
+	secrets hook.Secrets
 }
 
 const allTenants = "*"
-
-// Standard Webhooks wants 24 to 64 bytes: "Signature scheme" of its specification, version 1.0.0.
-const (
-	secretPrefix = "whsec_"
-	minSecret    = 24
-	maxSecret    = 64
-)
 
 // String names the endpoint without what is secret.
 func (e *Endpoint) String() string { return e.Name + " (" + e.host + ")" }
@@ -70,15 +61,10 @@ func ParseEndpoint(line string) (*Endpoint, error) {
 		return fail("url: without user, password or fragment")
 	}
 	e.url, e.host = u.String(), u.Scheme+"://"+u.Host
-	ip, err := netip.ParseAddr(u.Hostname())
-	e.open = u.Scheme == "http" && u.Hostname() != "localhost" && (err != nil || !ip.IsLoopback())
-	for s := range strings.SplitSeq(f[2], "|") {
-		n := len(s) - len(secretPrefix)
-		w, err := standardwebhooks.NewWebhook(s)
-		if !strings.HasPrefix(s, secretPrefix) || err != nil || n < minSecret*4/3 || n > (maxSecret+2)/3*4 {
-			return fail("secret: want %s and base64 of %d to %d bytes", secretPrefix, minSecret, maxSecret)
-		}
-		e.secrets = append(e.secrets, w)
+	ip, ipErr := netip.ParseAddr(u.Hostname())
+	e.open = u.Scheme == "http" && u.Hostname() != "localhost" && (ipErr != nil || !ip.IsLoopback())
+	if e.secrets, err = hook.ParseSecrets(f[2]); err != nil {
+		return fail("%w", err)
 	}
 	for _, ev := range e.Events {
 		if !slices.Contains(hook.Events, ev) {

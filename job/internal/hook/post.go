@@ -1,19 +1,15 @@
 package hook
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
-	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
-
+	"github.com/halley-im/halley/kit/hook"
 	"github.com/halley-im/halley/store"
 )
 
@@ -47,27 +43,13 @@ const maxAnswer = 64 << 10
 
 // post sends a hook once, signed by the rules of Standard Webhooks 1.0.0.
 func (e *Endpoint) post(ctx context.Context, client *http.Client, h *store.Hook) answer {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.url, bytes.NewReader(h.Body))
+	req, err := e.secrets.NewRequest(ctx, e.url, h.ID, time.Now(), h.Body)
 	if err != nil {
 		return answer{result: broken, err: err}
 	}
-	now := time.Now()
-	var signatures []string
-	for _, w := range e.secrets {
-		s, err := w.Sign(h.ID, now, h.Body)
-		if err != nil {
-			return answer{result: broken, err: err}
-		}
-		signatures = append(signatures, s)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("User-Agent", "Halley-Webhooks/1")
-	req.Header.Set(standardwebhooks.HeaderWebhookID, h.ID)
-	req.Header.Set(standardwebhooks.HeaderWebhookTimestamp, strconv.FormatInt(now.Unix(), 10))
-	req.Header.Set(standardwebhooks.HeaderWebhookSignature, strings.Join(signatures, " "))
 	resp, err := client.Do(req)
 	if err != nil {
-		a := answer{result: broken, err: plain(err)}
+		a := answer{result: broken, err: hook.Plain(err)}
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			a.result = timeout
 		}
@@ -95,13 +77,4 @@ func (e *Endpoint) post(ctx context.Context, client *http.Client, h *store.Hook)
 	}
 	a.err = fmt.Errorf("status %d", a.status)
 	return a
-}
-
-// plain is err without the URL, whose path may be a secret.
-func plain(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		return u.Err
-	}
-	return err
 }

@@ -11,12 +11,10 @@ import (
 	"net/url"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
-	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"github.com/halley-im/halley/kit/hook"
 	"github.com/halley-im/halley/logic/internal/call/machine"
@@ -33,15 +31,12 @@ const (
 	// mostAnswer bounds what is read of an answer, mostReason what the caller is told of it.
 	mostAnswer = 16 << 10
 	mostReason = 200
-	// Standard Webhooks wants 24 to 64 bytes: "Signature scheme" of its specification, version 1.0.0.
-	secretPrefix         = "whsec_"
-	minSecret, maxSecret = 24, 64
 )
 
 // asker asks the host.
 type asker struct {
 	url     string
-	secrets []*standardwebhooks.Webhook
+	secrets hook.Secrets
 	client  *http.Client
 }
 
@@ -58,15 +53,11 @@ func newAsker(c *Config) (*asker, error) {
 		}
 		secret = strings.TrimSpace(string(b))
 	}
-	a := &asker{url: c.AskURL, client: hook.NewClient(askConns)}
-	for s := range strings.SplitSeq(secret, "|") {
-		w, err := standardwebhooks.NewWebhook(s)
-		if n := len(s) - len(secretPrefix); !strings.HasPrefix(s, secretPrefix) || err != nil || n < minSecret*4/3 || n > (maxSecret+2)/3*4 {
-			return nil, fmt.Errorf("call: ask-secret: want %s and base64 of %d to %d bytes", secretPrefix, minSecret, maxSecret)
-		}
-		a.secrets = append(a.secrets, w)
+	secrets, err := hook.ParseSecrets(secret)
+	if err != nil {
+		return nil, fmt.Errorf("call: ask-%w", err)
 	}
-	return a, nil
+	return &asker{url: c.AskURL, secrets: secrets, client: hook.NewClient(askConns)}, nil
 }
 
 func checkAskURL(text string) error {
@@ -129,33 +120,20 @@ func (a *asker) post(ctx context.Context, tenant string, d askData) (allow bool,
 	now := time.Now()
 	slices.Sort(d.UIDs)
 	body := encode(askBody{CallAsk, now.UTC().Format("2006-01-02T15:04:05.000Z"), tenant, d})
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.url, bytes.NewReader(body))
-	if err != nil {
-		return false, "", plain(err)
-	}
 	id := "msg_" + strings.ReplaceAll(uuid.NewSHA1(askSpace, []byte(tenant+" "+d.Call+" "+strings.Join(d.UIDs, " "))).String(), "-", "")
-	var signatures []string
-	for _, w := range a.secrets {
-		signature, err := w.Sign(id, now, body)
-		if err != nil {
-			return false, "", err
-		}
-		signatures = append(signatures, signature)
+	req, err := a.secrets.NewRequest(ctx, a.url, id, now, body)
+	if err != nil {
+		return false, "", err
 	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("User-Agent", "Halley-Webhooks/1")
-	req.Header.Set(standardwebhooks.HeaderWebhookID, id)
-	req.Header.Set(standardwebhooks.HeaderWebhookTimestamp, strconv.FormatInt(now.Unix(), 10))
-	req.Header.Set(standardwebhooks.HeaderWebhookSignature, strings.Join(signatures, " "))
 	resp, err := a.client.Do(req)
 	if err != nil {
-		return false, "", plain(err)
+		return false, "", hook.Plain(err)
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswer))
 	switch {
 	case err != nil:
-		return false, "", plain(err)
+		return false, "", hook.Plain(err)
 	case resp.StatusCode/100 != 2:
 		return false, "", fmt.Errorf("status %d", resp.StatusCode)
 	case len(bytes.TrimSpace(answer)) == 0:
@@ -169,15 +147,6 @@ func (a *asker) post(ctx context.Context, tenant string, d askData) (allow bool,
 		return false, "", errors.New(`the answer is neither empty nor {"allow": …}`)
 	}
 	return *said.Allow, strings.ToValidUTF8(said.Reason[:min(len(said.Reason), mostReason)], ""), nil
-}
-
-// plain is err without the URL, whose path may be a secret.
-func plain(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		return u.Err
-	}
-	return err
 }
 
 // askOf is what the host is asked about an invitation.
