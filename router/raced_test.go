@@ -98,7 +98,8 @@ func TestWhoGivesWayToAnOlderConnectionMayComeAgain(t *testing.T) {
 		{"same key", "k", "", nil, time.Second, true},
 		{"same device", "other", "d", nil, time.Second, true},
 		{"newer", "k", "d", nil, -time.Millisecond, false},
-		{"another device, by the limit", "other", "e", &halleyv1.Limits{MaxSessions: 1}, time.Second, false},
+		{"another device, by the limit", "other", "e", &halleyv1.Limits{MaxSessions: 1}, time.Second, true},
+		{"newer, by the limit", "other", "e", &halleyv1.Limits{MaxSessions: 1}, -time.Second, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			uid := strings.NewReplacer(" ", "-", ",", "").Replace(tt.name)
@@ -153,8 +154,9 @@ func TestWhoGaveWayToNobodyCountsAgain(t *testing.T) {
 	if got := locate(t, r, uidName("default", "u"), keyName("default", "k")); !slices.Equal(got[0], at(s, phone)) || !slices.Equal(got[1], at(s)) {
 		t.Errorf("located %v, want %v", got, at(s, phone))
 	}
-	// But not who was one too many.
+	// But not who is one too many.
 	over := other.session("default", "u", "one-too-many")
+	over.ConnectedAtMs += 1000
 	if res := other.register(over, &halleyv1.Limits{MaxSessions: 2}); len(res.GetDisplaced()) != 1 {
 		t.Fatalf("got %v", res)
 	} else if gone := res.GetDisplaced()[0].GetConn().GetId(); gone != s.GetConn().GetId() && gone != phone.GetConn().GetId() {

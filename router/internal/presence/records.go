@@ -246,12 +246,12 @@ func (u *userRecord) find(conn string) int {
 // Then it wasn't told, or hasn't been yet.
 func (u *userRecord) stands(c clock, i int) halleyv1.RegisterResult_Status {
 	s, status := &u.sessions[i], halleyv1.RegisterResult_STATUS_OK
-	if s.over {
-		return halleyv1.RegisterResult_STATUS_REPLACED
-	}
 	for j := range u.sessions {
 		o := &u.sessions[j]
-		if j == i || o.leaving || o.since < s.since || s.signed && !o.signed || !s.rivals(o.key, o.device) || c.known(o.epoch) && !c.live(o.epoch) {
+		switch {
+		case j == i, o.leaving, o.since < s.since, s.signed && !o.signed, c.known(o.epoch) && !c.live(o.epoch):
+			continue
+		case !s.over && !s.rivals(o.key, o.device):
 			continue
 		}
 		if status = gaveWay(s.connected, o.connected); status == halleyv1.RegisterResult_STATUS_REPLACED {

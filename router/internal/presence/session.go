@@ -104,8 +104,7 @@ func (r *registration) finish(c clock) {
 			continue
 		}
 		r.result.Displaced = append(r.result.Displaced, d)
-		rivals := d.GetKey() == r.m.GetKey() || d.GetDeviceId() != "" && d.GetDeviceId() == r.m.GetDeviceId()
-		if rivals && gaveWay(d.GetConnectedAtMs(), r.m.GetConnectedAtMs()) == halleyv1.RegisterResult_STATUS_RACED {
+		if gaveWay(d.GetConnectedAtMs(), r.m.GetConnectedAtMs()) == halleyv1.RegisterResult_STATUS_RACED {
 			r.result.RacedConnIds = append(r.result.RacedConnIds, id)
 		}
 	}
