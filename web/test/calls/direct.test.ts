@@ -253,12 +253,15 @@ it("a group of four: each sees each; one comes late, one leaves, the others go o
 
   await answer(ida);
   await talking(ida).waitFor();
+  // Others see it; readers say it.
+  await fay.getByRole("status").getByText("ida is in the call.").waitFor({ state: "attached" });
   for (const page of pages) await flows(page, 3, 60_000);
   await docsPicture(fay, "call-group");
   report("all four", Object.fromEntries(await Promise.all(pages.map(async (page, i) => [names[i], await flow(page)] as const))));
 
   await button(gus, "Hang up").click();
   const left = [fay, hal, ida];
+  await fay.getByRole("status").getByText("gus has left the call.").waitFor({ state: "attached" });
   for (const page of left) await until(async () => (await flow(page)).length === 2);
   for (const page of left) await flowsOn(page, await flow(page));
 

@@ -347,6 +347,8 @@ export const en = {
   callCam: "{a}’s camera is off",
   callSharing: "{a} shares the screen",
   callYou: "Your picture",
+  callCame: "{a} is in the call.",
+  callLeft: "{a} has left the call.",
   callPlay: "Tap for sound",
   callsIncoming: "Incoming calls",
   callAdd: "Add people",

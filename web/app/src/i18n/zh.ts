@@ -337,6 +337,8 @@ export const zh: Texts = {
   callCam: "{a} 的摄像头已关闭",
   callSharing: "{a} 正在共享屏幕",
   callYou: "你的画面",
+  callCame: "{a} 已加入通话。",
+  callLeft: "{a} 已离开通话。",
   callPlay: "点按以播放声音",
   callsIncoming: "来电",
   callAdd: "添加成员",

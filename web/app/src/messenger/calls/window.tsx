@@ -68,6 +68,9 @@ export function CallWindow({ call }: { call: Call }) {
     };
   }, []);
 
+  const there = others.filter((l) => l.state === "accepted" || l.state === "joined").map((l) => l.uid);
+  const news = useComings(there, (uid) => m.people.name(uid));
+
   const fill = () => {
     small.value = false;
     // All of the page, so that menus can stand above it. Some phones can't: there it fills the window.
@@ -114,6 +117,11 @@ export function CallWindow({ call }: { call: Call }) {
           {full.value ? <Shrink /> : <Expand />}
         </button>
       </header>
+      {info.kind === "group" && (
+        <p class="aside" role="status">
+          {news}
+        </p>
+      )}
       <div class="call-tiles" data-n={Math.min(6, others.length + others.filter((l) => l.sends.screen).length)}>
         {others.map((leg) => (
           <Tile key={leg.uid} call={call} leg={leg} messenger={m} direct={info.kind === "direct"} speaks={others.length > 1 && m.calls.speaker.value === leg.uid} />
@@ -165,6 +173,20 @@ export function CallWindow({ call }: { call: Call }) {
       )}
     </section>
   );
+}
+
+/** Who came last, or left: others see it. */
+function useComings(there: readonly string[], nameOf: (uid: string) => string): string {
+  const news = useSignal("");
+  const before = useRef<readonly string[]>(there);
+  useEffect(() => {
+    const came = there.filter((uid) => !before.current.includes(uid));
+    const left = before.current.filter((uid) => !there.includes(uid));
+    before.current = there;
+    const said = [...came.map((uid) => t("callCame", { a: nameOf(uid) })), ...left.map((uid) => t("callLeft", { a: nameOf(uid) }))];
+    if (said.length > 0) news.value = said.join(" ");
+  }, [there.join(" ")]);
+  return news.value;
 }
 
 function Toggle({ on, label, onClick, children }: { on: boolean; label: string; onClick(): void; children: preact.ComponentChildren }) {
