@@ -68,7 +68,7 @@ export function CallWindow({ call }: { call: Call }) {
     };
   }, []);
 
-  const there = others.filter((l) => l.state === "accepted" || l.state === "joined").map((l) => l.uid);
+  const there = others.filter((l) => l.state === "accepted" || l.state === "joined" || l.state === "away").map((l) => l.uid);
   const news = useComings(there, (uid) => m.people.name(uid));
 
   const fill = () => {
