@@ -1,17 +1,13 @@
 // A call between machines as docs/turn.md has it: the page by HTTPS with a certificate of Halley's own making, at an address that isn't loopback's.
-import { execFileSync } from "node:child_process";
 import type { Page } from "playwright-core";
-import { describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { call, caller, expectRelayed, hangUp, madeUp, report } from "../browser/caller.ts";
 import { online, realHalley } from "../browser/real.ts";
 import { startHalley } from "../browser/stack.ts";
-import { ownNetwork, relayPorts } from "./network.ts";
-
-const address = "10.7.7.7";
+import { addAddress, address, dropAddress, ownNetwork, relayPorts } from "./network.ts";
 
 /** Open to other machines is what has TLS, and nothing else; the relay goes along. */
 async function start() {
-  execFileSync("ip", ["addr", "replace", `${address}/32`, "dev", "lo"]);
   const halley = await startHalley({
     ...relayPorts,
     HALLEY_TLS_SELF_SIGNED: "true",
@@ -24,6 +20,8 @@ async function start() {
 }
 
 describe.skipIf(!ownNetwork)("from another machine", () => {
+  beforeAll(addAddress);
+  afterAll(dropAddress);
   const real = realHalley([...madeUp, "--ignore-certificate-errors"], start);
 
   /** Somebody comes with a token: by name one comes on loopback only. */
