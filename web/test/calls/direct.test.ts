@@ -135,7 +135,7 @@ it("the window of a call is moved, made small, and fills the screen; another cam
   await button(ann, "Hang up").focus();
   await ann.keyboard.press("Enter");
   for (const page of [ann, zed]) await page.locator(".call").waitFor({ state: "detached" });
-  expect(await ann.evaluate(() => document.activeElement?.id)).toBe("main");
+  await until(() => ann.evaluate(() => document.activeElement?.id === "main"));
 
   await button(ann, "Video call").click();
   await ringing(zed).waitFor();

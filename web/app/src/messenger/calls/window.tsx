@@ -63,9 +63,8 @@ export function CallWindow({ call }: { call: Call }) {
     const element = box.current;
     // Who began it by a button goes on here; who writes meanwhile goes on writing.
     if (!document.activeElement?.matches("input, textarea, [contenteditable]")) element?.focus({ preventScroll: true });
-    return () => {
-      if (element?.contains(document.activeElement)) document.getElementById("main")?.focus({ preventScroll: true });
-    };
+    // What had it is gone with the window; the page's beginning is far from where one was.
+    return () => setTimeout(() => document.activeElement === document.body && document.getElementById("main")?.focus({ preventScroll: true }));
   }, []);
 
   const there = others.filter((l) => l.state === "accepted" || l.state === "joined" || l.state === "away").map((l) => l.uid);
