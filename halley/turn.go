@@ -24,7 +24,7 @@ func (c *allCmd) startRelay(ctx context.Context, p *process, secret string, cert
 		return nil, nil
 	}
 	if !isSet("all-turn-addr") {
-		cfg.Addr = besides(cfg.Addr, ws)
+		cfg.Addr = besides(cfg.Addr, ws, wss)
 	}
 	if !isSet("all-turn-tls-addr") {
 		cfg.TLSAddr = besides(cfg.TLSAddr, wss)
@@ -83,17 +83,21 @@ func (c *allCmd) startRelay(ctx context.Context, p *process, secret string, cert
 	return r, nil
 }
 
-// besides returns addr's port at l's host, where l can be reached from other machines.
-func besides(addr string, l net.Listener) string {
-	if l == nil || isLoopback(l.Addr()) {
+// besides returns addr's port at the host of the first listener that can be reached from other machines; addr, if none can.
+func besides(addr string, listeners ...net.Listener) string {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
 		return addr
 	}
-	host, _, err := net.SplitHostPort(l.Addr().String())
-	_, port, portErr := net.SplitHostPort(addr)
-	if err != nil || portErr != nil {
-		return addr
+	for _, l := range listeners {
+		if l == nil || isLoopback(l.Addr()) {
+			continue
+		}
+		if host, _, err := net.SplitHostPort(l.Addr().String()); err == nil {
+			return net.JoinHostPort(host, port)
+		}
 	}
-	return net.JoinHostPort(host, port)
+	return addr
 }
 
 // listenUDP opens UDP at the address at which TCP is served. Where any port will do, that of TCP may be taken.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -73,6 +74,35 @@ func TestRelayOfAllIsToldWhereOthersReachIt(t *testing.T) {
 		got, err := relayURLs(t.Context(), g.All.All.TURN, tt.tls)
 		if err != nil || !slices.Equal(got, tt.want) {
 			t.Errorf("%s: got %q, %v", tt.name, got, err)
+		}
+	}
+}
+
+// TestRelayOfAllListensWhereClientsDo is where only what has TLS is open to other machines: browsers there call by the plain relay all the same.
+func TestRelayOfAllListensWhereClientsDo(t *testing.T) {
+	for _, tt := range []struct {
+		name, ws, wss, want string
+	}{
+		{"all on loopback", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:3478"},
+		{"WebSocket open", "0.0.0.0:0", "127.0.0.1:0", "0.0.0.0:3478"},
+		{"only with TLS", "127.0.0.1:0", "0.0.0.0:0", "0.0.0.0:3478"},
+		{"no TLS", "0.0.0.0:0", "", "0.0.0.0:3478"},
+	} {
+		var listeners []net.Listener
+		for _, addr := range []string{tt.ws, tt.wss} {
+			if addr == "" {
+				listeners = append(listeners, nil)
+				continue
+			}
+			l, err := net.Listen("tcp4", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			listeners = append(listeners, l)
+		}
+		if got := besides("127.0.0.1:3478", listeners...); got != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)
 		}
 	}
 }

@@ -22,7 +22,7 @@ type outlived struct {
 // TestRelayedFlowOutlivesItsCredential: packets never stop at the credential's end; with the next one, which clients get before, the relay stays.
 func TestRelayedFlowOutlivesItsCredential(t *testing.T) {
 	t.Parallel()
-	certFile, keyFile, _ := turnCertificate(t)
+	certFile, keyFile, _ := turnCertificate(t, time.Hour)
 	outlive(t, startPion(t, certFile, keyFile, nil), outlived{old: 401})
 }
 
@@ -34,7 +34,7 @@ func TestRelayedFlowOutlivesItsCredentialAtCoturn(t *testing.T) {
 	if binary == "" {
 		t.Skip("HALLEY_TEST_TURNSERVER names no coturn")
 	}
-	certFile, keyFile, _ := turnCertificate(t)
+	certFile, keyFile, _ := turnCertificate(t, time.Hour)
 	// In life ten minutes: so that here, too, the credential is shown once more under a new nonce.
 	outlive(t, startCoturn(t, binary, certFile, keyFile, "--stale-nonce=1"), outlived{renewed: 441})
 }

@@ -42,6 +42,8 @@ type turnFault struct {
 	look func(*doctor.TURNConfig)
 	// pionOnly: coturn can't be brought to it by options.
 	pionOnly bool
+	// ended: the certificate has. Whether coturn is up is asked with one that is good.
+	ended bool
 }
 
 // deaf hears nothing: a firewall that drops what comes by UDP.
@@ -155,6 +157,9 @@ var turnFaults = []turnFault{
 		look: func(c *doctor.TURNConfig) { c.URLs[0] = strings.Replace(c.URLs[0], "127.0.0.1", "localhost", 1) },
 	},
 	{
+		name: "TLS certificate wrong: too old", state: doctor.Fail, texts: []string{"TLS certificate wrong", "it is good from", "renew it"}, at: []string{"tls"}, ended: true, pionOnly: true,
+	},
+	{
 		name: "no TLS there", state: doctor.Fail, texts: []string{"TLS certificate wrong", "doesn't speak TLS", "give the TURN server a certificate and a TLS port"}, at: []string{"tcp"}, coturn: []string{"--no-tls"},
 		look: func(c *doctor.TURNConfig) {
 			c.URLs[0] = strings.Replace(strings.Replace(c.URLs[0], "turn:", "turns:", 1), "udp", "tcp", 1)
@@ -173,10 +178,14 @@ var turnFaults = []turnFault{
 }
 
 func TestTURNFaultsAreNamed(t *testing.T) {
-	certFile, keyFile, roots := turnCertificate(t)
 	for _, f := range turnFaults {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
+			life := time.Hour
+			if f.ended {
+				life = -time.Minute
+			}
+			certFile, keyFile, roots := turnCertificate(t, life)
 			urls := startPion(t, certFile, keyFile, f.pion)
 			lookAtTURN(t, f, urls, roots)
 		})
@@ -189,7 +198,7 @@ func TestTURNLookedAtFromItsOwnMachine(t *testing.T) {
 	if err != nil || own.IsLoopback() {
 		t.Skip("this machine has no other address")
 	}
-	certFile, keyFile, _ := turnCertificate(t)
+	certFile, keyFile, _ := turnCertificate(t, time.Hour)
 	var at string
 	startPion(t, certFile, keyFile, func(c *relay.Config, d *relay.Deps) {
 		d.UDP.Close()
@@ -209,7 +218,7 @@ func TestTURNFaultsOfCoturnAreNamed(t *testing.T) {
 	if binary == "" {
 		t.Skip("HALLEY_TEST_TURNSERVER names no coturn")
 	}
-	certFile, keyFile, roots := turnCertificate(t)
+	certFile, keyFile, roots := turnCertificate(t, time.Hour)
 	for _, f := range turnFaults {
 		if f.pionOnly {
 			continue
@@ -398,15 +407,15 @@ func nobody() string {
 	return l.Addr().String()
 }
 
-// turnCertificate makes a self-signed certificate of 127.0.0.1, and a pool that trusts it.
-func turnCertificate(t *testing.T) (certFile, keyFile string, roots *x509.CertPool) {
+// turnCertificate makes a self-signed certificate of 127.0.0.1 that is good for life from now on, and a pool that trusts it.
+func turnCertificate(t *testing.T, life time.Duration) (certFile, keyFile string, roots *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(life),
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)

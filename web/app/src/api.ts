@@ -46,9 +46,16 @@ export async function endpoints(): Promise<Endpoint[]> {
 export async function cometUrl(attempt: number, first: Endpoint[]): Promise<string> {
   const secure = location.protocol === "https:";
   const list = attempt === 0 && first.length > 0 ? first : await endpoints().catch(() => first);
-  const urls = list.map((e) => (secure ? e.wss : (e.ws ?? e.wss))).filter((url): url is string => Boolean(url));
+  const urls = list.map((e) => (secure ? e.wss : (e.ws ?? e.wss))).filter((url): url is string => Boolean(url)).map((url) => fromHere(url, location.hostname));
   return urls[attempt % (urls.length || 1)] ?? (secure ? `wss://${location.hostname}:3103/sub` : `ws://${location.hostname}:3102/sub`);
 }
+
+/** An address that only its own machine knows, as seen from a page that came from elsewhere: the comet of `halley all` is where its page is. */
+export function fromHere(url: string, host: string): string {
+  return own.test(host) ? url : url.replace(/^(wss?:\/\/)(127\.[\d.]+|\[::1\]|localhost)(?=[:/])/, (_, scheme: string) => scheme + host);
+}
+
+const own = /^(127\.[\d.]+|\[::1\]|localhost)$/;
 
 /** Pushes a JSON body. Resolves when the push is accepted, which is before it arrives. */
 export function push(key: string, target: PushTarget, op: number, json: unknown): Promise<{ id: string }> {

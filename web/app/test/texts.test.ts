@@ -11,7 +11,7 @@ const { fill, setLanguage, why } = await import("../src/i18n/index.ts");
 const { initialOf } = await import("../src/messenger/initial.ts");
 const { mentionAt, mentionsIn } = await import("../src/messenger/mention.ts");
 const { contentOf } = await import("../src/model/body.ts");
-const { recordText } = await import("../src/messenger/calls/record.tsx");
+const { recordText } = await import("../src/messenger/calls/words.ts");
 const { quoteText } = await import("../src/messenger/preview.ts");
 const { isBig, safe } = await import("../src/messenger/parts/text.tsx");
 

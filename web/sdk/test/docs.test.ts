@@ -1,5 +1,5 @@
 // Holds docs/sdk.md: what it shows of files is what stands there, what it shows of the SDK is right by its types, and the
-// program in it runs.
+// program in it runs; and what docs/calls.md shows of calls, which test/calls runs.
 import { execFileSync, spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
@@ -17,22 +17,11 @@ it("shows files as they are", () => {
   for (const [, name, text] of shown) expect(readFileSync(join(web, "..", name ?? ""), "utf8")).toContain((text ?? "").trim());
 });
 
-it("shows calls that there are", { timeout: 60_000 }, () => {
-  const blocks = [...page.matchAll(/```ts\n([^]*?)```/g)].map((m) => m[1]);
-  expect(blocks.length).toBeGreaterThan(5);
+/** Fails where TypeScript finds something wrong with these files. */
+function check(files: string[]): void {
   const dir = mkdtempSync(join(web, "sdk", ".docs-"));
   try {
-    blocks.forEach((block, i) => {
-      const declared = `${block?.includes("const chat") ? "" : "declare const chat: Chat;"} ${block?.includes("const timeline") ? "" : "declare const timeline: Timeline;"}`;
-      writeFileSync(
-        join(dir, `block${i}.ts`),
-        `import { Chat, Client, directId, type Entry, peerOf, Timeline } from "../src/index.ts";
-         declare const open: string; declare function draw(entries: readonly Entry[]): void; declare function fetchToken(): Promise<string>;
-         ${declared}
-         ${block}
-         export { Chat, Client, directId, peerOf, Timeline, chat, timeline, open, draw, fetchToken };`,
-      );
-    });
+    files.forEach((text, i) => writeFileSync(join(dir, `block${i}.ts`), text));
     const config = { extends: "../../tsconfig.base.json", compilerOptions: { noUnusedLocals: false, skipLibCheck: true }, include: ["*.ts"] };
     writeFileSync(join(dir, "tsconfig.json"), JSON.stringify(config));
     execFileSync(join(web, "node_modules/.bin/tsc"), ["-p", dir], { encoding: "utf8" });
@@ -41,6 +30,33 @@ it("shows calls that there are", { timeout: 60_000 }, () => {
   } finally {
     rmSync(dir, { recursive: true });
   }
+}
+
+it("shows a call in one's own page, in 30 lines", { timeout: 60_000 }, () => {
+  const calls = readFileSync(new URL("../docs/calls.md", `file://${web}`), "utf8");
+  const blocks = [...calls.matchAll(/```ts\n([^]*?)```/g)].map((m) => m[1] ?? "");
+  expect(blocks).toHaveLength(2);
+  expect(blocks[0]?.split("\n").filter((line) => line.trim() !== "").length).toBeLessThanOrEqual(30);
+  const here = (text: string) => text.replaceAll("@halley-im/sdk/call", "../src/call/index.ts").replaceAll('"@halley-im/sdk"', '"../src/index.ts"');
+  check([
+    `declare function fetchToken(): Promise<string>; ${here(blocks[0] ?? "")}`,
+    `import type { Chat } from "../src/index.ts"; declare const chat: Chat; ${here(blocks[1] ?? "")} export { problem, results };`,
+  ]);
+});
+
+it("shows calls that there are", { timeout: 60_000 }, () => {
+  const blocks = [...page.matchAll(/```ts\n([^]*?)```/g)].map((m) => m[1]);
+  expect(blocks.length).toBeGreaterThan(5);
+  check(
+    blocks.map((block) => {
+      const declared = `${block?.includes("const chat") ? "" : "declare const chat: Chat;"} ${block?.includes("const timeline") ? "" : "declare const timeline: Timeline;"}`;
+      return `import { Chat, Client, directId, type Entry, peerOf, Timeline } from "../src/index.ts";
+         declare const open: string; declare function draw(entries: readonly Entry[]): void; declare function fetchToken(): Promise<string>;
+         ${declared}
+         ${block}
+         export { Chat, Client, directId, peerOf, Timeline, chat, timeline, open, draw, fetchToken };`;
+    }),
+  );
 });
 
 it("shows a program that runs", { timeout: 60_000 }, async () => {

@@ -19,7 +19,7 @@ export interface Real<H extends Halley = Halley> {
   /** Somebody logs in by name, in a window of his own. */
   enter(name: string, options?: EnterOptions): Promise<Page>;
   /** A window of nobody's at a path. */
-  visit(path: string): Promise<Page>;
+  visit(path: string, options?: EnterOptions): Promise<Page>;
   /** Ends what a test opened; pages that are for a whole file stay. */
   leave(...pages: Page[]): Promise<void>;
   /** Another name on each run: on a Halley that isn't ours what was said the last time has stayed. */
@@ -76,7 +76,7 @@ export function realHalley(browserArgs: string[] = [], start: () => Promise<Hall
   return {
     halley: () => halley,
     name: (name) => name + run,
-    visit: (path) => open(path, {}),
+    visit: (path, options = {}) => open(path, options),
     enter: async (name, { stay = false, ...options } = {}) => {
       const page = await open("", options);
       if (stay) await page.getByRole("checkbox", { name: "Stay logged in on this device" }).check();

@@ -15,8 +15,8 @@ export interface Halley {
   stop(): Promise<void>;
 }
 
-/** The Halley at HALLEY_URL, else one of our own: `halley all` on free ports, from HALLEY_BIN or built now. With settings, one of our own. */
-export async function startHalley(settings?: Record<string, string>): Promise<Halley> {
+/** The Halley at HALLEY_URL, else one of our own: `halley all` on free ports, from HALLEY_BIN or built now. With settings, one of our own; undefined is a setting's default. */
+export async function startHalley(settings?: Record<string, string | undefined>): Promise<Halley> {
   const given = settings ? undefined : process.env.HALLEY_URL;
   if (given) return { url: given.replace(/\/$/, ""), apiKey: () => process.env.HALLEY_API_KEY ?? "", stop: async () => {} };
   const dir = mkdtempSync(join(tmpdir(), "halley-browser-"));

@@ -62,10 +62,22 @@ it("answered on the second of two devices: it stops everywhere else within a sec
   await real.leave(ann, laptop, tablet);
 });
 
+/** A device whose clock is an hour ahead. */
+const ahead: NonNullable<typeof caller.prepare> = async (context) => {
+  await context.addInitScript(() => {
+    const { now } = Date;
+    Date.now = () => now() + 3_600_000;
+  });
+};
+
 it("the window of a call is moved, made small, and fills the screen; another camera is chosen, and seen; axe finds no fault", async () => {
-  const [ann, zed] = await two("ann", "zed", { ...caller, reducedMotion: "reduce" });
+  const [ann, zed] = await two("ann", "zed", { ...caller, reducedMotion: "reduce", prepare: ahead });
   expect(await faults(ann)).toEqual([]);
   const box = ann.locator(".call");
+  // Who began it is there with the keyboard as well. Readers hear that it is connected, and not each second of it; those count by the server's clock.
+  expect(await ann.evaluate(() => document.activeElement?.className)).toBe("call");
+  await box.getByRole("timer").getByText(/^0:\d\d$/).waitFor();
+  expect(await box.getByRole("status").allTextContents()).toEqual(["Connected"]);
   const at = async () => {
     const { x, y, width, height } = (await box.boundingBox()) ?? { x: 0, y: 0, width: 0, height: 0 };
     return { x, y, width, height };
@@ -84,15 +96,46 @@ it("the window of a call is moved, made small, and fills the screen; another cam
   await until(async () => (await at()).width === 1280);
   await button(ann, "Leave full screen").click();
   await until(async () => (await at()).width === before.width);
+  // Where a page can't have the screen, as on some phones, it has the window.
+  await ann.evaluate(() => (document.documentElement.requestFullscreen = () => Promise.reject(new Error("by the test"))));
+  await button(ann, "Full screen").click();
+  await until(async () => (await at()).width === 1280);
+  await button(ann, "Leave full screen").click();
+  await until(async () => (await at()).width === before.width);
 
   const camera = () => ann.evaluate(() => window.connections.at(-1)?.getTransceivers()[1]?.sender.track?.getSettings().deviceId ?? "");
   const first = await camera();
   const had = await flow(zed);
-  await button(ann, "Microphone and camera").click();
-  await ann.getByRole("menuitem", { name: /^Camera: / }).last().click();
+  const devices = async () => {
+    await button(ann, "Devices").click();
+    return { cameras: ann.getByRole("menuitemradio", { name: /^Camera: / }), speakers: ann.getByRole("menuitemradio", { name: /^Speaker: / }) };
+  };
+  await (await devices()).cameras.last().click();
   await until(async () => ![first, ""].includes(await camera()));
   report("another camera", { zed: await flowsOn(zed, had) });
-  await hangUp(ann, zed);
+  const { cameras, speakers } = await devices();
+  expect(await cameras.last().getAttribute("aria-checked")).toBe("true");
+  expect(await faults(ann)).toEqual([]);
+  await speakers.last().click();
+  await until(() => ann.evaluate(() => (document.querySelector("audio")?.sinkId ?? "") !== ""));
+
+  // Pulled out: in words, and with a way on.
+  await ann.evaluate(() => {
+    const track = window.connections.at(-1)?.getTransceivers()[1]?.sender.track;
+    track?.stop();
+    track?.dispatchEvent(new Event("ended"));
+  });
+  await ann.locator(".call-note", { hasText: "Others can’t see you: it was unplugged. Plug it in again, or choose another one." }).waitFor();
+  await zed.getByTitle("ann’s camera is off").waitFor();
+  await button(ann, "Turn camera on").click();
+  await ann.locator(".call-note").waitFor({ state: "detached" });
+  await zed.getByTitle("ann’s camera is off").waitFor({ state: "detached" });
+  report("plugged in again", { zed: await flowsOn(zed, await flow(zed)) });
+
+  await button(ann, "Hang up").focus();
+  await ann.keyboard.press("Enter");
+  for (const page of [ann, zed]) await page.locator(".call").waitFor({ state: "detached" });
+  await until(() => ann.evaluate(() => document.activeElement?.id === "main"));
 
   await button(ann, "Video call").click();
   await ringing(zed).waitFor();
@@ -210,12 +253,15 @@ it("a group of four: each sees each; one comes late, one leaves, the others go o
 
   await answer(ida);
   await talking(ida).waitFor();
+  // Others see it; readers say it.
+  await fay.getByRole("status").getByText("ida is in the call.").waitFor({ state: "attached" });
   for (const page of pages) await flows(page, 3, 60_000);
   await docsPicture(fay, "call-group");
   report("all four", Object.fromEntries(await Promise.all(pages.map(async (page, i) => [names[i], await flow(page)] as const))));
 
   await button(gus, "Hang up").click();
   const left = [fay, hal, ida];
+  await fay.getByRole("status").getByText("gus has left the call.").waitFor({ state: "attached" });
   for (const page of left) await until(async () => (await flow(page)).length === 2);
   for (const page of left) await flowsOn(page, await flow(page));
 

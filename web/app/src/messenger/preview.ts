@@ -3,7 +3,7 @@ import { when } from "../i18n/time.ts";
 import { contentOf, type Quote } from "../model/body.ts";
 import type { Messenger } from "../model/messenger.ts";
 import type { Conversation, Entry } from "../model/types.ts";
-import { recordText } from "./calls/record.tsx";
+import { recordText } from "./calls/words.ts";
 import { names } from "./ui.ts";
 
 /** A message in one line, for the list, notifications and quotations. */

@@ -13,7 +13,6 @@ const none: Servers = { config: { bundlePolicy: "max-bundle" }, renewAt: 0, turn
 
 /**
  * Asks for STUN and TURN servers with credentials. Without an answer a call may still be possible between neighbours.
- * Times of the server count from its own: 80 % of the life that it tells are the same on any clock.
  */
 export async function iceServers(line: Line, now: () => number): Promise<Servers> {
   try {
@@ -28,12 +27,18 @@ export async function iceServers(line: Line, now: () => number): Promise<Servers
     const relayOnly = list.relay_only ?? false;
     return {
       config: { iceServers: servers, iceTransportPolicy: relayOnly ? "relay" : "all", bundlePolicy: "max-bundle" },
-      // A clock that is wrong by more than the life of the credentials must not make us ask without pause.
-      renewAt: list.renew_at ? Math.max(list.renew_at, now() + 60_000) : 0,
+      renewAt: list.renew_at ? now() + Math.max(waitFor(list.renew_at, list.expires_at ?? 0, now()), 60_000) : 0,
       turn: list.turn ?? false,
       relayOnly,
     };
   } catch {
     return { ...none, renewAt: now() + 60_000 };
   }
+}
+
+/** How long until new ones are to be asked for: 80 % of their life by the server's own times, for this device's clock may be wrong; sooner where it says so. */
+function waitFor(renewAt: number, expiresAt: number, now: number): number {
+  const left = renewAt - now;
+  const most = (expiresAt - renewAt) * 4;
+  return most > 0 && (left <= 0 || left > most) ? most : left;
 }

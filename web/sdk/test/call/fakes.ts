@@ -162,15 +162,26 @@ export class FakeTrack extends EventTarget {
   }
 }
 
+interface FakeWish {
+  deviceId?: { exact: string };
+  facingMode?: string;
+}
+
 /** Devices that all work until fail says otherwise. */
 export class FakeDevices extends EventTarget {
   fail: { audio?: string; video?: string } = {};
   opened: FakeTrack[] = [];
+  /** What there is, by kind and id; "default" is always. */
+  list: { kind: string; deviceId: string }[] = [];
 
-  async getUserMedia(want: { audio?: unknown; video?: unknown }): Promise<object> {
+  async getUserMedia(want: { audio?: FakeWish; video?: FakeWish }): Promise<object> {
     const kinds = (["audio", "video"] as const).filter((k) => want[k]);
     for (const k of kinds) if (this.fail[k]) throw new DOMException(k, this.fail[k]);
-    const tracks = kinds.map((k) => new FakeTrack(k));
+    const tracks = kinds.map((k) => {
+      const { deviceId, facingMode } = want[k] ?? {};
+      if (deviceId && !this.list.some((d) => d.deviceId === deviceId.exact)) throw new DOMException(k, "OverconstrainedError");
+      return new FakeTrack(k, deviceId?.exact ?? (facingMode === "environment" ? "back" : "default"));
+    });
     this.opened.push(...tracks);
     return { getTracks: () => tracks };
   }
@@ -182,7 +193,7 @@ export class FakeDevices extends EventTarget {
   }
 
   async enumerateDevices(): Promise<object[]> {
-    return [];
+    return this.list;
   }
 }
 

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { budget, callProblem, LocalMedia, type MediaTrouble, Phone } from "../../src/call/index.ts";
+import { iceServers } from "../../src/call/ice.ts";
 import { digest, qualityOf } from "../../src/call/stats.ts";
 import { FakeDevices, FakePC, FakeServer, FakeTrack } from "./fakes.ts";
 
@@ -127,6 +128,54 @@ describe("devices", () => {
     expect(media.sends.audio).toBe(true);
   });
 
+  it("a camera that is pulled out is told, and isn't sent any more; it is opened again when somebody wants that", async () => {
+    const { media, troubles } = await open({});
+    (media.track("camera") as unknown as FakeTrack).unplug();
+    await settle();
+    expect(troubles).toEqual([{ what: "camera", why: "unplugged" }]);
+    expect(media.sends).toEqual({ audio: true, video: false, screen: false });
+    await media.camera(true);
+    expect(media.sends.video).toBe(true);
+  });
+
+  it("another one that is chosen is opened in the place of the one before, and any other when it is gone", async () => {
+    devices.list = [{ kind: "videoinput", deviceId: "c1" }, { kind: "videoinput", deviceId: "c2" }, { kind: "audioinput", deviceId: "m1" }];
+    const { media, troubles } = await open({});
+    const before = media.track("camera");
+    await media.choose("camera", "c2");
+    await media.choose("audio", "m1");
+    expect([media.device("camera"), media.device("audio"), before?.readyState]).toEqual(["c2", "m1", "ended"]);
+    await media.camera(false);
+    devices.list = [];
+    await media.camera(true);
+    expect(media.device("camera")).toBe("default");
+    expect(troubles).toEqual([]);
+    // Chosen while it is off, it waits until it is on.
+    devices.list = [{ kind: "videoinput", deviceId: "c1" }];
+    await media.camera(false);
+    await media.choose("camera", "c1");
+    expect(media.sends.video).toBe(false);
+    await media.camera(true);
+    expect(media.device("camera")).toBe("c1");
+  });
+
+  it("cameras are switched in turn; on what is touched, front and back", async () => {
+    devices.list = [{ kind: "videoinput", deviceId: "c1" }, { kind: "audioinput", deviceId: "m1" }, { kind: "videoinput", deviceId: "c2" }];
+    const { media } = await open({});
+    const seen: string[] = [];
+    for (let i = 0; i < 3; i++) {
+      await media.switchCamera();
+      seen.push(media.device("camera"));
+    }
+    expect(seen).toEqual(["c1", "c2", "c1"]);
+    vi.stubGlobal("navigator", { mediaDevices: devices, maxTouchPoints: 5 });
+    const phone = (await open({})).media;
+    await phone.switchCamera();
+    expect(phone.device("camera")).toBe("back");
+    await phone.switchCamera();
+    expect(phone.device("camera")).toBe("default");
+  });
+
   it("off is off: the camera is let go; mute keeps the microphone, silent", async () => {
     const { media } = await open({});
     const camera = media.track("camera");
@@ -142,6 +191,30 @@ describe("devices", () => {
     expect(callProblem()).toBe("insecure");
     Reflect.deleteProperty(globalThis, "RTCPeerConnection");
     expect(callProblem()).toBe("no_webrtc");
+  });
+});
+
+describe("credentials", () => {
+  const hour = 3_600_000;
+  // Good for 5 h, to be renewed after 4, by the server's clock.
+  const list = { servers: [{ urls: ["turn:a"], username: "1" }], expires_at: 105 * hour, renew_at: 104 * hour, turn: true };
+  it.each([
+    ["is right", 0, 4],
+    ["is an hour ahead", 1, 3],
+    ["is four hours ahead", 4, 4],
+    ["is years ahead", 30_000, 4],
+    ["is an hour behind", -1, 4],
+    ["is days behind", -99, 4],
+  ])("are renewed in time by a clock that %s", async (_, off, want) => {
+    server.servers = list;
+    const now = (100 + off) * hour;
+    const { renewAt } = await iceServers(server.line("ann"), () => now);
+    expect(renewAt - now).toBe(want * hour);
+  });
+
+  it("aren't asked for without pause", async () => {
+    server.servers = { ...list, expires_at: 0, renew_at: 1 };
+    expect((await iceServers(server.line("ann"), () => 100 * hour)).renewAt).toBe(100 * hour + 60_000);
   });
 });
 

@@ -8,8 +8,8 @@ import type { Conversation } from "../../model/types.ts";
 import { Avatar } from "../../parts/avatar.tsx";
 import { Camera, Close, Phone } from "../../parts/icons.tsx";
 import { notifying } from "../notify.ts";
-import { names, openChat, openDialog, run, toast, useMessenger } from "../ui.ts";
-import { CallSome } from "./people.tsx";
+import { names, openChat, run, toast, useMessenger } from "../ui.ts";
+import { callAll } from "./people.tsx";
 import { play } from "./tone.ts";
 import { CallWindow } from "./window.tsx";
 
@@ -53,6 +53,7 @@ export function CallLayer() {
 const over = {
   callOver_completed: "callOver_completed",
   callOver_declined: "callOver_declined",
+  callOver_cancelled: "callOver_cancelled",
   callOver_busy: "callOver_busy",
   callOver_no_answer: "callOver_no_answer",
   callOver_unreachable: "callOver_unreachable",
@@ -154,19 +155,13 @@ function notify(text: string, info: CallInfo, open: () => void): () => void {
   }
 }
 
-/** From each to each: more than so many at once are too much for it. */
-const most = 6;
-
 /** The buttons in a conversation's head. */
 export function CallButtons({ conversation: c }: { conversation: Conversation }) {
   const m = useMessenger();
   const { calls } = m;
   if (!calls.possible || !callable(c)) return null;
   const busy = calls.beginning.value !== "" || calls.call.value !== undefined;
-  const dial = (media: "audio" | "video") => {
-    if (c.type === "group" && c.members > most) openDialog(() => <CallSome conversation={c} media={media} />);
-    else void run(calls.dial(c.id, media));
-  };
+  const dial = (media: "audio" | "video") => callAll(m, c, media);
   return (
     <>
       <button type="button" class="icon-button" aria-label={t("callAudio")} title={t("callAudio")} disabled={busy} onClick={() => dial("audio")}>

@@ -2,10 +2,11 @@ import type { Call } from "@halley-im/sdk/call";
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { t } from "../../i18n/index.ts";
+import type { Messenger } from "../../model/messenger.ts";
 import type { Conversation } from "../../model/types.ts";
 import { PeoplePicker } from "../dialogs/people.tsx";
 import { Dialog } from "../parts/dialog.tsx";
-import { closeDialog, run, useMessenger } from "../ui.ts";
+import { closeDialog, openDialog, run, useMessenger } from "../ui.ts";
 
 /** Whom to call of a group with more people than a call takes, or whom to ask into a call. */
 function Choose({ title, label, uids, without, onChoose }: { title: string; label: string; uids: readonly string[]; without: ReadonlySet<string>; onChoose(uids: string[]): void }) {
@@ -28,7 +29,16 @@ function Choose({ title, label, uids, without, onChoose }: { title: string; labe
   );
 }
 
-export function CallSome({ conversation: c, media }: { conversation: Conversation; media: "audio" | "video" }) {
+/** From each to each: more than so many at once are too much for it. */
+const most = 6;
+
+/** Calls all of a conversation; of one with more than a call takes it asks whom. */
+export function callAll(m: Messenger, c: Conversation, media: "audio" | "video"): void {
+  if (c.type === "group" && c.members > most) openDialog(() => <CallSome conversation={c} media={media} />);
+  else void run(m.calls.dial(c.id, media));
+}
+
+function CallSome({ conversation: c, media }: { conversation: Conversation; media: "audio" | "video" }) {
   const m = useMessenger();
   const members = useSignal<string[]>([]);
   useEffect(() => {

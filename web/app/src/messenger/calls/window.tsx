@@ -1,11 +1,11 @@
-import { useSignal } from "@preact/signals";
+import { signal, useSignal } from "@preact/signals";
 import type { Call, Leg } from "@halley-im/sdk/call";
 import { useEffect, useRef } from "preact/hooks";
 import { t } from "../../i18n/index.ts";
 import { length } from "../../i18n/time.ts";
 import type { Messenger } from "../../model/messenger.ts";
 import { Avatar } from "../../parts/avatar.tsx";
-import { Camera, CameraOff, Expand, Gear, Hangup, Mic, MicOff, Minus, PersonPlus, Screen, Shrink, Turn, Up } from "../../parts/icons.tsx";
+import { Camera, CameraOff, Expand, Gear, Hangup, Mic, MicOff, Minus, PersonPlus, Screen, Shrink, Speaker, Turn, Up } from "../../parts/icons.tsx";
 import { type Item, openMenu } from "../parts/menu.tsx";
 import { openDialog, run, useMessenger } from "../ui.ts";
 import { callTitle, troubleText } from "./layer.tsx";
@@ -15,15 +15,20 @@ import { play } from "./tone.ts";
 /** After so long without a connection people are told what may be in the way. */
 const longWay = 8000;
 
+/** Where others are heard: a device's id; empty: where this machine's sound goes. Kept while the page is open. */
+const speaker = signal("");
+const canChooseSpeaker = () => "setSinkId" in HTMLMediaElement.prototype;
+
 /** The call that one is in: a window over the page, which can be moved, made small, and fill the screen. */
 export function CallWindow({ call }: { call: Call }) {
   const m = useMessenger();
   const box = useRef<HTMLElement>(null);
   const small = useSignal(false);
   const full = useSignal(false);
-  const now = useSignal(Date.now());
+  // The server's clock, by which calls are dated: this device's may be wrong.
+  const now = useSignal(m.port.now());
   const devices = useSignal<MediaDeviceInfo[]>([]);
-  const since = useRef(Date.now());
+  const since = useRef(m.port.now());
   const drag = useDrag(box, !full.value);
   // Its parts aren't signals: all is drawn anew with each change.
   void m.calls.turn.value;
@@ -34,7 +39,7 @@ export function CallWindow({ call }: { call: Call }) {
   const calling = info.caller === m.me && (info.state === "inviting" || info.state === "ringing");
 
   useEffect(() => {
-    const timer = setInterval(() => (now.value = Date.now()), 1000);
+    const timer = setInterval(() => (now.value = m.port.now()), 1000);
     return () => clearInterval(timer);
   }, []);
   useEffect(() => {
@@ -54,21 +59,36 @@ export function CallWindow({ call }: { call: Call }) {
     };
   }, []);
 
+  useEffect(() => {
+    const element = box.current;
+    // Who began it by a button goes on here; who writes meanwhile goes on writing.
+    if (!document.activeElement?.matches("input, textarea, [contenteditable]")) element?.focus({ preventScroll: true });
+    // What had it is gone with the window; the page's beginning is far from where one was.
+    return () => setTimeout(() => document.activeElement === document.body && document.getElementById("main")?.focus({ preventScroll: true }));
+  }, []);
+
+  const there = others.filter((l) => l.state === "accepted" || l.state === "joined" || l.state === "away").map((l) => l.uid);
+  const news = useComings(there, (uid) => m.people.name(uid));
+
   const fill = () => {
     small.value = false;
-    // All of the page, so that menus can stand above it.
-    if (full.value) void document.exitFullscreen?.().catch(() => {});
-    else void document.documentElement.requestFullscreen?.().catch(() => (full.value = !full.value));
+    // All of the page, so that menus can stand above it. Some phones can't: there it fills the window.
+    const turn = () => void (full.value = !full.value);
+    if (document.fullscreenElement) void document.exitFullscreen().catch(() => {});
+    else if (full.value || !("requestFullscreen" in document.documentElement)) turn();
+    else void document.documentElement.requestFullscreen().catch(turn);
   };
   const connected = others.some((l) => call.remote(l.uid).state === "connected");
   const stuck = !connected && others.some((l) => l.state === "accepted" || l.state === "joined") && now.value - since.current > longWay;
   if (connected) since.current = now.value;
+  const talks = place === "here" && statusText(call, connected) === "";
   const { sends, media } = call;
   const worst = others.map((l) => call.remote(l.uid).quality).find((q) => q.level === "poor") ?? (others[0] && call.remote(others[0].uid).quality);
 
   return (
     <section
       ref={box}
+      tabIndex={-1}
       class={`call${small.value ? " small" : ""}${full.value ? " full" : ""}`}
       aria-label={t("callWindow", { a: title })}
       data-state={place === "here" ? info.state : place}
@@ -76,8 +96,10 @@ export function CallWindow({ call }: { call: Call }) {
     >
       <header class="call-head" onPointerDown={drag}>
         <strong class="call-title">{title}</strong>
-        <span class="call-status" role="status">
-          {place === "moved" ? t("callMovedHere") : statusText(call, connected, now.value)}
+        <span class="call-status">
+          <span role="status">{talks ? <span class="aside">{t("callConnected")}</span> : place === "moved" ? t("callMovedHere") : statusText(call, connected)}</span>
+          {/* Beside what is told aloud: else each second would be. */}
+          {talks && <span role="timer">{length(now.value - info.activeAt)}</span>}
         </span>
         {worst && connected && (
           <span class={`call-quality ${worst.level}`} title={qualityText(worst)}>
@@ -94,6 +116,11 @@ export function CallWindow({ call }: { call: Call }) {
           {full.value ? <Shrink /> : <Expand />}
         </button>
       </header>
+      {info.kind === "group" && (
+        <p class="aside" role="status">
+          {news}
+        </p>
+      )}
       <div class="call-tiles" data-n={Math.min(6, others.length + others.filter((l) => l.sends.screen).length)}>
         {others.map((leg) => (
           <Tile key={leg.uid} call={call} leg={leg} messenger={m} direct={info.kind === "direct"} speaks={others.length > 1 && m.calls.speaker.value === leg.uid} />
@@ -147,6 +174,20 @@ export function CallWindow({ call }: { call: Call }) {
   );
 }
 
+/** Who came last, or left: others see it. */
+function useComings(there: readonly string[], nameOf: (uid: string) => string): string {
+  const news = useSignal("");
+  const before = useRef<readonly string[]>(there);
+  useEffect(() => {
+    const came = there.filter((uid) => !before.current.includes(uid));
+    const left = before.current.filter((uid) => !there.includes(uid));
+    before.current = there;
+    const said = [...came.map((uid) => t("callCame", { a: nameOf(uid) })), ...left.map((uid) => t("callLeft", { a: nameOf(uid) }))];
+    if (said.length > 0) news.value = said.join(" ");
+  }, [there.join(" ")]);
+  return news.value;
+}
+
 function Toggle({ on, label, onClick, children }: { on: boolean; label: string; onClick(): void; children: preact.ComponentChildren }) {
   return (
     <button type="button" class={on ? "call-button" : "call-button off"} aria-label={label} title={label} onClick={onClick}>
@@ -179,13 +220,14 @@ function shown(leg: Leg): boolean {
   return leg.state !== "left" && leg.state !== "cancelled" && leg.state !== "unreachable";
 }
 
-function statusText(call: Call, connected: boolean, now: number): string {
+/** What there is to wait for; empty: they talk. */
+function statusText(call: Call, connected: boolean): string {
   const { state, activeAt } = call.info;
   if (state === "inviting") return t("callCalling");
   if (state === "ringing") return t("callRinging");
   if (state === "reconnecting" || (state === "active" && !connected)) return t("callReconnecting");
   if (state === "connecting" || activeAt === 0) return t("callConnecting");
-  return length(now - activeAt);
+  return "";
 }
 
 function qualityText(q: ReturnType<Call["remote"]>["quality"]): string {
@@ -198,11 +240,15 @@ function deviceItems(call: Call, devices: readonly MediaDeviceInfo[]): Item[] {
   const { media } = call;
   const items: Item[] = [];
   for (const d of devices) {
-    const kind = d.kind === "audioinput" ? "audio" : d.kind === "videoinput" ? "camera" : undefined;
-    if (!kind) continue;
-    const used = media.device(kind) === d.deviceId;
-    const label = t(kind === "audio" ? "callMicrophones" : "callCameras", { a: d.label || d.deviceId.slice(0, 6) });
-    items.push({ label: used ? `✓ ${label}` : label, icon: kind === "audio" ? <Mic /> : <Camera />, run: () => void media.choose(kind, d.deviceId) });
+    const a = d.label || d.deviceId.slice(0, 6);
+    if (d.kind === "audiooutput") {
+      const id = d.deviceId === "default" ? "" : d.deviceId;
+      if (canChooseSpeaker()) items.push({ label: t("callSpeakers", { a }), icon: <Speaker />, on: speaker.value === id, run: () => void (speaker.value = id) });
+      continue;
+    }
+    const kind = d.kind === "audioinput" ? "audio" : "camera";
+    const label = t(kind === "audio" ? "callMicrophones" : "callCameras", { a });
+    items.push({ label, icon: kind === "audio" ? <Mic /> : <Camera />, on: media.device(kind) === d.deviceId, run: () => void media.choose(kind, d.deviceId) });
   }
   if (devices.filter((d) => d.kind === "videoinput").length > 1) items.push({ label: t("callSwitch"), icon: <Turn />, run: () => void media.switchCamera() });
   return items.length > 0 ? items : [{ label: t("media_missing"), run: () => {} }];
@@ -298,6 +344,12 @@ function Sound({ stream }: { stream: MediaStream }) {
     ref.current.srcObject = stream;
     start();
   }, [stream]);
+  useEffect(() => {
+    const audio = ref.current;
+    if (!audio || !canChooseSpeaker() || audio.sinkId === speaker.value) return;
+    // It may be gone: then all goes where it went before.
+    audio.setSinkId(speaker.value).catch(() => (speaker.value = ""));
+  }, [speaker.value]);
   return (
     <>
       <audio ref={ref} />

@@ -6,6 +6,8 @@ export interface Item {
   label: string;
   icon?: ComponentChildren;
   bad?: boolean;
+  /** One of several of which one counts: whether this one does. */
+  on?: boolean;
   run(): void;
 }
 
@@ -81,7 +83,8 @@ export function MenuHost() {
           <button
             type="button"
             key={item.label}
-            role="menuitem"
+            role={item.on === undefined ? "menuitem" : "menuitemradio"}
+            aria-checked={item.on}
             tabIndex={-1}
             class={item.bad ? "menu-item bad" : "menu-item"}
             onClick={() => {
