@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -391,6 +392,26 @@ func TestACallDoesNotLastForEver(t *testing.T) {
 	ann.wait("call.state", func(e *event) bool { return e.view().Ending })
 	if v := ann.waitEnd(id, machine.Completed); v.EndedAt < v.EndsAt {
 		t.Errorf("ended %d ms early", v.EndsAt-v.EndedAt)
+	}
+}
+
+// Numbers that no network has must neither end the process, which could not write them as JSON, nor spoil what is counted.
+func TestReportsOfImpossibleNumbers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ann, bob := w.device("ann", "phone"), w.device("bob", "phone")
+	id := talk(w, ann, bob)
+	for range 3 {
+		p := call.PeerStats{
+			UID: "bob", Loss: math.MaxFloat64, JitterMs: math.MaxFloat64, RoundTripMs: math.MaxFloat64, SentBitrate: math.MaxFloat64, ReceivedBitrate: -1, FrozenSeconds: -math.MaxFloat64,
+		}
+		if err := ann.node.Stats(context.Background(), ann.who(), id, 1, []call.PeerStats{p}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	q := w.get(id).Quality
+	if len(q) != 1 || q[0].Mean.Loss != 1 || q[0].Worst.RoundTripMs > 1e12 || q[0].Mean.FrozenSeconds != 0 || q[0].Worst.ReceivedBitrate != 0 {
+		t.Errorf("quality: %+v", q)
 	}
 }
 

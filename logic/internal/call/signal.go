@@ -207,6 +207,17 @@ type Quality struct {
 // mostPaths bounds the paths that are kept.
 const mostPaths = 8
 
+// mostMeasured bounds a number that a client reports: no sum of such comes near what JSON can't tell.
+const mostMeasured = 1e12
+
+// sane makes of numbers that can't be ones that can: they are a stranger's, and means are made of them.
+func (p *PeerStats) sane() {
+	p.Loss = min(max(p.Loss, 0), 1)
+	for _, v := range []*float64{&p.JitterMs, &p.RoundTripMs, &p.SentBitrate, &p.ReceivedBitrate, &p.FrozenSeconds} {
+		*v = min(max(*v, 0), mostMeasured)
+	}
+}
+
 func (q *Quality) add(p *PeerStats) {
 	q.Last = *p
 	n := float64(q.Reports)
@@ -269,6 +280,7 @@ func (s *Service) Stats(ctx context.Context, who Who, id string, generation uint
 		if l.Leg(p.UID) == nil || p.UID == who.UID || len(p.Local)+len(p.Remote)+len(p.Protocol) > 32 {
 			return errcode.InvalidRequest.Errorf("peers: no such leg, or not a candidate's type")
 		}
+		p.sane()
 		if err := s.addQuality(ctx, key, who.UID, p); err != nil {
 			return away(err)
 		}
