@@ -414,11 +414,14 @@ func (s *Service) accept(ctx context.Context, who Who, id string, cmd *machine.C
 		return nil, errcode.CallUnknown
 	}
 	leg := l.Leg(who.UID)
-	if (leg == nil || leg.Silent) && l.Kind == machine.KindGroup && entry.TypeOf(l.Conversation) == entry.Group {
-		if cmd.Member, err = s.d.People.IsMember(ctx, who.Tenant, l.Conversation, who.UID); err != nil {
+	if l.Kind == machine.KindGroup && entry.TypeOf(l.Conversation) == entry.Group && (leg == nil || !leg.Holds(who.Session)) {
+		cmd.Member, err = s.d.People.IsMember(ctx, who.Tenant, l.Conversation, who.UID)
+		if err != nil && (leg == nil || leg.Silent || !leg.Live()) {
 			return nil, err
 		}
-		if cmd.Member && l.Live() {
+		// Whoever was put out of the group since he was asked stays out of its call as well.
+		cmd.Stranger = err == nil && !cmd.Member
+		if cmd.Member && l.Live() && (leg == nil || leg.Silent) {
 			if err := s.listFor(ctx, who.Tenant, id, l.Conversation, []string{who.UID}, false); err != nil {
 				return nil, err
 			}
@@ -478,6 +481,16 @@ func (s *Service) prepareAdd(ctx context.Context, who Who, id string, cmd *machi
 	}
 	if cmd.Callees, err = s.prepare(ctx, who.Tenant, who.UID, id, uids); err != nil {
 		return err
+	}
+	if entry.TypeOf(l.Conversation) == entry.Group {
+		for i := range cmd.Callees {
+			e := &cmd.Callees[i]
+			member, err := s.d.People.IsMember(ctx, who.Tenant, l.Conversation, e.UID)
+			if err != nil {
+				return err
+			}
+			e.Guest = !member
+		}
 	}
 	return s.listFor(ctx, who.Tenant, id, "", uids, false)
 }

@@ -132,6 +132,8 @@ type Leg struct {
 	Silent bool `json:"silent,omitempty"`
 	// Removed: he was put out and can't come again.
 	Removed bool `json:"removed,omitempty"`
+	// Guest: somebody in the call asked him, and he was no member of the group that calls.
+	Guest bool `json:"guest,omitempty"`
 	// Woken: webhooks were told to wake him.
 	Woken bool `json:"woken,omitempty"`
 	// Delivered: one of his devices has it.
