@@ -486,3 +486,23 @@ func TestSessionsAreLimited(t *testing.T) {
 		t.Errorf("%d of 6 invitations were refused, want 3", limited)
 	}
 }
+
+// Whoever is in a call rings nobody oftener by asking him in, and putting him out, than by calling him.
+func TestAskingInIsLimitedAsInvitingIs(t *testing.T) {
+	t.Parallel()
+	_, ann, bob := pairOf(t, func(c *call.Config) { c.InviteRate = 3 })
+	id := ann.call("bob")
+	bob.accept(id)
+	limited := 0
+	for range 6 {
+		_, err := ann.try(id, machine.Command{Verb: machine.DoAdd, Callees: []machine.Callee{{UID: "cy"}}})
+		if errors.Is(err, errcode.RateLimited) {
+			limited++
+			continue
+		}
+		ann.do(id, machine.Command{Verb: machine.DoRemove, UID: "cy"})
+	}
+	if limited != 4 {
+		t.Errorf("%d of 6 were refused after an invitation, want 4", limited)
+	}
+}

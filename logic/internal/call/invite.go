@@ -31,7 +31,7 @@ func (s *Service) Invite(ctx context.Context, who Who, a *Invitation) (*Reply, e
 	if err := s.admit(ctx, who, a.Call); err != nil {
 		return nil, err
 	}
-	if err := s.count(ctx, "invite", who, limit.Rate{PerSecond: s.cfg.InviteRate / 60, Burst: int(s.cfg.InviteRate)}); err != nil {
+	if err := s.countInvite(ctx, who); err != nil {
 		return nil, err
 	}
 	if a.Media != "audio" && a.Media != "video" {
@@ -72,6 +72,11 @@ func (s *Service) Invite(ctx context.Context, who Who, a *Invitation) (*Reply, e
 		return nil, err
 	}
 	return s.create(ctx, who, in, a)
+}
+
+// countInvite counts what makes other people's devices ring: call.invite and call.add.
+func (s *Service) countInvite(ctx context.Context, who Who) error {
+	return s.count(ctx, "invite", who, limit.Rate{PerSecond: s.cfg.InviteRate / 60, Burst: int(s.cfg.InviteRate)})
 }
 
 // invited answers an invitation where there is a call already: the asker's own, one that rings for him, or his group's.
@@ -462,6 +467,12 @@ func (s *Service) prepareAdd(ctx context.Context, who Who, id string, cmd *machi
 		cmd.Callees = nil
 		return nil
 	}
+	if err := s.countInvite(ctx, who); err != nil {
+		return err
+	}
+	if len(cmd.Callees) > s.cfg.MaxLegs {
+		return errcode.TooManyMembers
+	}
 	uids := make([]string, 0, len(cmd.Callees))
 	for _, e := range cmd.Callees {
 		if err := name.UID(e.UID); err != nil {
@@ -470,9 +481,6 @@ func (s *Service) prepareAdd(ctx context.Context, who Who, id string, cmd *machi
 		if o := l.Leg(e.UID); !slices.Contains(uids, e.UID) && (o == nil || !o.Live()) {
 			uids = append(uids, e.UID)
 		}
-	}
-	if len(uids) > s.cfg.MaxLegs {
-		return errcode.TooManyMembers
 	}
 	if err := s.ask(ctx, who.Tenant, askData{
 		Call: id, Conversation: l.Conversation, Kind: machine.KindGroup, Media: l.Media, Caller: who.UID, UIDs: slices.Clone(uids),
