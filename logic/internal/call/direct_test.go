@@ -370,6 +370,41 @@ func TestBlockedCallerHearsRingingThenNoAnswer(t *testing.T) {
 	w.free()
 }
 
+// Whoever is blocked leaves nothing in the conversation of the two by asking others in either.
+func TestABlockedCallerLeavesNothingByAGroup(t *testing.T) {
+	t.Parallel()
+	w, ann, bob := pairOf(t)
+	w.blocks[[2]string{"bob", "ann"}] = true
+	cy, dee := w.device("cy", "c"), w.device("dee", "d")
+	added := ann.call("bob")
+	ann.do(added, machine.Command{Verb: machine.DoAdd, Callees: []machine.Callee{{UID: "cy"}}})
+	cy.accept(added)
+	r, err := ann.invite(call.Invitation{Conversation: "d/ann/bob", To: []string{"cy", "dee"}, Resumed: true})
+	wantCode(t, err, errcode.InCall)
+	ann.verb(added, machine.DoHangup)
+	cy.verb(added, machine.DoHangup)
+	ann.waitState(added, machine.Ended)
+	if r, err = ann.invite(call.Invitation{Conversation: "d/ann/bob", To: []string{"cy", "dee"}, Resumed: true}); err != nil {
+		t.Fatal(err)
+	}
+	resumed := r.Call.Call
+	if now, err := bob.node.Current(context.Background(), bob.who(), "d/ann/bob"); err != nil || len(now.Calls) != 0 {
+		t.Errorf("bob sees %+v, %v", now, err)
+	}
+	cy.verb(resumed, machine.DoDecline)
+	dee.verb(resumed, machine.DoDecline)
+	ann.waitState(resumed, machine.Ended)
+	for _, id := range []string{added, resumed} {
+		if got := w.entry(id); got != "" {
+			t.Errorf("entry %s", got)
+		}
+	}
+	if n := len(bob.events()); n != 0 {
+		t.Errorf("bob got %d events", n)
+	}
+	w.free()
+}
+
 func TestMediaThatDoesNotComeEndsTheCall(t *testing.T) {
 	t.Parallel()
 	w, ann, bob := pairOf(t, func(c *call.Config) { c.MediaTimeout = 500 * time.Millisecond })

@@ -133,9 +133,13 @@ func (s *Service) callees(ctx context.Context, who Who, a *Invitation, in *machi
 			return nil, errcode.Forbidden.Errorf("nobody calls himself")
 		}
 		if a.Resumed && len(to) > 1 {
-			// It had become a group's before it was lost.
+			// It had become a group's before it was lost. Where the other party blocks who asks, nothing of it is for him.
 			in.Kind = machine.KindGroup
-			return to, nil
+			refuse, err := s.d.People.Refusers(ctx, who.Tenant, who.UID, peer)
+			if err == nil && len(refuse) > 0 {
+				in.Conversation = ""
+			}
+			return to, err
 		}
 		if len(to) > 0 && !slices.Equal(to, peer) {
 			return nil, errcode.InvalidRequest.Errorf("to: not of this conversation")

@@ -223,9 +223,9 @@ func (c *Call) Duration() time.Duration {
 	return time.Duration(c.EndedAt-c.Activated) * time.Millisecond
 }
 
-// Silent reports whether a direct call's callee blocks the caller: nothing of it is kept where he sees it.
-func (c *Call) Silent() bool {
-	return c.Kind == KindDirect && slices.ContainsFunc(c.Legs, func(l *Leg) bool { return l.Silent })
+// Silent reports whether one of uids was asked for show only: nothing of the call is kept where he sees it.
+func (c *Call) Silent(uids []string) bool {
+	return slices.ContainsFunc(c.Legs, func(l *Leg) bool { return l.Silent && slices.Contains(uids, l.UID) })
 }
 
 // Due returns when the call must be looked at next; 0: never.
