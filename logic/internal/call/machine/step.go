@@ -205,7 +205,7 @@ func (s *step) ask(e *Callee) {
 		ring = s.p.RingGroup
 	}
 	l.State, l.Reason, l.Silent, l.Woken, l.Delivered, l.RingAt, l.ReachUntil = LegInvited, "", e.Silent, false, false, 0, 0
-	l.Branches, l.Guest = e.Branches, e.Guest
+	l.Branches, l.Guest = e.Branches[:min(len(e.Branches), mostBranches)], e.Guest
 	l.RingUntil = s.after(ring)
 	s.c.RingUntil = max(s.c.RingUntil, l.RingUntil)
 	switch {
