@@ -170,17 +170,27 @@ func (s *Service) count(ctx context.Context, what string, who Who, r limit.Rate)
 // mostTries bounds how often a step is taken again because somebody else was first: each try means that another step succeeded.
 const mostTries = 50
 
+// mostUnsent bounds what waits with a call while Kafka is away: no step is taken then until some of it is told.
+const mostUnsent = 256
+
 // step changes a call: it reads it, has do change a copy, keeps that, and tells what is to be told. It returns the call after that, and Redis'
 // time. do may be called again.
 func (s *Service) step(ctx context.Context, tenant, id string, do func(*machine.Call, int64) (machine.Step, error)) (*machine.Call, int64, error) {
 	defer s.flights.hold(memberOf(tenant, id))()
-	for range mostTries {
+	for try := range mostTries {
 		l, err := s.db.load(ctx, tenant, id)
 		if err != nil {
 			return nil, 0, err
 		}
 		if l.Call == nil {
 			return nil, l.now, errcode.CallUnknown
+		}
+		if len(l.unsent) >= mostUnsent {
+			if try > 0 {
+				return nil, l.now, away(errors.New("too much of a call is untold"))
+			}
+			s.send(ctx, l.Call, l.unsent, nil, l.now)
+			continue
 		}
 		next := l.Clone()
 		st, err := do(next, l.now)

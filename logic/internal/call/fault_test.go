@@ -279,6 +279,36 @@ func TestKafkaAwayForAMoment(t *testing.T) {
 	bob.wait("call.incoming", nil)
 }
 
+// Whoever goes on giving commands while Kafka is away makes the call larger to an end only, and all of it is told when Kafka is back.
+func TestWhatIsUntoldOfACallIsBounded(t *testing.T) {
+	t.Parallel()
+	w, ann, bob := pairOf(t)
+	id := talk(w, ann, bob)
+	w.beats(id, bob)
+	for _, n := range w.nodes {
+		n.broken.Store(true)
+	}
+	refused := 0
+	for i := range 400 {
+		if _, err := ann.try(id, machine.Command{Verb: machine.DoUpdate, Sends: machine.Sends{Hand: i%2 == 0}}); errors.Is(err, errcode.Unavailable) {
+			refused++
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if fields := w.redis.HLen(context.Background(), w.prefix+":{call:default/"+id+"}").Val(); refused < 100 || fields > 300 {
+		t.Errorf("%d of 400 were refused, the call has %d fields", refused, fields)
+	}
+	for _, n := range w.nodes {
+		n.broken.Store(false)
+	}
+	ann.verb(id, machine.DoHangup)
+	bob.waitEnd(id, machine.Completed)
+	if n := bob.count("call.leg"); n < 200 {
+		t.Errorf("bob was told of %d changes", n)
+	}
+}
+
 // Redis forgets the call: whoever has media keeps it, one invites again with the same id, and the other's device that is in it answers.
 func TestRedisLosesTheCall(t *testing.T) {
 	t.Parallel()
