@@ -233,6 +233,12 @@ func (s *Service) keep(ctx context.Context, l *loaded, next *machine.Call, st *m
 	}
 	s.leases(ctx, l.Call, next)
 	s.send(ctx, next, unsent, &m, l.now)
+	if len(unsent) == 0 && l.Call != nil && next.Due() > 0 && next.Due() < l.Call.Due() {
+		// Who looked at it since the index was written has moved it to when it was due before.
+		if err := s.db.moveTo(context.WithoutCancel(ctx), m, next.Due(), l.now); err != nil {
+			s.d.Log.DebugContext(ctx, "call's timer not moved", "call", next.ID, "err", err)
+		}
+	}
 	s.metrics.step(next, st)
 	return true, nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/halley-im/halley/kit/kittest"
 	"github.com/halley-im/halley/logic/internal/call"
@@ -307,6 +308,49 @@ func TestWhatIsUntoldOfACallIsBounded(t *testing.T) {
 	if n := bob.count("call.leg"); n < 200 {
 		t.Errorf("bob was told of %d changes", n)
 	}
+}
+
+// beforeSave does something between what a process writes into the index of timers and what it writes into the call, once.
+type beforeSave struct {
+	once sync.Once
+	do   func()
+}
+
+func (b *beforeSave) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (b *beforeSave) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (b *beforeSave) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if a := cmd.Args(); len(a) > 6 && a[0] == "evalsha" && strings.Contains(fmt.Sprint(a[3]), ":{call:") {
+			b.once.Do(b.do)
+		}
+		return next(ctx, cmd)
+	}
+}
+
+// A process stands still between index and call. Others look meanwhile, find nothing that is due, or nothing at all, and say so in the index: the
+// call is looked after all the same.
+func TestATimerIsNotLostToALookInBetween(t *testing.T) {
+	t.Parallel()
+	w, ann, _ := pairOf(t, func(c *call.Config) { c.RedisTimeout, c.ReachTimeout, c.Hold = time.Minute, 3*time.Second, time.Second })
+	one, ok := w.redis.(*redis.Client)
+	if !ok {
+		t.Skip("a client of one server is watched")
+	}
+	rdb := redis.NewClient(&redis.Options{Addr: one.Options().Addr, Password: one.Options().Password})
+	t.Cleanup(func() { _ = rdb.Close() })
+	rdb.AddHook(&beforeSave{do: func() {
+		kittest.Eventually(t, 10*time.Second, func() bool {
+			keys, err := w.redis.Keys(context.Background(), w.prefix+":{calltimer:*").Result()
+			return err == nil && len(keys) == 0
+		}, "nobody looks")
+	}})
+	ann.node = w.newNode(rdb)
+	id := ann.call("nobody")
+	ann.node.kill()
+	ann.waitEnd(id, machine.Unreachable)
 }
 
 // Redis forgets the call: whoever has media keeps it, one invites again with the same id, and the other's device that is in it answers.
