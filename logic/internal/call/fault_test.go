@@ -310,6 +310,22 @@ func TestWhatIsUntoldOfACallIsBounded(t *testing.T) {
 	}
 }
 
+// Whoever comes back to a long call finds it, however many have called him meanwhile.
+func TestManyCallersDoNotHideTheCallThatOneIsIn(t *testing.T) {
+	t.Parallel()
+	w, ann, bob := pairOf(t)
+	id := talk(w, ann, bob)
+	w.beats(id, ann, bob)
+	for i := range 55 {
+		other := w.device(fmt.Sprintf("u%d", i), "phone")
+		other.call("bob")
+	}
+	back := bob.again()
+	if now := back.current(); len(now) == 0 || now[0].Call.Call != id {
+		t.Errorf("bob finds %d calls", len(now))
+	}
+}
+
 // beforeSave does something between what a process writes into the index of timers and what it writes into the call, once.
 type beforeSave struct {
 	once sync.Once

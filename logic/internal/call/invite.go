@@ -389,6 +389,14 @@ func (s *Service) liveOf(ctx context.Context, tenant, uid string) ([]*loaded, er
 	if err != nil {
 		return nil, away(err)
 	}
+	// However many have called since: the call that he is in is one of them.
+	busy, err := s.d.Redis.Get(rctx, s.db.keys.user(tenant, uid, "busy")).Result()
+	if err != nil && !isNil(err) {
+		return nil, away(err)
+	}
+	if busy != "" && !slices.ContainsFunc(ids, func(z redis.Z) bool { return z.Member == busy }) {
+		ids = append(ids, redis.Z{Member: busy, Score: float64(time.Now().UnixMilli())})
+	}
 	var (
 		out  []*loaded
 		over []any
