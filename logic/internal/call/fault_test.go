@@ -429,7 +429,7 @@ func TestTakeOverByAnotherDevice(t *testing.T) {
 }
 
 // sdp is a description of which only the candidates matter here.
-const sdp = "v=0\r\na=candidate:1 1 udp 2113937151 192.0.2.1 50000 typ host\r\na=candidate:2 1 udp 41885439 198.51.100.7 3479 typ relay raddr 192.0.2.1 rport 50000\r\na=end\r\n"
+const sdp = "v=0\r\no=- 1 2 IN IP4 192.0.2.1\r\nc=IN IP4 192.0.2.1\r\na=rtcp:50000 IN IP4 192.0.2.1\r\na=candidate:1 1 udp 2113937151 192.0.2.1 50000 typ host\r\na=candidate:2 1 udp 41885439 198.51.100.7 3479 typ relay raddr 192.0.2.1 rport 50000\r\na=end\r\n"
 
 func TestSignalsGoToTheLegThatIsMeant(t *testing.T) {
 	t.Parallel()
@@ -544,7 +544,7 @@ func TestRelayOnlyHidesAddresses(t *testing.T) {
 	}
 	e := ann.wait("call.signal", nil)
 	if len(e.Body.Candidates) != 2 || strings.Contains(e.Body.Description.SDP, "192.0.2.1") || !strings.Contains(e.Body.Description.SDP, "198.51.100.7") ||
-		!strings.HasSuffix(e.Body.Description.SDP, "a=end\r\n") || strings.Contains(e.Body.Candidates[0].Candidate, "192.0.2.1") {
+		!strings.Contains(e.Body.Description.SDP, "o=- 1 2 IN IP4 0.0.0.0\r\nc=IN IP4 0.0.0.0\r\na=rtcp:50000 IN IP4 0.0.0.0\r\n") || !strings.HasSuffix(e.Body.Description.SDP, "a=end\r\n") || strings.Contains(e.Body.Candidates[0].Candidate, "192.0.2.1") {
 		t.Errorf("got %+v", e.Body)
 	}
 	_ = w

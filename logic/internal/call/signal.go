@@ -151,9 +151,20 @@ func onlyRelays(g *Signal) {
 			}
 			l = withoutBase(l)
 		}
-		sdp.WriteString(l)
+		sdp.WriteString(withoutAddress(l))
 	}
 	g.Description.SDP = sdp.String()
+}
+
+// withoutAddress blanks the address in a line of SDP that has one besides candidates: that of the session's origin (o=), and the default candidate's (c=,
+// a=rtcp:), which ICE has no use for (RFC 8839 section 4.2.1).
+func withoutAddress(line string) string {
+	for _, prefix := range []string{"o=", "c=", "a=rtcp:"} {
+		if at := strings.LastIndex(line, "IN IP"); at >= 0 && strings.HasPrefix(line, prefix) {
+			return line[:at] + "IN IP4 0.0.0.0" + line[len(strings.TrimRight(line, "\r\n")):]
+		}
+	}
+	return line
 }
 
 // isRelay reads the type of a candidate (RFC 8839 section 5.1).
