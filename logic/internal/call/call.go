@@ -13,6 +13,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -77,6 +78,8 @@ type Service struct {
 	metrics *metrics
 	asker   *asker // nil: nobody is asked
 	flights flights
+	// hasty is until when nobody is waited for who may be telling something, in Unix nanoseconds.
+	hasty atomic.Int64
 }
 
 // Who asks.
@@ -185,6 +188,9 @@ func (s *Service) step(ctx context.Context, tenant, id string, do func(*machine.
 		if l.Call == nil {
 			return nil, l.now, errcode.CallUnknown
 		}
+		if l, err = s.afterOthers(ctx, l); err != nil {
+			return nil, 0, err
+		}
 		if len(l.unsent) >= mostUnsent {
 			if try > 0 {
 				return nil, l.now, away(errors.New("too much of a call is untold"))
@@ -209,6 +215,44 @@ func (s *Service) step(ctx context.Context, tenant, id string, do func(*machine.
 		time.Sleep(rand.N(2 * time.Millisecond))
 	}
 	return nil, 0, away(errors.New("a call changes too fast"))
+}
+
+const (
+	// patience is how long a step waits for another process to tell what it has to tell.
+	patience = 200 * time.Millisecond
+	// haste is how long nobody is waited for after somebody was in vain.
+	haste = time.Second
+)
+
+// afterOthers waits, before a step is taken, for what is unsent of the call: mostly another process is about to tell it, and it would be told twice.
+// It returns the call as it is then. Where nothing comes of it that process is dead, or Kafka away.
+func (s *Service) afterOthers(ctx context.Context, l *loaded) (*loaded, error) {
+	begin := time.Now()
+	if len(l.unsent) == 0 || begin.UnixNano() < s.hasty.Load() || s.flights.several(memberOf(l.Tenant, l.ID)) {
+		// Within a process flights see to it.
+		return l, nil
+	}
+	last := l.unsent[len(l.unsent)-1].number
+	for wait := 2 * time.Millisecond; pause(ctx, wait) == nil; wait = min(2*wait, patience/10) {
+		next, err := s.db.load(ctx, l.Tenant, l.ID)
+		if err != nil {
+			return nil, err
+		}
+		if next.Call == nil {
+			return nil, errcode.CallUnknown
+		}
+		l = next
+		if len(l.unsent) == 0 {
+			break
+		}
+		if time.Since(begin) > patience {
+			if l.unsent[0].number <= last {
+				s.hasty.Store(time.Now().Add(haste).UnixNano())
+			}
+			break
+		}
+	}
+	return l, nil
 }
 
 // keep writes next, the call after st, in the place of l, and tells of it. ok is false if somebody else was first.

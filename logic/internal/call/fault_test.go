@@ -224,24 +224,36 @@ func TestTimersOutliveTheirProcess(t *testing.T) {
 	w.free()
 }
 
-// Steps of one call that come fast while Kafka is slow are told once each, and in their order.
+// Steps of one call that come fast while Kafka is slow are told once each, and in their order: by one process, and by two.
 func TestASlowKafkaIsToldNothingTwice(t *testing.T) {
 	t.Parallel()
-	w, ann, bob := pairOf(t)
-	n := w.nodes[0]
-	ann.node, bob.node = n, n
-	w.nodes[1].kill() // Its timers would tell again what takes more than a second.
-	n.slow.Store(int64(30 * time.Millisecond))
-	id := talk(w, ann, bob)
-	var wg sync.WaitGroup
-	for i, d := range []*device{ann, bob} {
-		wg.Go(func() {
-			for hand := range 10 {
-				d.do(id, machine.Command{Verb: machine.DoUpdate, Sends: machine.Sends{Hand: hand%2 == i}})
-			}
-		})
+	t.Run("one process", func(t *testing.T) {
+		t.Parallel()
+		w, ann, bob := pairOf(t)
+		ann.node, bob.node = w.nodes[0], w.nodes[0]
+		w.nodes[1].kill() // Its timers would tell again what takes more than a second.
+		toldOnce(t, w, ann, bob, 30*time.Millisecond)
+	})
+	t.Run("two", func(t *testing.T) {
+		t.Parallel()
+		w, ann, bob := pairOf(t)
+		toldOnce(t, w, ann, bob, 10*time.Millisecond)
+	})
+}
+
+func toldOnce(t *testing.T, w *world, ann, bob *device, slow time.Duration) {
+	t.Helper()
+	for _, n := range w.nodes {
+		n.slow.Store(int64(slow))
 	}
-	wg.Wait()
+	id := talk(w, ann, bob)
+	for hand := range 10 {
+		var wg sync.WaitGroup
+		for i, d := range []*device{ann, bob} {
+			wg.Go(func() { d.do(id, machine.Command{Verb: machine.DoUpdate, Sends: machine.Sends{Hand: hand%2 == i}}) })
+		}
+		wg.Wait()
+	}
 	ann.verb(id, machine.DoHangup)
 	end := bob.waitEnd(id, machine.Completed).Version
 	last := int64(0)

@@ -60,6 +60,9 @@ func (s *Service) signal(ctx context.Context, who Who, g *Signal) (string, error
 	if l.Call == nil {
 		return "", errcode.CallUnknown
 	}
+	if l, err = s.afterOthers(ctx, l); err != nil {
+		return "", err
+	}
 	// What was to be told before this goes before it.
 	s.send(ctx, l.Call, l.unsent, nil, l.now)
 	from, to := l.Leg(who.UID), l.Leg(g.To)
