@@ -1,4 +1,4 @@
-import type { Line } from "./line.ts";
+import { type Line, persist } from "./line.ts";
 
 export interface Servers {
   config: RTCConfiguration;
@@ -12,12 +12,13 @@ export interface Servers {
 const none: Servers = { config: { bundlePolicy: "max-bundle" }, renewAt: 0, turn: false, relayOnly: false };
 
 /**
- * Asks for STUN and TURN servers with credentials. Without an answer a call may still be possible between neighbours.
+ * Asks for STUN and TURN servers with credentials, while going tells so: until there is an answer nobody knows whether addresses are to be kept
+ * secret. Where the server has none to give a call may still be possible between neighbours.
  * Times of the server count from its own: 80 % of the life that it tells are the same on any clock.
  */
-export async function iceServers(line: Line, now: () => number): Promise<Servers> {
+export async function iceServers(line: Line, now: () => number, going: () => boolean): Promise<Servers> {
   try {
-    const list = await line.request("ice.servers", {});
+    const list = await persist(() => line.request("ice.servers", {}), going);
     // A server without an address would make the browser refuse all of them.
     const named = (list.servers ?? []).filter(({ urls }) => urls?.length);
     const servers = named.map(({ urls = [], username, credential }) => ({

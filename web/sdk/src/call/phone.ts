@@ -43,7 +43,7 @@ export interface Dial {
 
 const key = "halley.call";
 
-/** Why a call could not even be begun: `busy_here` while one is in another, `no_webrtc` or `insecure` where this page can have none. */
+/** Why a call could not even be begun: `busy_here` while one is in another, `no_webrtc` or `insecure` where this page can have none, `closed` where the phone was closed meanwhile. */
 export class CallError extends Error {
   override readonly name = "CallError";
   constructor(
@@ -90,6 +90,7 @@ export class Phone extends Emitter<PhoneEvents> {
   readonly #ringing = new Map<string, { info: CallInfo; timer: ReturnType<typeof setTimeout> }>();
   #call: Call | undefined;
   #beginning = false;
+  #closed = false;
   /** Events that came while a call was being begun: its signals may be faster than the reply. */
   #held: wire.Event[] = [];
   #elsewhere: CallInfo | undefined;
@@ -135,6 +136,7 @@ export class Phone extends Emitter<PhoneEvents> {
 
   /** Ends it in this page; a call that one is in goes on for its grace, unless it is hung up before. */
   close(): void {
+    this.#closed = true;
     for (const end of this.#ends) end();
     for (const id of [...this.#ringing.keys()]) this.#stop(id, "ended");
     this.#call?.leaving();
@@ -155,7 +157,7 @@ export class Phone extends Emitter<PhoneEvents> {
       const call = uuid();
       return persist(
         () => this.#line.request("call.invite", { call, ...(conversation && { conversation }), ...(to && { to }), media, sends }),
-        () => this.#beginning,
+        () => !this.#closed,
       );
     });
   }
@@ -325,7 +327,7 @@ export class Phone extends Emitter<PhoneEvents> {
     const command = uuid();
     return persist(
       () => this.#line.request("call.accept", { call: id, command, sends, take }),
-      () => this.#beginning,
+      () => !this.#closed,
     );
   }
 
@@ -346,9 +348,15 @@ export class Phone extends Emitter<PhoneEvents> {
       const opened = media.open({ camera });
       // Who calls or answers is heard at once; who comes back must be quick.
       if (!fresh) await opened;
+      if (this.#closed) throw new CallError("closed");
       const { audio, video } = fresh ? { audio: !muted, video: camera } : media.sends;
       const reply = await ask({ audio, video });
       const info = infoOf(reply.call ?? {});
+      if (this.#closed) {
+        // Nobody is there any more who could end it.
+        if (reply.generation) await this.#line.request("call.hangup", { call: info.id, command: uuid() }).catch(() => {});
+        throw new CallError("closed");
+      }
       if (!reply.generation || info.state === "ended") {
         // A race that was lost: the call is over, or another device has it.
         media.close();

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { type Call, type Heard, Phone, type PhoneOptions } from "../../src/call/index.ts";
+import { HalleyError } from "../../src/error.ts";
 import { FakeDevices, FakeLine, FakePC, FakeServer } from "./fakes.ts";
 
 let server: FakeServer;
@@ -217,6 +218,75 @@ it("another device takes the leg: media ends here, and can be taken back", async
   expect(bob.call.place).toBe("here");
   expect(bob.call.generation).toBe(3);
   expect(bob.pc.other).toBe(ann.pc);
+});
+
+it("a leg that can't be taken back, or isn't waited for, leaves no device on", async () => {
+  const [, bob] = await talking();
+  server.change(() => Object.assign(server.leg("bob"), { generation: 2, holder: "tablet" }), "active");
+  await settle();
+  const answer = server.answer.bind(server);
+  let refuse = true;
+  vi.spyOn(server, "answer").mockImplementation((from, method, p) => {
+    if (method === "call.accept" && refuse) throw new HalleyError("forbidden", "removed");
+    const reply = answer(from, method, p);
+    if (method === "call.accept") bob.call.close();
+    return reply;
+  });
+  const off = () => expect(devices.opened.filter((t) => t.readyState === "live")).toHaveLength(2); // ann's
+  off();
+  await expect(bob.call.takeBack()).rejects.toMatchObject({ code: "forbidden" });
+  off();
+  refuse = false;
+  const { call } = bob;
+  await call.takeBack();
+  expect(call.place).toBe("over");
+  await settle();
+  expect(server.count("bob", "call.hangup")).toBe(1);
+});
+
+it("that media flows is told again when the leg was taken anew while it was told", async () => {
+  const answer = server.answer.bind(server);
+  let cut = false;
+  const [ann, bob] = [someone("ann"), someone("bob")];
+  vi.spyOn(server, "answer").mockImplementation((from, method, p) => {
+    if (method === "call.connected" && from.uid === "bob") {
+      if (!cut) {
+        // Lost with its connection: it is asked again by the next one, for a generation that is over by then.
+        cut = true;
+        bob.line.reconnect();
+        throw new HalleyError("unavailable", "gone");
+      }
+      if (p.generation !== server.leg("bob").generation) throw new HalleyError("call_taken", "another generation");
+    }
+    return answer(from, method, p);
+  });
+  await settle();
+  await ann.phone.dial({ to: ["bob"], media: "video" });
+  await settle();
+  await bob.phone.answer(bob.phone.ringing[0]?.id ?? "", { camera: true });
+  await settle(5000);
+  expect(bob.call.generation).toBe(2);
+  expect([server.leg("ann").state, server.leg("bob").state]).toEqual(["joined", "joined"]);
+});
+
+it("no connection is made before it is known whether addresses are to be kept secret", async () => {
+  const answer = server.answer.bind(server);
+  let down = true;
+  vi.spyOn(server, "answer").mockImplementation((from, method, p) => {
+    if (method === "ice.servers" && down) throw new HalleyError("rate_limited", "too often", { retry: true });
+    return answer(from, method, p);
+  });
+  server.servers = { servers: [{ urls: ["turn:x"] }], turn: true, relay_only: true };
+  const [ann, bob] = [someone("ann"), someone("bob")];
+  await settle();
+  await ann.phone.dial({ to: ["bob"], media: "video" });
+  await settle();
+  await bob.phone.answer(bob.phone.ringing[0]?.id ?? "", { camera: true });
+  await settle(2000);
+  expect(FakePC.all).toEqual([]);
+  down = false;
+  await settle(5000);
+  expect(FakePC.all.map((pc) => pc.config.iceTransportPolicy)).toEqual(["relay", "relay"]);
 });
 
 it("a call that the server forgot goes on under its id, with its media", async () => {

@@ -98,6 +98,32 @@ describe("ringing", () => {
   });
 });
 
+describe("a phone that is closed while a call is begun", () => {
+  it("lets the devices go, and calls nobody", async () => {
+    const ann = phoneOf("ann");
+    const dialling = ann.phone.dial({ to: ["bob"], media: "video" });
+    ann.phone.close();
+    await expect(dialling).rejects.toMatchObject({ code: "closed" });
+    expect(server.call).toBeUndefined();
+    expect(devices.opened.every((t) => t.readyState === "ended")).toBe(true);
+  });
+
+  it("hangs up what the server has made meanwhile", async () => {
+    const ann = phoneOf("ann");
+    const answer = server.answer.bind(server);
+    vi.spyOn(server, "answer").mockImplementation((from, method, p) => {
+      const reply = answer(from, method, p);
+      if (method === "call.invite") ann.phone.close();
+      return reply;
+    });
+    await expect(ann.phone.dial({ to: ["bob"], media: "video" })).rejects.toMatchObject({ code: "closed" });
+    expect(server.call?.state).toBe("ended");
+    expect(ann.phone.call).toBeUndefined();
+    expect(devices.opened.every((t) => t.readyState === "ended")).toBe(true);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+});
+
 describe("devices", () => {
   const open = async (fail: FakeDevices["fail"]) => {
     devices.fail = fail;
@@ -134,6 +160,20 @@ describe("devices", () => {
     media.mute(true);
     expect(camera?.readyState).toBe("ended");
     expect(media.track("audio")).toMatchObject({ enabled: false, readyState: "live" });
+  });
+
+  it("what the browser gives after devices were let go is let go at once, until they are opened again", async () => {
+    const media = new LocalMedia();
+    const opening = media.open({ camera: true });
+    const sharing = media.screen(true);
+    media.rest();
+    await opening;
+    await sharing;
+    await media.camera(true);
+    expect(devices.opened.map((t) => t.readyState)).toEqual(devices.opened.map(() => "ended"));
+    expect(media.sends).toEqual({ audio: false, video: false, screen: false });
+    await media.open({ camera: true });
+    expect(media.sends).toEqual({ audio: true, video: true, screen: false });
   });
 
   it("a page without HTTPS, and a browser without WebRTC, are told apart", () => {
