@@ -29,12 +29,16 @@ export async function iceServers(line: Line, now: () => number, going: () => boo
     const relayOnly = list.relay_only ?? false;
     return {
       config: { iceServers: servers, iceTransportPolicy: relayOnly ? "relay" : "all", bundlePolicy: "max-bundle" },
-      // A clock that is wrong by more than the life of the credentials must not make us ask without pause.
-      renewAt: list.renew_at ? Math.max(list.renew_at, now() + 60_000) : 0,
+      renewAt: list.renew_at ? now() + Math.max(60_000, renewIn(list.renew_at, list.expires_at ?? 0, now())) : 0,
       turn: list.turn ?? false,
       relayOnly,
     };
   } catch {
     return { ...none, renewAt: now() + 60_000 };
   }
+}
+
+/** The last fifth of the life that the server tells is after renewAt: so much four times over is left before it. */
+function renewIn(renewAt: number, expiresAt: number, now: number): number {
+  return expiresAt > renewAt ? 4 * (expiresAt - renewAt) : renewAt - now;
 }

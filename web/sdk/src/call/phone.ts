@@ -147,6 +147,10 @@ export class Phone extends Emitter<PhoneEvents> {
     return this.#call;
   }
 
+  get #busy(): boolean {
+    return this.#beginning || (this.#call !== undefined && this.#call.place !== "over");
+  }
+
   get ringing(): readonly CallInfo[] {
     return [...this.#ringing.values()].map((r) => r.info);
   }
@@ -164,7 +168,7 @@ export class Phone extends Emitter<PhoneEvents> {
 
   /** Answers what rings, or comes (late) into a group's call. */
   async answer(id: string, options: { camera: boolean }): Promise<Call | undefined> {
-    if (!callProblem()) this.#stop(id, "answered");
+    if (!callProblem() && !this.#busy) this.#stop(id, "answered");
     return this.#begin(options.camera, undefined, (sends) => this.#accept(id, sends, false));
   }
 
@@ -337,7 +341,7 @@ export class Phone extends Emitter<PhoneEvents> {
     ask: (sends: { audio: boolean; video: boolean }) => Promise<wire.CallReply>,
     fresh = false,
   ): Promise<Call | undefined> {
-    if (this.#beginning || (this.#call && this.#call.place !== "over")) throw new CallError("busy_here");
+    if (this.#busy) throw new CallError("busy_here");
     const problem = callProblem();
     if (problem) throw new CallError(problem);
     this.#beginning = true;

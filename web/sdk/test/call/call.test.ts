@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { type Call, type Heard, Phone, type PhoneOptions } from "../../src/call/index.ts";
+import { iceServers } from "../../src/call/ice.ts";
 import { HalleyError } from "../../src/error.ts";
 import { FakeDevices, FakeLine, FakePC, FakeServer } from "./fakes.ts";
 
@@ -332,6 +333,16 @@ it("credentials are renewed when the server says, on the connections that there 
   expect(pc.config.iceServers).toEqual([{ urls: ["turn:a"], username: "2" }]);
   expect(pc.connectionState).toBe("connected");
   expect(pc.signalingState).toBe("stable");
+});
+
+it("credentials are renewed in time by a clock that is an hour behind, and not without pause by one that is ahead", async () => {
+  for (const wrong of [3_600_000, -3_600_000]) {
+    const renew_at = Date.now() + wrong + 240_000;
+    server.servers = { servers: [{ urls: ["turn:a"], username: "1" }], renew_at, expires_at: renew_at + 60_000, turn: true };
+    const line = server.line("ann");
+    const { renewAt } = await iceServers(line, Date.now, () => true);
+    expect(renewAt - Date.now()).toBe(240_000);
+  }
 });
 
 it("mute, camera and screen are told, without negotiating", async () => {

@@ -83,6 +83,18 @@ describe("ringing", () => {
     ann.phone.close();
   });
 
+  it("goes on where one can't answer, since one is calling", async () => {
+    const [ann, bob] = [phoneOf("ann"), phoneOf("bob")];
+    await settle();
+    await ann.phone.dial({ to: ["bob"], media: "audio" });
+    await settle();
+    const dialling = bob.phone.dial({ to: ["cy"], media: "audio" });
+    await expect(bob.phone.answer(server.call?.call ?? "", { camera: false })).rejects.toMatchObject({ code: "busy_here" });
+    expect(bob.phone.ringing).toHaveLength(1);
+    await dialling;
+    for (const { phone } of [ann, bob]) phone.close();
+  });
+
   it("whoever loses the race has no call, and no fault; his devices are let go", async () => {
     const [ann, bob] = [phoneOf("ann"), phoneOf("bob")];
     let elsewhere: string | undefined;

@@ -21,9 +21,10 @@ export function CallWindow({ call }: { call: Call }) {
   const box = useRef<HTMLElement>(null);
   const small = useSignal(false);
   const full = useSignal(false);
-  const now = useSignal(Date.now());
+  // By the server's clock, as the call's times are.
+  const now = useSignal(m.port.now());
   const devices = useSignal<MediaDeviceInfo[]>([]);
-  const since = useRef(Date.now());
+  const since = useRef(now.value);
   const drag = useDrag(box, !full.value);
   // Its parts aren't signals: all is drawn anew with each change.
   void m.calls.turn.value;
@@ -34,7 +35,7 @@ export function CallWindow({ call }: { call: Call }) {
   const calling = info.caller === m.me && (info.state === "inviting" || info.state === "ringing");
 
   useEffect(() => {
-    const timer = setInterval(() => (now.value = Date.now()), 1000);
+    const timer = setInterval(() => (now.value = m.port.now()), 1000);
     return () => clearInterval(timer);
   }, []);
   useEffect(() => {
