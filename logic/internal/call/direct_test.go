@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -370,41 +369,6 @@ func TestBlockedCallerHearsRingingThenNoAnswer(t *testing.T) {
 	w.free()
 }
 
-// Whoever is blocked leaves nothing in the conversation of the two by asking others in either.
-func TestABlockedCallerLeavesNothingByAGroup(t *testing.T) {
-	t.Parallel()
-	w, ann, bob := pairOf(t)
-	w.blocks[[2]string{"bob", "ann"}] = true
-	cy, dee := w.device("cy", "c"), w.device("dee", "d")
-	added := ann.call("bob")
-	ann.do(added, machine.Command{Verb: machine.DoAdd, Callees: []machine.Callee{{UID: "cy"}}})
-	cy.accept(added)
-	r, err := ann.invite(call.Invitation{Conversation: "d/ann/bob", To: []string{"cy", "dee"}, Resumed: true})
-	wantCode(t, err, errcode.InCall)
-	ann.verb(added, machine.DoHangup)
-	cy.verb(added, machine.DoHangup)
-	ann.waitState(added, machine.Ended)
-	if r, err = ann.invite(call.Invitation{Conversation: "d/ann/bob", To: []string{"cy", "dee"}, Resumed: true}); err != nil {
-		t.Fatal(err)
-	}
-	resumed := r.Call.Call
-	if now, err := bob.node.Current(context.Background(), bob.who(), "d/ann/bob"); err != nil || len(now.Calls) != 0 {
-		t.Errorf("bob sees %+v, %v", now, err)
-	}
-	cy.verb(resumed, machine.DoDecline)
-	dee.verb(resumed, machine.DoDecline)
-	ann.waitState(resumed, machine.Ended)
-	for _, id := range []string{added, resumed} {
-		if got := w.entry(id); got != "" {
-			t.Errorf("entry %s", got)
-		}
-	}
-	if n := len(bob.events()); n != 0 {
-		t.Errorf("bob got %d events", n)
-	}
-	w.free()
-}
-
 func TestMediaThatDoesNotComeEndsTheCall(t *testing.T) {
 	t.Parallel()
 	w, ann, bob := pairOf(t, func(c *call.Config) { c.MediaTimeout = 500 * time.Millisecond })
@@ -427,26 +391,6 @@ func TestACallDoesNotLastForEver(t *testing.T) {
 	ann.wait("call.state", func(e *event) bool { return e.view().Ending })
 	if v := ann.waitEnd(id, machine.Completed); v.EndedAt < v.EndsAt {
 		t.Errorf("ended %d ms early", v.EndsAt-v.EndedAt)
-	}
-}
-
-// Numbers that no network has must neither end the process, which could not write them as JSON, nor spoil what is counted.
-func TestReportsOfImpossibleNumbers(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	ann, bob := w.device("ann", "phone"), w.device("bob", "phone")
-	id := talk(w, ann, bob)
-	for range 3 {
-		p := call.PeerStats{
-			UID: "bob", Loss: math.MaxFloat64, JitterMs: math.MaxFloat64, RoundTripMs: math.MaxFloat64, SentBitrate: math.MaxFloat64, ReceivedBitrate: -1, FrozenSeconds: -math.MaxFloat64,
-		}
-		if err := ann.node.Stats(context.Background(), ann.who(), id, 1, []call.PeerStats{p}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	q := w.get(id).Quality
-	if len(q) != 1 || q[0].Mean.Loss != 1 || q[0].Worst.RoundTripMs > 1e12 || q[0].Mean.FrozenSeconds != 0 || q[0].Worst.ReceivedBitrate != 0 {
-		t.Errorf("quality: %+v", q)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -206,49 +205,6 @@ func TestRemovedStaysOut(t *testing.T) {
 	d[1].do(id, machine.Command{Verb: machine.DoRemove, UID: "guest"})
 	d[1].waitEnd(id, machine.Completed)
 	w.free()
-}
-
-// putOut takes somebody out of the group.
-func (w *world) putOut(uid string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.groups[tea] = slices.DeleteFunc(slices.Clone(w.groups[tea]), func(u string) bool { return u == uid })
-}
-
-// Who is put out of the group doesn't come (back) into its call: neither whom it rings for, nor who was in, with his leg or without. Guests come and
-// go, for they never were of the group.
-func TestWhoIsPutOutOfTheGroupStaysOutOfItsCall(t *testing.T) {
-	t.Parallel()
-	w, d := teaTime(t, 4)
-	guest := w.device("guest", "phone")
-	id := d[0].callGroup()
-	d[0].connected(id, 1)
-	d[1].join(id)
-	d[2].join(id)
-	d[0].do(id, machine.Command{Verb: machine.DoAdd, Callees: []machine.Callee{{UID: "guest"}}})
-	for _, uid := range []string{"u1", "u2", "u3"} {
-		w.putOut(uid)
-	}
-	d[1].verb(id, machine.DoHangup)
-	for _, x := range []*device{d[1], d[2].again(), d[3]} {
-		_, err := x.try(id, machine.Command{Verb: machine.DoAccept, Take: true})
-		wantCode(t, err, errcode.NotMember)
-		if r, err := x.invite(call.Invitation{Call: id, Conversation: tea}); err == nil && r.Generation != 0 {
-			t.Errorf("%s is in by an invitation", x.UID)
-		}
-	}
-	for range 2 {
-		if r := guest.join(id); r.Generation == 0 {
-			t.Errorf("the guest isn't in: %+v", r)
-		}
-		guest.verb(id, machine.DoHangup)
-	}
-	w.mu.Lock()
-	w.groups[tea] = append(w.groups[tea], "u1")
-	w.mu.Unlock()
-	if r := d[1].join(id); r.Generation == 0 {
-		t.Errorf("u1 is of the group again, and not in: %+v", r)
-	}
 }
 
 // Seven want into a mesh of six, at once.

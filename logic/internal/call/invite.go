@@ -57,6 +57,11 @@ func (s *Service) Invite(ctx context.Context, who Who, a *Invitation) (*Reply, e
 	if in.Callees, err = s.prepare(ctx, who.Tenant, who.UID, a.Call, to); err != nil {
 		return nil, err
 	}
+	if a.Resumed {
+		if err := s.markGuests(ctx, who.Tenant, in.Conversation, in.Callees); err != nil {
+			return nil, err
+		}
+	}
 	silent := in.Kind == machine.KindDirect && in.Callees[0].Silent
 	if in.Conversation != "" && !silent {
 		other, err := s.pair(ctx, who.Tenant, in.Conversation, a.Call)
@@ -147,6 +152,10 @@ func (s *Service) callees(ctx context.Context, who Who, a *Invitation, in *machi
 		return peer, nil
 	case entry.Group:
 		in.Kind = machine.KindGroup
+		if a.Resumed && len(to) > 0 {
+			// Guests were in it before it was lost: markGuests says who they are.
+			return to, nil
+		}
 		return s.groupCallees(ctx, who, in.Conversation, to)
 	}
 	return nil, errcode.Forbidden.Errorf("an inbox has no calls")
@@ -206,6 +215,21 @@ func (s *Service) prepare(ctx context.Context, tenant, from, id string, to []str
 	}
 	wg.Wait()
 	return out, errors.Join(errs...)
+}
+
+// markGuests finds out who of those asked is no member of the group that calls.
+func (s *Service) markGuests(ctx context.Context, tenant, conversation string, callees []machine.Callee) error {
+	if entry.TypeOf(conversation) != entry.Group {
+		return nil
+	}
+	for i := range callees {
+		member, err := s.d.People.IsMember(ctx, tenant, conversation, callees[i].UID)
+		if err != nil {
+			return err
+		}
+		callees[i].Guest = !member
+	}
+	return nil
 }
 
 // callOf returns the live call, other than id, that a user is in; nil: none.
@@ -502,15 +526,8 @@ func (s *Service) prepareAdd(ctx context.Context, who Who, id string, cmd *machi
 	if cmd.Callees, err = s.prepare(ctx, who.Tenant, who.UID, id, uids); err != nil {
 		return err
 	}
-	if entry.TypeOf(l.Conversation) == entry.Group {
-		for i := range cmd.Callees {
-			e := &cmd.Callees[i]
-			member, err := s.d.People.IsMember(ctx, who.Tenant, l.Conversation, e.UID)
-			if err != nil {
-				return err
-			}
-			e.Guest = !member
-		}
+	if err := s.markGuests(ctx, who.Tenant, l.Conversation, cmd.Callees); err != nil {
+		return err
 	}
 	return s.listFor(ctx, who.Tenant, id, "", uids, false)
 }
