@@ -88,7 +88,8 @@ func (s *Service) countInvite(ctx context.Context, who Who) error {
 func (s *Service) invited(ctx context.Context, who Who, have *loaded, a *Invitation) (*Reply, error) {
 	leg := have.Leg(who.UID)
 	own := leg != nil && !leg.Silent && (leg.In() || !have.Live())
-	if own {
+	// The device that has the leg, by another connection, is given it: its answer, or its page, was lost.
+	if own && !(have.Live() && !leg.Holds(who.Session) && leg.Of(who.Who)) {
 		s.send(ctx, have.Call, have.unsent, nil, have.now)
 		return replyTo(have.Call, who.Who, have.now), nil
 	}

@@ -163,6 +163,9 @@ func (l *Leg) Live() bool { return l.Asked() || l.In() }
 // Holds reports whether the session has the leg.
 func (l *Leg) Holds(session string) bool { return l.In() && l.Session == session }
 
+// Of reports whether a connection is of the device that has, or had, the leg.
+func (l *Leg) Of(by Who) bool { return l.Device != "" && l.Device == by.Device }
+
 // Call is a call as it is kept.
 type Call struct {
 	Tenant string `json:"tenant"`

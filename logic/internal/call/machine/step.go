@@ -240,7 +240,9 @@ const mostCommands = 24
 func Do(c *Call, cmd *Command, now int64, p *Policy) (Step, error) {
 	s := begin(c, now, p)
 	l := c.Leg(cmd.By.UID)
-	if l != nil && cmd.ID != "" && slices.Contains(l.Commands, cmd.ID) {
+	// A device that asks again since its connection was lost meanwhile hasn't got by that one what it asked for: the leg goes to its new one.
+	lost := cmd.Verb == DoAccept && l != nil && l.In() && !l.Holds(cmd.By.Session) && l.Of(cmd.By)
+	if l != nil && cmd.ID != "" && slices.Contains(l.Commands, cmd.ID) && !lost {
 		return Step{}, nil
 	}
 	if cmd.Verb != DoEnd {
@@ -420,7 +422,7 @@ func (s *step) accept(l *Leg, cmd *Command) error {
 		return s.enter(l, cmd)
 	case l.Session == cmd.By.Session:
 		s.renew(l)
-	case cmd.Take || l.Device != "" && l.Device == cmd.By.Device:
+	case cmd.Take || l.Of(cmd.By):
 		s.take(l, cmd)
 	}
 	return nil
