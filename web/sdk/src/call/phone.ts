@@ -369,7 +369,8 @@ export class Phone extends Emitter<PhoneEvents> {
         return undefined;
       }
       const { connect, beat } = this.#options;
-      const call = new Call(reply, { line: this.#line, media, ...(connect && { connect }), ...(beat && { beat }) }, fresh);
+      // Of a second generation one was in before, though nothing of it may have come here.
+      const call = new Call(reply, { line: this.#line, media, ...(connect && { connect }), ...(beat && { beat }) }, fresh || reply.generation > 1);
       this.#call = call;
       this.#setElsewhere(undefined);
       this.#stop(call.id, "answered");

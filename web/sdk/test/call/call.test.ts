@@ -290,6 +290,21 @@ it("no connection is made before it is known whether addresses are to be kept se
   expect(FakePC.all.map((pc) => pc.config.iceTransportPolicy)).toEqual(["relay", "relay"]);
 });
 
+it("who calls whom he talks to already, since his page is new, is connected at once", async () => {
+  const [ann, bob] = await talking();
+  const old = bob.pc;
+  const again = server.line("ann");
+  server.change(() => Object.assign(server.leg("ann"), { generation: 2, holder: again.connection }), "active");
+  const phone = new Phone(again, { kept: { load: () => null, save: () => {} }, connect: (config) => new FakePC(config) as unknown as RTCPeerConnection });
+  phones.push(phone);
+  phone.start();
+  ann.phone.close();
+  await phone.dial({ to: ["bob"], media: "video" });
+  await settle(1000);
+  expect(bob.pc).not.toBe(old);
+  expect(bob.pc.connectionState).toBe("connected");
+});
+
 it("a call that the server forgot goes on under its id, with its media", async () => {
   const [ann, bob] = await talking();
   const id = ann.call.id;
