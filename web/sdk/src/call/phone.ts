@@ -118,7 +118,7 @@ export class Phone extends Emitter<PhoneEvents> {
         },
         doubt: () => {
           this.#call?.sync();
-          if (!this.#call) void this.#look();
+          void this.#look();
         },
       }),
     );
@@ -286,6 +286,8 @@ export class Phone extends Emitter<PhoneEvents> {
   /** Asks what one is in and what rings: after each new connection, and at first. */
   async #look(): Promise<void> {
     const connection = this.#line.connection;
+    // What begins to ring meanwhile may be younger than the answer.
+    const before = [...this.#ringing.keys()];
     let now: wire.CallsNow;
     try {
       now = await persist(
@@ -296,7 +298,7 @@ export class Phone extends Emitter<PhoneEvents> {
       return;
     }
     const all = now.calls ?? [];
-    for (const id of [...this.#ringing.keys()]) if (!all.some((r) => r.call?.call === id && r.rings)) this.#stop(id, "ended");
+    for (const id of before) if (!all.some((r) => r.call?.call === id && r.rings)) this.#stop(id, "ended");
     let elsewhere: CallInfo | undefined;
     for (const reply of all) {
       const info = infoOf(reply.call ?? {});

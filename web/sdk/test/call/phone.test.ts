@@ -83,6 +83,27 @@ describe("ringing", () => {
     ann.phone.close();
   });
 
+  it("goes on when it began while it was asked what rings, and ends when that is asked after a stop that was missed", async () => {
+    const line = server.line("bob");
+    let doubt = () => {};
+    vi.spyOn(line, "listen").mockImplementation((events) => {
+      doubt = () => events.doubt();
+      return () => {};
+    });
+    const phone = new Phone(line, { kept: { load: () => null, save: () => {} } });
+    phone.start();
+    const incoming = { call: { call: "1", state: "inviting", caller: "ann", legs: [{ uid: "bob", state: "invited" }], ring_until: 9000 }, server_time: 1000 };
+    vi.spyOn(line, "request").mockImplementation(async (method) => (method === "call.current" ? { calls: [] } : new Promise(() => {})) as never);
+    doubt();
+    phone.take({ "call.incoming": incoming });
+    await settle();
+    expect(phone.ringing.map((c) => c.id)).toEqual(["1"]);
+    doubt();
+    await settle();
+    expect(phone.ringing).toEqual([]);
+    phone.close();
+  });
+
   it("goes on where one can't answer, since one is calling", async () => {
     const [ann, bob] = [phoneOf("ann"), phoneOf("bob")];
     await settle();
