@@ -145,8 +145,14 @@ func New(cfg Config, deps Deps) (*Comet, error) {
 		Renew: cfg.RenewInterval, Timeout: cfg.RouterTimeout, Retry: cfg.RetryInterval,
 		RewriteEvery: cfg.RewriteInterval, RewriteRate: cfg.RewriteRate,
 	}, c.table, c.router, lease.Hooks{
-		Load:     c.load,
-		Replaced: func(s *session.Session) { s.Close(session.Cause{Code: errcode.Replaced}) },
+		Load: c.load,
+		Replaced: func(s *session.Session, raced bool) {
+			if raced {
+				s.Close(session.Raced)
+				return
+			}
+			s.Close(session.Cause{Code: errcode.Replaced})
+		},
 		NewEpoch: func() { c.service.EpochChanged() },
 		Stale:    c.leaveConversations,
 		Resync:   func() { c.resyncs.All() },

@@ -191,6 +191,7 @@ type fakeRouter struct {
 	spare      float64 // handshakes a second of the other comets
 	room       int64   // and connections
 	replaced   string  // connection id that Register says is replaced
+	raced      string  // the same for raced, and Rewrite says it too
 	comets     []*halleyv1.CometInfo
 }
 
@@ -252,6 +253,8 @@ func (f *fakeRouter) Register(_ context.Context, r *halleyv1.RegisterRequest) (*
 		st := halleyv1.RegisterResult_STATUS_OK
 		if s.GetConn().GetId() == f.replaced {
 			st = halleyv1.RegisterResult_STATUS_REPLACED
+		} else if s.GetConn().GetId() == f.raced {
+			st = halleyv1.RegisterResult_STATUS_RACED
 		}
 		resp.Results = append(resp.Results, &halleyv1.RegisterResult{Status: st})
 	}
@@ -286,7 +289,13 @@ func (f *fakeRouter) Rewrite(_ context.Context, r *halleyv1.RewriteRequest) (*ha
 			f.change(c)
 		}
 	}
-	return &halleyv1.RewriteResponse{Status: f.status(r.GetEpoch())}, nil
+	resp := &halleyv1.RewriteResponse{Status: f.status(r.GetEpoch())}
+	for _, s := range r.GetSessions() {
+		if s.GetConn().GetId() == f.raced {
+			resp.RacedConnIds = append(resp.RacedConnIds, f.raced)
+		}
+	}
+	return resp, nil
 }
 
 func (f *fakeRouter) change(c *halleyv1.RoomChange) {

@@ -106,8 +106,8 @@ func (c *verifyCmd) Run(ctx context.Context, t *terminal) error {
 		err = r.Print(t.out)
 	}
 	if err == nil && r.Broken() {
-		err = fmt.Errorf("the delivery contract is broken: lost %d, duplicated %d, reordered %d in the store; lost %d, duplicated %d, reordered %d, leaked %d handed to applications",
-			r.Store.Lost, r.Store.Duplicated, r.Store.Reordered, r.Handed.Lost, r.Handed.Duplicated, r.Handed.Reordered, r.Leaked)
+		err = fmt.Errorf("the delivery contract is broken: lost %d, duplicated %d, reordered %d in the store; lost %d, duplicated %d, reordered %d, leaked %d handed to applications; %d times a device closed for good",
+			r.Store.Lost, r.Store.Duplicated, r.Store.Reordered, r.Handed.Lost, r.Handed.Duplicated, r.Handed.Reordered, r.Leaked, r.Closed)
 	}
 	return err
 }

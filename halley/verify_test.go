@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -173,6 +174,33 @@ func (p *table) returned(tx *sql.Tx) (bool, error) {
 	}
 	n, err := r.RowsAffected()
 	return n == 1, err
+}
+
+// kicked has the API end the sessions of somebody who has said something.
+func (p *table) kicked(tx *sql.Tx, i *instance) (bool, error) {
+	var uid string
+	if err := tx.QueryRow(`SELECT sender FROM entries WHERE kind = ? AND accepted_at >= ? LIMIT 1`, entry.Message, p.since).Scan(&uid); err != nil {
+		return false, err
+	}
+	key, err := keys.ReadAPI(i.dir)
+	if err != nil {
+		return false, err
+	}
+	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodPost, "http://"+i.api+"/v1/sessions/kick", strings.NewReader(fmt.Sprintf(`{"uid":%q}`, uid)))
+	if err != nil {
+		return false, err
+	}
+	req.Header.Set("Authorization", "Bearer "+key)
+	req.Header.Set("Content-Type", "application/json")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false, err
+	}
+	_ = res.Body.Close()
+	if res.StatusCode/100 != 2 {
+		return false, fmt.Errorf("kick: %s", res.Status)
+	}
+	return true, nil
 }
 
 // swallower stands between the clients and a comet, and has one message vanish: its sender is told that it was accepted, each time that
@@ -350,6 +378,12 @@ func TestVerifySaysWhatIsBroken(t *testing.T) {
 	t.Run("a dropped removal", func(t *testing.T) {
 		r := inTables(t, func(p *table) func(*sql.Tx) (bool, error) { return p.returned })
 		says(t, r, r.Store.Lost, "a member that should have gone")
+	})
+	t.Run("a device closed for good", func(t *testing.T) {
+		r := inTables(t, func(p *table) func(*sql.Tx) (bool, error) {
+			return func(tx *sql.Tx) (bool, error) { return p.kicked(tx, i) }
+		})
+		says(t, r, int(r.Closed), "closed for good: ")
 	})
 	// The last one: it takes away the key that stops it.
 	t.Run("a doubled insert", func(t *testing.T) {

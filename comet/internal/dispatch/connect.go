@@ -24,6 +24,11 @@ func conversation(room string) bool { return name.RoomType(room) == name.RoomTyp
 // connect authenticates a session: logic verifies and registers it, its rooms are stored, the older session of
 // the same key gives way, then the auth reply is the first frame that the client sees.
 func (d *Dispatcher) connect(ctx context.Context, s *session.Session, f frame.Frame) {
+	if s.HungUp() {
+		// A comet that stood still finds what came meanwhile, and takes it for new: the log-ins that were given up, too, whose clients have
+		// other connections by now. They must not take these ones' place. The reader sees the end next.
+		return
+	}
 	began := session.Now()
 	s.Authenticating()
 	if !d.cfg.Unsigned && !hasToken(f.Body) {
@@ -57,8 +62,15 @@ func (d *Dispatcher) connect(ctx context.Context, s *session.Session, f frame.Fr
 		gone := resp.GetSession()
 		gone.Conn = conn
 		d.Deregister.Add(gone)
-		d.refuse(s, f, errcode.Proto(errcode.Replaced), nil)
+		why := session.Raced
+		if !s.Who().Signed {
+			why = session.Cause{Code: errcode.Replaced}
+		}
+		d.refuse(s, f, why.Told(), nil)
 		return
+	}
+	if older != nil && d.Table.ConnID(older) == resp.GetReplaces().GetId() {
+		older = nil // It ends as its client asked for.
 	}
 	if s.HasEnded() {
 		// It ended while logic was asked, when it had no names to be undone.
@@ -67,7 +79,7 @@ func (d *Dispatcher) connect(ctx context.Context, s *session.Session, f frame.Fr
 		}
 		// Router doesn't find any more what this one was to take the place of.
 		if older != nil {
-			older.Close(session.Cause{Code: errcode.Replaced})
+			older.Close(session.Raced)
 		}
 		d.replace(s, resp.GetReplaces())
 		return
@@ -77,7 +89,11 @@ func (d *Dispatcher) connect(ctx context.Context, s *session.Session, f frame.Fr
 	cancel()
 	if older != nil {
 		// Only now: what was sent to a room of both meanwhile has reached the one or the other.
-		older.Close(session.Cause{Code: errcode.Replaced})
+		why := session.Cause{Code: errcode.Replaced}
+		if err != nil {
+			why = session.Raced
+		}
+		older.Close(why)
 	}
 	if err != nil {
 		d.refuse(s, f, errcode.Proto(err), nil)

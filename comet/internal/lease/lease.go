@@ -37,8 +37,8 @@ type Config struct {
 type Hooks struct {
 	// Load says what the comet carries.
 	Load func() *halleyv1.CometLoad
-	// Replaced closes a session whose key a newer registration holds.
-	Replaced func(*session.Session)
+	// Replaced closes a session whose key a newer registration holds: for good, unless raced.
+	Replaced func(s *session.Session, raced bool)
 	// NewEpoch is called when another epoch was taken.
 	NewEpoch func()
 	// Stale is called when the epoch is dead, before and after another one is taken: what the sessions were to be told meanwhile found

@@ -86,8 +86,11 @@ func (l *Lease) register(ctx context.Context, epoch string, sessions []*session.
 			if len(r.GetLostBuckets()) > 0 {
 				l.Lost(epoch, r.GetLostBuckets())
 			}
-			if r.GetStatus() == halleyv1.RegisterResult_STATUS_REPLACED {
-				l.hooks.Replaced(asked[i])
+			switch r.GetStatus() {
+			case halleyv1.RegisterResult_STATUS_REPLACED:
+				l.hooks.Replaced(asked[i], false)
+			case halleyv1.RegisterResult_STATUS_RACED:
+				l.hooks.Replaced(asked[i], true)
 			}
 		}
 		if l.pace(ctx, len(asked)) != nil {

@@ -129,9 +129,11 @@ func (l *Lease) rewriteBucket(ctx context.Context, epoch string, bucket uint32, 
 			l.Dead(epoch)
 			return errDead
 		}
-		for _, id := range resp.GetReplacedConnIds() {
-			if s := l.table.Conn(id); s != nil {
-				l.hooks.Replaced(s)
+		for i, ids := range [][]string{resp.GetReplacedConnIds(), resp.GetRacedConnIds()} {
+			for _, id := range ids {
+				if s := l.table.Conn(id); s != nil {
+					l.hooks.Replaced(s, i == 1)
+				}
 			}
 		}
 		return l.pace(ctx, len(changes)+len(sessions))

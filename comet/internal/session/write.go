@@ -252,6 +252,20 @@ type Cause struct {
 	Reason string
 }
 
+// Told is the error that the client is told.
+func (c Cause) Told() *halleyv1.Error {
+	if c.Error != nil {
+		return c.Error
+	}
+	return errcode.Proto(c.Code)
+}
+
+// Raced is how a session ends whose place went to one whose connection is the older one, or that came to nothing: nobody may be left who
+// uses that one, so the client of this one comes again.
+var Raced = Cause{
+	Code: errcode.Unavailable, Error: errcode.Proto(errcode.Unavailable.Errorf("another connection of this device was let in")), Reason: "raced",
+}
+
 // Close ends the session: it isn't addressable from now on; what is queued is written, then signed sessions
 // get a closing event, WebSocket ones a close frame, then the connection is shut. It never waits. A second
 // call does nothing.
@@ -266,11 +280,7 @@ func (s *Session) Close(c Cause) {
 		// Nothing may come before the auth reply, and there won't be one.
 		s.host.Count.Discarded.Add(int64(s.q.Clear()))
 	} else if s.who.Signed && !c.Quiet {
-		e := c.Error
-		if e == nil {
-			e = errcode.Proto(c.Code)
-		}
-		final = append(final, Event(&halleyv1.Event{Event: &halleyv1.Event_Closing{Closing: &halleyv1.Closing{Error: e}}}))
+		final = append(final, Event(&halleyv1.Event{Event: &halleyv1.Event_Closing{Closing: &halleyv1.Closing{Error: c.Told()}}}))
 	}
 	s.finish(c, final)
 }

@@ -114,14 +114,15 @@ func (t *Table) Conn(id string) *session.Session {
 }
 
 // Bind makes a session found by its names. It returns the session that had the key before, if any: the newer
-// one is found by it from now on. But an unsigned session never takes a signed one's key: then it is bound by none of its
-// names, and ok is false. Router sees to that between comets; here it matters when the older log-in is answered later.
+// one is found by it from now on. But an unsigned session never takes a signed one's key, and of two signed ones the older connection never
+// takes the younger one's: then it is bound by none of its names, and ok is false. Router sees to that between comets; here it matters when
+// the older log-in is answered later.
 func (t *Table) Bind(s *session.Session) (older *session.Session, ok bool) {
 	who := s.Who()
 	sh := &t.keys[t.shard(who.KeyName)]
 	sh.mu.Lock()
 	older = sh.m[who.KeyName]
-	if older != nil && !who.Signed && older.Who().Signed {
+	if older != nil && older.Who().Signed && (!who.Signed || older.ID > s.ID) {
 		sh.mu.Unlock()
 		return nil, false
 	}

@@ -122,7 +122,7 @@ func (d *device) start() {
 		if err := chat.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
 			// Its user would start it anew, as he must; how often he had to is told.
 			d.Progress("%s is closed for good, and started anew: %v", d.name, err)
-			d.closed.Add(1)
+			d.run.ended(fmt.Sprintf("%s: %v", d.name, err))
 			d.hold()
 			d.wg.Go(func() {
 				select {

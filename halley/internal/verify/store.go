@@ -208,5 +208,8 @@ func (r *run) noteState(s *state) {
 func (r *run) fill(out *Report) {
 	out.Marks, out.Floods, out.Closed = r.marks.Load(), r.floods.Load(), r.closed.Load()
 	out.WireDuplicates, out.Repeats, out.Cuts, out.Slowed = r.wireDuplicates.Load(), r.repeats.Load(), r.cuts.Load(), r.slowed.Load()
+	r.mu.Lock()
+	out.Examples = append(out.Examples, r.ends...)
+	r.mu.Unlock()
 	out.Reloads, out.Sessions, out.Resyncs, out.HeldBack = r.reloads.Load(), r.sessions.Load(), r.resyncs.Load(), r.heldBack.Load()
 }

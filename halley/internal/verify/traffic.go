@@ -105,6 +105,19 @@ func (r *run) act() {
 	r.complain(d, d.send(t))
 }
 
+// mostEnds is how many devices that were closed for good are told with the reason.
+const mostEnds = 5
+
+// ended notes that a server closed a device for good.
+func (r *run) ended(who string) {
+	r.closed.Add(1)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.ends) < mostEnds {
+		r.ends = append(r.ends, "closed for good: "+who)
+	}
+}
+
 func (r *run) complain(d *device, err error) {
 	if err != nil {
 		r.Progress("%s can't send: %v", d.name, err)

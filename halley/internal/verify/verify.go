@@ -128,7 +128,7 @@ type Report struct {
 	Cuts    int64 `json:"cuts"`
 	Slowed  int64 `json:"slowed"`
 	Reloads int64 `json:"reloads"`
-	// Closed is how often a server ended a device's client for good: it had to be started anew.
+	// Closed is how often a server ended a device's client for good, without its having done anything for that: it had to be started anew.
 	Closed   int64 `json:"closed"`
 	Sessions int64 `json:"sessions"`
 	Resyncs  int64 `json:"resyncs"`
@@ -137,6 +137,9 @@ type Report struct {
 	// Unsettled is what was still missing when the time was over.
 	Unsettled string `json:"unsettled,omitempty"`
 }
+
+// Broken is whether the contract is: by what was lost, doubled, out of order or leaked, or by a server that closed a device for good.
+func (r *Report) Broken() bool { return r.Result.Broken() || r.Closed > 0 }
 
 // talk is a conversation of the run.
 type talk struct {
@@ -172,6 +175,8 @@ type run struct {
 	wg  sync.WaitGroup
 	mu  sync.Mutex
 	log []check.Event
+	// ends says of the first devices that were closed for good why.
+	ends []string
 
 	figures
 }

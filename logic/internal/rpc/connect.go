@@ -252,6 +252,9 @@ func (s *Server) register(ctx context.Context, session *halleyv1.Session, limits
 	case halleyv1.RegisterResult_STATUS_TOO_MANY:
 		return nil, errcode.TooManySessions
 	case halleyv1.RegisterResult_STATUS_REPLACED:
+		if session.GetSigned() {
+			return nil, errLate
+		}
 		return nil, errcode.Replaced
 	case halleyv1.RegisterResult_STATUS_GONE:
 		// The connection ended while it logged in; hardly anybody reads this.
@@ -260,10 +263,14 @@ func (s *Server) register(ctx context.Context, session *halleyv1.Session, limits
 	return nil, errcode.Internal.Errorf("register: status %s", result.GetStatus())
 }
 
+// errLate refuses a log-in since its device has a newer connection. Whoever made both has given this one up and doesn't read it. If somebody
+// does, he did not, or comets' clocks differ by more than they may: then he comes again, and the connection that he makes is the newest.
+var errLate = &errcode.Error{Code: errcode.Unavailable, Detail: "a newer connection of this device is there", RetryAfter: remote.RetryAfter}
+
 // written returns what goes with an error after Register was asked: the session, since router may have it, now or
 // when a call that was given up arrives late; nil where it said that it has nothing.
 func written(session *halleyv1.Session, err error) *halleyv1.ConnectResponse {
-	if errors.Is(err, errcode.TooManySessions) || errors.Is(err, errcode.Replaced) {
+	if errors.Is(err, errcode.TooManySessions) || errors.Is(err, errcode.Replaced) || errors.Is(err, errLate) {
 		return nil
 	}
 	return &halleyv1.ConnectResponse{Session: session}
@@ -272,7 +279,8 @@ func written(session *halleyv1.Session, err error) *halleyv1.ConnectResponse {
 // displace has those sessions closed that gave way to session, and returns the connection that it takes over
 // from, if there is one. Router has forgotten them already: that Kafka doesn't take the deliveries is no reason to
 // refuse the new session; comet's next rewrite of its buckets finds them. taken is whether the new session comes to be; even if it
-// doesn't, or comet no longer waits for it, they have given way.
+// doesn't, or comet no longer waits for it, they have given way. But then their clients may come again, and so may those whose connection
+// is younger than the new session's: that one's log-in may be late, and nobody be left who waits for it.
 func (s *Server) displace(ctx context.Context, session *halleyv1.Session, reg *halleyv1.RegisterResult, taken bool) (replaces *halleyv1.Conn) {
 	taken = taken && ctx.Err() == nil
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.ReplaceTimeout)
@@ -282,26 +290,35 @@ func (s *Server) displace(ctx context.Context, session *halleyv1.Session, reg *h
 		// On its own comet the old connection is flushed and closed in one go with the new one's start. On another one it must
 		// outlive this answer: the new one joins its rooms only now, and what is sent to them meanwhile reaches the old one alone.
 		if !taken || replaces.GetEpoch() != session.GetConn().GetEpoch() {
-			s.kick(ctx, session, []*halleyv1.Target{push.ConnTarget(replaces)}, s.cfg.ResumeLinger)
+			s.kick(ctx, session, []*halleyv1.Target{push.ConnTarget(replaces)}, errcode.Replaced, s.cfg.ResumeLinger)
 		}
 	}
-	var targets []*halleyv1.Target
+	var forGood, again []*halleyv1.Target
 	for _, d := range reg.GetDisplaced() {
-		if d.GetConn().GetId() != replaces.GetId() {
-			targets = append(targets, push.ConnTarget(d.GetConn()))
+		switch id := d.GetConn().GetId(); {
+		case id == replaces.GetId():
+		case !taken || slices.Contains(reg.GetRacedConnIds(), id):
+			again = append(again, push.ConnTarget(d.GetConn()))
+		default:
+			forGood = append(forGood, push.ConnTarget(d.GetConn()))
 		}
 	}
-	if len(targets) > 0 {
-		s.kick(ctx, session, targets, 0)
-	}
+	s.kick(ctx, session, forGood, errcode.Replaced, 0)
+	s.kick(ctx, session, again, errRaced, 0)
 	return replaces
 }
 
+// errRaced ends a session that gave way to one that may be nobody's.
+var errRaced = errcode.Unavailable.Errorf("another connection of this device was let in")
+
 // kick has connections closed that gave way to session.
-func (s *Server) kick(ctx context.Context, session *halleyv1.Session, targets []*halleyv1.Target, linger time.Duration) {
+func (s *Server) kick(ctx context.Context, session *halleyv1.Session, targets []*halleyv1.Target, why error, linger time.Duration) {
+	if len(targets) == 0 {
+		return
+	}
 	s.metrics.displaced.Add(float64(len(targets)))
 	kick := &halleyv1.Control{Control: &halleyv1.Control_Kick{Kick: &halleyv1.Kick{
-		Error: errcode.Proto(errcode.Replaced), LingerMs: uint32(linger.Milliseconds()),
+		Error: errcode.Proto(why), LingerMs: uint32(linger.Milliseconds()),
 	}}}
 	if err := s.d.Push.Control(ctx, session.GetTenant(), targets, kick); err != nil {
 		s.metrics.untold.Add(float64(len(targets)))

@@ -159,7 +159,7 @@ func TestConnectRefusals(t *testing.T) {
 			}
 		}, "unavailable", true},
 		{"too many sessions", nil, registers(halleyv1.RegisterResult_STATUS_TOO_MANY), "too_many_sessions", false},
-		{"replaced meanwhile", nil, registers(halleyv1.RegisterResult_STATUS_REPLACED), "replaced", false},
+		{"replaced meanwhile", nil, registers(halleyv1.RegisterResult_STATUS_REPLACED), "unavailable", false},
 		{"gone meanwhile", nil, registers(halleyv1.RegisterResult_STATUS_GONE), "unavailable", true},
 		{"no status", nil, registers(halleyv1.RegisterResult_STATUS_UNSPECIFIED), "internal", true},
 		{"no result", nil, func(r *rig) {
@@ -238,8 +238,11 @@ func TestRevocationDuringConnectRefusesIt(t *testing.T) {
 	if res.GetSession().GetUid() != "ann" {
 		t.Error("comet isn't told what to take out of router again")
 	}
-	if got := r.kicked(); !slices.Equal(got, []string{"a.0", "b.5"}) {
-		t.Errorf("those that gave way to it: got %v kicked", got)
+	if got := r.kickedFor("replaced"); !slices.Equal(got, []string{"a.0"}) {
+		t.Errorf("the one that it was to take over from: got %v", got)
+	}
+	if got := r.kickedFor("unavailable"); !slices.Equal(got, []string{"b.5"}) {
+		t.Errorf("those that gave way to it, and may come again: got %v kicked", got)
 	}
 }
 
@@ -267,8 +270,11 @@ func TestSessionThatCometNoLongerWaitsForIsTakenBack(t *testing.T) {
 	if len(gone) != 1 || gone[0].GetConn().GetId() != "a.1" || gone[0].GetUid() != "ann" || gone[0].GetKey() != "k" {
 		t.Errorf("got %v taken back", gone)
 	}
-	if got := r.kicked(); !slices.Equal(got, []string{"a.0", "b.5"}) {
-		t.Errorf("those that gave way to it: got %v kicked", got)
+	if got := r.kickedFor("replaced"); !slices.Equal(got, []string{"a.0"}) {
+		t.Errorf("the one that it was to take over from: got %v", got)
+	}
+	if got := r.kickedFor("unavailable"); !slices.Equal(got, []string{"b.5"}) {
+		t.Errorf("those that gave way to it, and may come again: got %v kicked", got)
 	}
 }
 
@@ -299,18 +305,63 @@ func at(comet, epoch, id string) *halleyv1.Session {
 	return &halleyv1.Session{Tenant: "default", Uid: "ann", Conn: &halleyv1.Conn{Comet: comet, Epoch: epoch, Id: id}}
 }
 
-// kicked returns the connections that were kicked, sorted.
+// kicked returns the connections that were kicked as replaced, sorted; there are no others.
 func (r *rig) kicked() []string {
+	if got := r.kickedFor("unavailable"); len(got) > 0 {
+		r.t.Errorf("got %v kicked, to come again", got)
+	}
+	return r.kickedFor("replaced")
+}
+
+// kickedFor returns the connections that were kicked with a code, sorted.
+func (r *rig) kickedFor(code string) []string {
 	var ids []string
 	for _, rec := range r.kafka.Records(r.t) {
-		if k := rec.GetControl().GetKick(); rec.Topic != topic.Urgent || k.GetError().GetCode() != "replaced" || k.GetDeviceId() != "" {
+		k := rec.GetControl().GetKick()
+		if rec.Topic != topic.Urgent || k.GetError() == nil || k.GetDeviceId() != "" {
 			r.t.Errorf("got %v in %s", rec.PushRecord, rec.Topic)
+		}
+		if k.GetError().GetCode() != code {
+			continue
+		}
+		if k.GetError().GetRetry() != (code == "unavailable") {
+			r.t.Errorf("%s: retry is %v", code, k.GetError().GetRetry())
 		}
 		for _, target := range rec.GetTargets() {
 			ids = append(ids, target.GetConn().GetId())
 		}
 	}
 	return sorted(ids)
+}
+
+// A log-in that comes through late may be one that its client has given up: then only the connection that it takes the place of is anybody's.
+func TestWhoIsYoungerThanWhatTookHisPlaceMayComeAgain(t *testing.T) {
+	r := newRig(t)
+	r.router.OnRegister = func(*halleyv1.RegisterRequest) (*halleyv1.RegisterResponse, error) {
+		res := fake.Registered()
+		res.Results[0].Displaced, res.Results[0].RacedConnIds = []*halleyv1.Session{at("c1", "e1", "a.0"), at("c2", "e2", "b.5")}, []string{"b.5"}
+		return res, nil
+	}
+	if e := r.connect(body(r.token(auth.Claims{UID: "ann", DeviceID: "d"}))).GetError(); e != nil {
+		t.Fatal(e)
+	}
+	if old, young := r.kickedFor("replaced"), r.kickedFor("unavailable"); !slices.Equal(old, []string{"a.0"}) || !slices.Equal(young, []string{"b.5"}) {
+		t.Errorf("got %v closed for good, %v to come again", old, young)
+	}
+}
+
+// Whoever reads that his log-in is refused as late has not given it up.
+func TestWhoWaitsForALateLogInMayComeAgain(t *testing.T) {
+	r := newRig(t)
+	r.router.OnRegister = func(*halleyv1.RegisterRequest) (*halleyv1.RegisterResponse, error) {
+		res := fake.Registered()
+		res.Results[0].Status = halleyv1.RegisterResult_STATUS_REPLACED
+		return res, nil
+	}
+	res := r.connect(body(r.token(auth.Claims{UID: "ann", DeviceID: "d"})))
+	if e := res.GetError(); e.GetCode() != "unavailable" || !e.GetRetry() || e.GetRetryAfterMs() == 0 || res.GetSession() != nil {
+		t.Errorf("got %v, want to be told to come again", res)
+	}
 }
 
 func TestDisplacedSessionsAreClosedByControlDeliveries(t *testing.T) {

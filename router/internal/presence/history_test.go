@@ -239,8 +239,8 @@ func (h *history) renewEpoch(c *modelComet) {
 	res, err := h.store().Register(h.ctx(), &halleyv1.RegisterRequest{Sessions: all})
 	h.must(err)
 	for i, r := range res {
-		if r.Status == halleyv1.RegisterResult_STATUS_REPLACED {
-			h.say("  %s replaced", all[i].Conn.Id)
+		if r.Status == halleyv1.RegisterResult_STATUS_REPLACED || r.Status == halleyv1.RegisterResult_STATUS_RACED {
+			h.say("  %s: %v", all[i].Conn.Id, r.Status)
 			h.close(c, all[i].Conn.Id)
 		} else if r.Status == halleyv1.RegisterResult_STATUS_GONE {
 			h.fail("%s gone although it was never deregistered", all[i].Conn.Id)
@@ -295,22 +295,31 @@ func (h *history) rewrite(c *modelComet, b uint32) {
 		}
 	}
 	if len(req.Rooms)+len(req.Sessions) > 0 && h.rnd.IntN(2) == 0 {
-		_, err := h.store().Rewrite(h.ctx(), req) // a chunk, and an empty last one
-		if !errors.Is(err, ErrDead) {
-			h.must(err)
-		}
+		h.rewriteChunk(c, req) // and an empty last one
 		req = proto.CloneOf(req)
 		req.Rooms, req.Sessions = nil, nil
 	}
 	req.Last = true
-	replaced, err := h.store().Rewrite(h.ctx(), req)
+	h.rewriteChunk(c, req)
+}
+
+func (h *history) rewriteChunk(c *modelComet, req *halleyv1.RewriteRequest) {
+	res, err := h.store().Rewrite(h.ctx(), req)
 	if errors.Is(err, ErrDead) {
 		return
 	}
 	h.must(err)
-	for _, id := range replaced {
+	for _, id := range slices.Concat(res.ReplacedConnIds, res.RacedConnIds) {
 		h.say("  %s replaced in the rewrite", id)
 		h.close(c, id)
+	}
+	for _, m := range req.Sessions {
+		// One that gave way counts again if what it gave way to has ended.
+		if s := c.sessions[m.Conn.Id]; s != nil && s.leaving && name.Bucket(m.Tenant, m.Uid) == req.Bucket {
+			h.say("  %s is back", m.Conn.Id)
+			s.leaving = false
+			h.touch(m)
+		}
 	}
 }
 

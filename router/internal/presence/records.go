@@ -33,6 +33,8 @@ type session struct {
 	// leaving: it gave way to another one and is being closed. It counts for nothing, but stays until it is
 	// deregistered, so that a repeated Register names it again.
 	leaving bool
+	// over: it gave way to a limit, not to another one of its key or device.
+	over bool
 }
 
 const (
@@ -41,6 +43,7 @@ const (
 	sessionAddr4
 	sessionAddr16
 	sessionIssued
+	sessionOver
 )
 
 func (s *session) append(b []byte) []byte {
@@ -50,6 +53,9 @@ func (s *session) append(b []byte) []byte {
 	}
 	if s.leaving {
 		flags |= sessionLeaving
+	}
+	if s.over {
+		flags |= sessionOver
 	}
 	addr := s.addr
 	if a, err := netip.ParseAddr(addr); err == nil && a.String() == addr && a.Zone() == "" {
@@ -87,7 +93,7 @@ func readSession(r *reader) session {
 	var s session
 	flags := r.byte()
 	s.signed = flags&sessionSigned != 0
-	s.leaving = flags&sessionLeaving != 0
+	s.leaving, s.over = flags&sessionLeaving != 0, flags&sessionOver != 0
 	copy(s.epoch[:], r.take(16))
 	s.conn = r.string()
 	s.key = long(r.string())
@@ -126,8 +132,13 @@ func newSession(m *halleyv1.Session, e epoch, since int64) session {
 // same reports whether both say the same of a session, but for when it was registered and whether it leaves.
 func (s *session) same(o *session) bool {
 	a, b := *s, *o
-	a.since, b.since, a.leaving, b.leaving = 0, 0, false, false
+	a.since, a.leaving, a.over = b.since, b.leaving, b.over
 	return a == b
+}
+
+// rivals reports whether a session and one with this key and device can't be at the same time.
+func (s *session) rivals(key, device string) bool {
+	return s.key == key || s.device != "" && s.device == device
 }
 
 func (s *session) proto(tenant, uid, comet string) *halleyv1.Session {
@@ -231,6 +242,25 @@ func (u *userRecord) find(conn string) int {
 	return slices.IndexFunc(u.sessions, func(s session) bool { return s.conn == conn })
 }
 
+// stands says of a session that gave way, and whose comet has it still, whether it must: STATUS_OK if those that took its place are gone.
+// Then it wasn't told, or hasn't been yet.
+func (u *userRecord) stands(c clock, i int) halleyv1.RegisterResult_Status {
+	s, status := &u.sessions[i], halleyv1.RegisterResult_STATUS_OK
+	for j := range u.sessions {
+		o := &u.sessions[j]
+		switch {
+		case j == i, o.leaving, o.since < s.since, s.signed && !o.signed, c.known(o.epoch) && !c.live(o.epoch):
+			continue
+		case !s.over && !s.rivals(o.key, o.device):
+			continue
+		}
+		if status = gaveWay(s.connected, o.connected); status == halleyv1.RegisterResult_STATUS_REPLACED {
+			break
+		}
+	}
+	return status
+}
+
 // holds reports whether an epoch has a session here.
 func (u *userRecord) holds(e epoch) bool {
 	return slices.ContainsFunc(u.sessions, func(s session) bool { return s.epoch == e })
@@ -256,21 +286,36 @@ const clockSkew = 2000
 // keySigned is in the first byte of a key's entry that names a uid.
 const keySigned = 1
 
-// bars reports whether what is in a key's entry keeps m out. Nobody without a token displaces a session that came with one: keys are no
-// secret. Else a new session takes the key from any, unless its connection is clearly the older one: its log-in took longer than that of
-// the connection made after it, and whoever made both has given it up. One that comet has already takes it only from older ones. What a
-// dead comet has left bars nobody.
-func (k *keyRecord) bars(c clock, m *halleyv1.Session, claim bool) bool {
+// judge says whether what is in a key's entry keeps m out: STATUS_OK if it doesn't. Nobody without a token displaces a session that came
+// with one: keys are no secret. Else a new session takes the key from any, unless its connection is clearly the older one: its log-in took
+// longer than that of the connection made after it, and whoever made both has given it up. One that comet has already takes it from older
+// ones, and from such a late log-in: that one found nobody in its way if presence had just lost what it held. What a dead comet has left
+// keeps nobody out.
+func (k *keyRecord) judge(c clock, m *halleyv1.Session, claim bool) halleyv1.RegisterResult_Status {
+	connected := m.GetConnectedAtMs()
 	switch {
 	case c.known(k.epoch) && !c.live(k.epoch):
-		return false
+		return halleyv1.RegisterResult_STATUS_OK
 	case k.signed != m.GetSigned():
-		return k.signed
+		if k.signed {
+			return halleyv1.RegisterResult_STATUS_REPLACED
+		}
+		return halleyv1.RegisterResult_STATUS_OK
+	case claim && k.connected > connected+clockSkew:
+		return halleyv1.RegisterResult_STATUS_REPLACED
+	case claim, k.since <= connected, connected > k.connected+clockSkew:
+		return halleyv1.RegisterResult_STATUS_OK
 	}
-	if claim {
-		return k.connected > m.GetConnectedAtMs()+clockSkew
+	return gaveWay(connected, k.connected)
+}
+
+// gaveWay says for good or not a session whose place another has taken is closed: for good only if that one's connection was made after
+// its own. Else the other may be a log-in that came through late, of which nobody knows whether anybody still waits for it.
+func gaveWay(connected, others int64) halleyv1.RegisterResult_Status {
+	if others > connected {
+		return halleyv1.RegisterResult_STATUS_REPLACED
 	}
-	return k.since > m.GetConnectedAtMs()
+	return halleyv1.RegisterResult_STATUS_RACED
 }
 
 func (k *keyRecord) encode() string {

@@ -13,8 +13,8 @@ import (
 
 // Rewrite writes what a comet holds of one bucket, in chunks. The last one removes what the rewrite did not name
 // and is older than GhostAge, and then sets the marker. Mostly nothing differs, and then nothing is written but the marker.
-// It returns the connections whose key a newer registration holds.
-func (s *Store) Rewrite(ctx context.Context, req *halleyv1.RewriteRequest) (replaced []string, err error) {
+// It answers the connections whose key a newer registration holds.
+func (s *Store) Rewrite(ctx context.Context, req *halleyv1.RewriteRequest) (*halleyv1.RewriteResponse, error) {
 	e, err := needEpoch(req.GetEpoch())
 	if err != nil {
 		return nil, err
@@ -22,7 +22,7 @@ func (s *Store) Rewrite(ctx context.Context, req *halleyv1.RewriteRequest) (repl
 	if req.GetBucket() >= name.Buckets {
 		return nil, fmt.Errorf("%w: no such bucket", ErrInvalid)
 	}
-	w := &rewrite{s: s, e: e, bucket: int(req.GetBucket()), named: map[string]bool{}, replaced: map[string]bool{}}
+	w := &rewrite{s: s, e: e, bucket: int(req.GetBucket()), named: map[string]bool{}, replaced: map[string]bool{}, raced: map[string]bool{}}
 	if w.c, err = s.leases.at(ctx); err != nil {
 		return nil, err
 	}
@@ -34,13 +34,20 @@ func (s *Store) Rewrite(ctx context.Context, req *halleyv1.RewriteRequest) (repl
 	if _, err := s.apply(ctx, guard{epoch: e, mode: modeWrite, buckets: []int{w.bucket}}, edits); err != nil {
 		return nil, err
 	}
+	res := &halleyv1.RewriteResponse{}
 	for id := range w.replaced {
-		replaced = append(replaced, unpackConn(id))
+		res.ReplacedConnIds = append(res.ReplacedConnIds, unpackConn(id))
 	}
-	slices.Sort(replaced)
+	for id := range w.raced {
+		if !w.replaced[id] {
+			res.RacedConnIds = append(res.RacedConnIds, unpackConn(id))
+		}
+	}
+	slices.Sort(res.ReplacedConnIds)
+	slices.Sort(res.RacedConnIds)
 	temp := s.keys.rewrite(w.bucket, e, req.GetRewrite())
 	if !req.GetLast() {
-		return replaced, w.keep(ctx, temp)
+		return res, w.keep(ctx, temp)
 	}
 	fields, err := w.recall(ctx, temp)
 	if err != nil {
@@ -50,7 +57,7 @@ func (s *Store) Rewrite(ctx context.Context, req *halleyv1.RewriteRequest) (repl
 	if _, err := s.apply(ctx, guard{epoch: e, mode: modeWrite}, ghosts); err != nil {
 		return nil, err
 	}
-	return replaced, s.mark(ctx, e, modeClose, w.bucket)
+	return res, s.mark(ctx, e, modeClose, w.bucket)
 }
 
 type rewrite struct {
@@ -59,8 +66,22 @@ type rewrite struct {
 	e      epoch
 	bucket int
 	// named: connections, and fields of rooms, that the rewrite has named.
-	named    map[string]bool
-	replaced map[string]bool
+	named map[string]bool
+	// replaced and raced are connections that must go, for good and to come again.
+	replaced, raced map[string]bool
+}
+
+// gone notes that a connection must go if status says so, and reports that.
+func (w *rewrite) gone(conn string, status halleyv1.RegisterResult_Status) bool {
+	switch status {
+	case halleyv1.RegisterResult_STATUS_REPLACED:
+		w.replaced[conn] = true
+	case halleyv1.RegisterResult_STATUS_RACED:
+		w.raced[conn] = true
+	default:
+		return false
+	}
+	return true
 }
 
 // keep remembers what a chunk named until the last one comes.
@@ -139,11 +160,11 @@ func (w *rewrite) key(m *halleyv1.Session) *edit {
 	return &edit{bucket: w.bucket, field: field, plan: func(old string, it *item) error {
 		rec := newKeyRecord(m, w.e, m.GetConnectedAtMs())
 		delete(w.replaced, rec.conn)
+		delete(w.raced, rec.conn)
 		if cur, err := decodeKey(old); err == nil && cur != nil {
 			if cur.conn == rec.conn {
 				rec.setSince(cur.since)
-			} else if cur.bars(w.c, m, false) {
-				w.replaced[rec.conn] = true
+			} else if w.gone(rec.conn, cur.judge(w.c, m, false)) {
 				it.skip()
 				return nil
 			}
@@ -171,10 +192,10 @@ func (w *rewrite) user(field string, ms *[]*halleyv1.Session) *edit {
 			n := newSession(m, w.e, m.GetConnectedAtMs())
 			if i := u.find(n.conn); i >= 0 {
 				cur := &u.sessions[i]
-				if cur.leaving {
-					w.replaced[n.conn] = true
+				n.since = cur.since
+				if cur.leaving && w.gone(n.conn, u.stands(w.c, i)) {
+					n.leaving, n.over = true, cur.over
 				}
-				n.since, n.leaving = cur.since, cur.leaving
 				if *cur == n {
 					continue
 				}

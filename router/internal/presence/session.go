@@ -77,7 +77,7 @@ func (s *Store) Register(ctx context.Context, req *halleyv1.RegisterRequest) ([]
 	}
 	for _, r := range regs {
 		switch r.result.Status {
-		case halleyv1.RegisterResult_STATUS_TOO_MANY, halleyv1.RegisterResult_STATUS_REPLACED:
+		case halleyv1.RegisterResult_STATUS_TOO_MANY, halleyv1.RegisterResult_STATUS_REPLACED, halleyv1.RegisterResult_STATUS_RACED:
 			if err := s.unregisterKey(ctx, e, r); err != nil {
 				return nil, err
 			}
@@ -104,6 +104,9 @@ func (r *registration) finish(c clock) {
 			continue
 		}
 		r.result.Displaced = append(r.result.Displaced, d)
+		if gaveWay(d.GetConnectedAtMs(), r.m.GetConnectedAtMs()) == halleyv1.RegisterResult_STATUS_RACED {
+			r.result.RacedConnIds = append(r.result.RacedConnIds, id)
+		}
 	}
 }
 
@@ -193,13 +196,12 @@ func (s *Store) keyEdit(c clock, e epoch, regs []*registration) *edit {
 				rec.setSince(r.m.GetConnectedAtMs())
 			}
 			if cur != nil {
-				switch {
-				case cur.conn == r.conn:
+				if cur.conn == r.conn {
 					rec.setSince(cur.since)
-				case cur.bars(c, r.m, r.claim):
-					r.result.Status = halleyv1.RegisterResult_STATUS_REPLACED
+				} else if status := cur.judge(c, r.m, r.claim); status != halleyv1.RegisterResult_STATUS_OK {
+					r.result.Status = status
 					continue
-				default:
+				} else {
 					r.prior = old
 					if c.live(cur.epoch) {
 						r.displaced = append(r.displaced, cur.proto(tenant, key, c.comet(cur.epoch)))
@@ -237,7 +239,7 @@ func (k *keyRecord) proto(tenant, key, comet string) *halleyv1.Session {
 	}
 	return &halleyv1.Session{
 		Tenant: tenant, Uid: k.uid, Key: key,
-		Conn: &halleyv1.Conn{Comet: comet, Epoch: k.epoch.String(), Id: unpackConn(k.conn)},
+		Conn: &halleyv1.Conn{Comet: comet, Epoch: k.epoch.String(), Id: unpackConn(k.conn)}, ConnectedAtMs: k.connected,
 	}
 }
 
@@ -329,10 +331,15 @@ func (r *registration) add(c clock, e epoch, u *userRecord) bool {
 	if i := u.find(r.conn); i >= 0 {
 		cur := &u.sessions[i]
 		if cur.leaving {
-			r.result.Status = halleyv1.RegisterResult_STATUS_REPLACED
-			return false
-		}
-		if cur.same(&n) {
+			status := halleyv1.RegisterResult_STATUS_REPLACED
+			if !r.claim {
+				status = u.stands(c, i)
+			}
+			if status != halleyv1.RegisterResult_STATUS_OK {
+				r.result.Status = status
+				return false
+			}
+		} else if cur.same(&n) {
 			return false
 		}
 		n.since = cur.since
@@ -361,7 +368,7 @@ func (r *registration) late(c clock, u *userRecord) bool {
 		if o.leaving || !c.live(o.epoch) || o.signed != r.m.GetSigned() || o.connected <= r.m.GetConnectedAtMs()+clockSkew {
 			continue
 		}
-		if o.key == r.m.GetKey() || o.device != "" && o.device == r.m.GetDeviceId() {
+		if o.rivals(r.m.GetKey(), r.m.GetDeviceId()) {
 			return true
 		}
 	}
@@ -381,10 +388,10 @@ func (r *registration) makeRoom(c clock, u *userRecord) bool {
 		case o.signed && !r.m.GetSigned():
 			// It is not displaced, even where its key's entry was lost.
 			stay = append(stay, o)
-		case o.conn == r.replaces,
-			o.key == r.m.GetKey(),
-			o.device != "" && o.device == r.m.GetDeviceId(),
-			l.GetNewestWinsPlatform() && o.platform != "" && o.platform == r.m.GetPlatform():
+		case o.conn == r.replaces, o.rivals(r.m.GetKey(), r.m.GetDeviceId()):
+			leave = append(leave, o)
+		case l.GetNewestWinsPlatform() && o.platform != "" && o.platform == r.m.GetPlatform():
+			o.over = true
 			leave = append(leave, o)
 		case r.m.GetSigned() && !o.signed:
 			// Whoever comes without a token may name any uid: he takes up nobody's place.
@@ -397,7 +404,10 @@ func (r *registration) makeRoom(c clock, u *userRecord) bool {
 			return false
 		}
 		slices.SortStableFunc(stay, func(a, b *session) int { return int(a.since - b.since) })
-		leave = append(leave, stay[:len(stay)-most+1]...)
+		for _, o := range stay[:len(stay)-most+1] {
+			o.over = true
+			leave = append(leave, o)
+		}
 	}
 	for _, o := range leave {
 		o.leaving = true

@@ -165,8 +165,10 @@ func (s *Service) Deregister(ctx context.Context, r *halleyv1.DeregisterRequest)
 // Rewrite implements halleyv1.RouterServer.
 func (s *Service) Rewrite(ctx context.Context, r *halleyv1.RewriteRequest) (*halleyv1.RewriteResponse, error) {
 	return do(ctx, s, "Rewrite", len(r.GetSessions())+len(r.GetRooms()), func(ctx context.Context) (*halleyv1.RewriteResponse, error) {
-		ids, err := s.store.Rewrite(ctx, r)
-		out := &halleyv1.RewriteResponse{ReplacedConnIds: ids}
+		out, err := s.store.Rewrite(ctx, r)
+		if out == nil {
+			out = &halleyv1.RewriteResponse{}
+		}
 		out.Status, err = epochStatus(err)
 		return out, err
 	})

@@ -85,8 +85,11 @@ const (
 	RegisterResult_STATUS_TOO_MANY RegisterResult_Status = 3
 	// Nothing written: the connection was deregistered before.
 	RegisterResult_STATUS_GONE RegisterResult_Status = 4
-	// Nothing written: a newer registration holds the key. Comet closes the session.
+	// Nothing written: a newer registration holds the key. Comet closes the session for good.
 	RegisterResult_STATUS_REPLACED RegisterResult_Status = 5
+	// Nothing written: a later registration holds the key, but its connection is the older one. It may be a log-in that came through late and
+	// that nobody waits for any more: comet closes the session, and its client is to come again.
+	RegisterResult_STATUS_RACED RegisterResult_Status = 6
 )
 
 // Enum value maps for RegisterResult_Status.
@@ -98,6 +101,7 @@ var (
 		3: "STATUS_TOO_MANY",
 		4: "STATUS_GONE",
 		5: "STATUS_REPLACED",
+		6: "STATUS_RACED",
 	}
 	RegisterResult_Status_value = map[string]int32{
 		"STATUS_UNSPECIFIED": 0,
@@ -106,6 +110,7 @@ var (
 		"STATUS_TOO_MANY":    3,
 		"STATUS_GONE":        4,
 		"STATUS_REPLACED":    5,
+		"STATUS_RACED":       6,
 	}
 )
 
@@ -996,7 +1001,9 @@ type RegisterResult struct {
 	Displaced   []*Session `protobuf:"bytes,2,rep,name=displaced,proto3" json:"displaced,omitempty"`
 	LostBuckets []uint32   `protobuf:"varint,3,rep,packed,name=lost_buckets,json=lostBuckets,proto3" json:"lost_buckets,omitempty"`
 	// Resume.replaces named a session of this uid: it is this one.
-	Replaced      *Session `protobuf:"bytes,4,opt,name=replaced,proto3" json:"replaced,omitempty"`
+	Replaced *Session `protobuf:"bytes,4,opt,name=replaced,proto3" json:"replaced,omitempty"`
+	// Those of displaced whose connection is the younger one: their clients are to come again, see STATUS_RACED.
+	RacedConnIds  []string `protobuf:"bytes,5,rep,name=raced_conn_ids,json=racedConnIds,proto3" json:"raced_conn_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1055,6 +1062,13 @@ func (x *RegisterResult) GetLostBuckets() []uint32 {
 func (x *RegisterResult) GetReplaced() *Session {
 	if x != nil {
 		return x.Replaced
+	}
+	return nil
+}
+
+func (x *RegisterResult) GetRacedConnIds() []string {
+	if x != nil {
+		return x.RacedConnIds
 	}
 	return nil
 }
@@ -1244,10 +1258,12 @@ func (x *RewriteRequest) GetLast() bool {
 type RewriteResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Status EpochStatus            `protobuf:"varint,1,opt,name=status,proto3,enum=halley.v1.EpochStatus" json:"status,omitempty"`
-	// Connection ids of sessions whose key a newer registration holds: comet closes them.
+	// Connection ids of sessions whose key a newer registration holds: comet closes them for good.
 	ReplacedConnIds []string `protobuf:"bytes,2,rep,name=replaced_conn_ids,json=replacedConnIds,proto3" json:"replaced_conn_ids,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The same as STATUS_RACED: comet closes them, and their clients are to come again.
+	RacedConnIds  []string `protobuf:"bytes,3,rep,name=raced_conn_ids,json=racedConnIds,proto3" json:"raced_conn_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RewriteResponse) Reset() {
@@ -1290,6 +1306,13 @@ func (x *RewriteResponse) GetStatus() EpochStatus {
 func (x *RewriteResponse) GetReplacedConnIds() []string {
 	if x != nil {
 		return x.ReplacedConnIds
+	}
+	return nil
+}
+
+func (x *RewriteResponse) GetRacedConnIds() []string {
+	if x != nil {
+		return x.RacedConnIds
 	}
 	return nil
 }
@@ -2798,19 +2821,21 @@ const file_halley_v1_router_proto_rawDesc = "" +
 	"\x14newest_wins_platform\x18\x03 \x01(\bR\x12newestWinsPlatform\"w\n" +
 	"\x10RegisterResponse\x12.\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x16.halley.v1.EpochStatusR\x06status\x123\n" +
-	"\aresults\x18\x02 \x03(\v2\x19.halley.v1.RegisterResultR\aresults\"\xd4\x02\n" +
+	"\aresults\x18\x02 \x03(\v2\x19.halley.v1.RegisterResultR\aresults\"\x8c\x03\n" +
 	"\x0eRegisterResult\x128\n" +
 	"\x06status\x18\x01 \x01(\x0e2 .halley.v1.RegisterResult.StatusR\x06status\x120\n" +
 	"\tdisplaced\x18\x02 \x03(\v2\x12.halley.v1.SessionR\tdisplaced\x12!\n" +
 	"\flost_buckets\x18\x03 \x03(\rR\vlostBuckets\x12.\n" +
-	"\breplaced\x18\x04 \x01(\v2\x12.halley.v1.SessionR\breplaced\"\x82\x01\n" +
+	"\breplaced\x18\x04 \x01(\v2\x12.halley.v1.SessionR\breplaced\x12$\n" +
+	"\x0eraced_conn_ids\x18\x05 \x03(\tR\fracedConnIds\"\x94\x01\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tSTATUS_OK\x10\x01\x12\x16\n" +
 	"\x12STATUS_BUCKET_LOST\x10\x02\x12\x13\n" +
 	"\x0fSTATUS_TOO_MANY\x10\x03\x12\x0f\n" +
 	"\vSTATUS_GONE\x10\x04\x12\x13\n" +
-	"\x0fSTATUS_REPLACED\x10\x05\"C\n" +
+	"\x0fSTATUS_REPLACED\x10\x05\x12\x10\n" +
+	"\fSTATUS_RACED\x10\x06\"C\n" +
 	"\x11DeregisterRequest\x12.\n" +
 	"\bsessions\x18\x01 \x03(\v2\x12.halley.v1.SessionR\bsessions\"D\n" +
 	"\x12DeregisterResponse\x12.\n" +
@@ -2822,10 +2847,11 @@ const file_halley_v1_router_proto_rawDesc = "" +
 	"\arewrite\x18\x04 \x01(\x04R\arewrite\x12+\n" +
 	"\x05rooms\x18\x05 \x03(\v2\x15.halley.v1.RoomChangeR\x05rooms\x12.\n" +
 	"\bsessions\x18\x06 \x03(\v2\x12.halley.v1.SessionR\bsessions\x12\x12\n" +
-	"\x04last\x18\a \x01(\bR\x04last\"m\n" +
+	"\x04last\x18\a \x01(\bR\x04last\"\x93\x01\n" +
 	"\x0fRewriteResponse\x12.\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x16.halley.v1.EpochStatusR\x06status\x12*\n" +
-	"\x11replaced_conn_ids\x18\x02 \x03(\tR\x0freplacedConnIds\"\xaa\x01\n" +
+	"\x11replaced_conn_ids\x18\x02 \x03(\tR\x0freplacedConnIds\x12$\n" +
+	"\x0eraced_conn_ids\x18\x03 \x03(\tR\fracedConnIds\"\xaa\x01\n" +
 	"\n" +
 	"RoomChange\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
