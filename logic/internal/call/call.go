@@ -13,6 +13,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -77,6 +78,8 @@ type Service struct {
 	metrics *metrics
 	asker   *asker // nil: nobody is asked
 	flights flights
+	// hasty is until when nobody is waited for who may be telling something, in Unix nanoseconds.
+	hasty atomic.Int64
 }
 
 // Who asks.
@@ -170,17 +173,30 @@ func (s *Service) count(ctx context.Context, what string, who Who, r limit.Rate)
 // mostTries bounds how often a step is taken again because somebody else was first: each try means that another step succeeded.
 const mostTries = 50
 
+// mostUnsent bounds what waits with a call while Kafka is away: no step is taken then until some of it is told.
+const mostUnsent = 256
+
 // step changes a call: it reads it, has do change a copy, keeps that, and tells what is to be told. It returns the call after that, and Redis'
 // time. do may be called again.
 func (s *Service) step(ctx context.Context, tenant, id string, do func(*machine.Call, int64) (machine.Step, error)) (*machine.Call, int64, error) {
 	defer s.flights.hold(memberOf(tenant, id))()
-	for range mostTries {
+	for try := range mostTries {
 		l, err := s.db.load(ctx, tenant, id)
 		if err != nil {
 			return nil, 0, err
 		}
 		if l.Call == nil {
 			return nil, l.now, errcode.CallUnknown
+		}
+		if l, err = s.afterOthers(ctx, l); err != nil {
+			return nil, 0, err
+		}
+		if len(l.unsent) >= mostUnsent {
+			if try > 0 {
+				return nil, l.now, away(errors.New("too much of a call is untold"))
+			}
+			s.send(ctx, l.Call, l.unsent, nil, l.now)
+			continue
 		}
 		next := l.Clone()
 		st, err := do(next, l.now)
@@ -199,6 +215,44 @@ func (s *Service) step(ctx context.Context, tenant, id string, do func(*machine.
 		time.Sleep(rand.N(2 * time.Millisecond))
 	}
 	return nil, 0, away(errors.New("a call changes too fast"))
+}
+
+const (
+	// patience is how long a step waits for another process to tell what it has to tell.
+	patience = 200 * time.Millisecond
+	// haste is how long nobody is waited for after somebody was in vain.
+	haste = time.Second
+)
+
+// afterOthers waits, before a step is taken, for what is unsent of the call: mostly another process is about to tell it, and it would be told twice.
+// It returns the call as it is then. Where nothing comes of it that process is dead, or Kafka away.
+func (s *Service) afterOthers(ctx context.Context, l *loaded) (*loaded, error) {
+	begin := time.Now()
+	if len(l.unsent) == 0 || begin.UnixNano() < s.hasty.Load() || s.flights.several(memberOf(l.Tenant, l.ID)) {
+		// Within a process flights see to it.
+		return l, nil
+	}
+	last := l.unsent[len(l.unsent)-1].number
+	for wait := 2 * time.Millisecond; pause(ctx, wait) == nil; wait = min(2*wait, patience/10) {
+		next, err := s.db.load(ctx, l.Tenant, l.ID)
+		if err != nil {
+			return nil, err
+		}
+		if next.Call == nil {
+			return nil, errcode.CallUnknown
+		}
+		l = next
+		if len(l.unsent) == 0 {
+			break
+		}
+		if time.Since(begin) > patience {
+			if l.unsent[0].number <= last {
+				s.hasty.Store(time.Now().Add(haste).UnixNano())
+			}
+			break
+		}
+	}
+	return l, nil
 }
 
 // keep writes next, the call after st, in the place of l, and tells of it. ok is false if somebody else was first.
@@ -223,6 +277,12 @@ func (s *Service) keep(ctx context.Context, l *loaded, next *machine.Call, st *m
 	}
 	s.leases(ctx, l.Call, next)
 	s.send(ctx, next, unsent, &m, l.now)
+	if len(unsent) == 0 && l.Call != nil && next.Due() > 0 && next.Due() < l.Call.Due() {
+		// Who looked at it since the index was written has moved it to when it was due before.
+		if err := s.db.moveTo(context.WithoutCancel(ctx), m, next.Due(), l.now); err != nil {
+			s.d.Log.DebugContext(ctx, "call's timer not moved", "call", next.ID, "err", err)
+		}
+	}
 	s.metrics.step(next, st)
 	return true, nil
 }

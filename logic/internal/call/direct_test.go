@@ -343,6 +343,13 @@ func TestTheSameUserGetsHisOwnCallBack(t *testing.T) {
 	if r, err = ann.invite(call.Invitation{Call: id, To: []string{"bob"}}); err != nil || r.Call.Call != id || r.Generation != 1 {
 		t.Errorf("repeated: %+v, %v", r, err)
 	}
+	// After a reload, or where the answer was lost with the connection, the device has its leg.
+	for i, again := range []string{"", id} {
+		ann = ann.again()
+		if r, err = ann.invite(call.Invitation{Call: again, To: []string{"bob"}}); err != nil || r.Call.Call != id || int(r.Generation) != i+2 {
+			t.Errorf("by another connection: %+v, %v", r, err)
+		}
+	}
 	if _, err = w.device("cy", "c").invite(call.Invitation{Call: id, To: []string{"bob"}}); !errors.Is(err, errcode.Conflict) {
 		t.Errorf("a stranger with the same id: %v", err)
 	}
@@ -464,10 +471,20 @@ func TestRepeatedCommandsHaveOneEffect(t *testing.T) {
 	if again := bob.do(id, cmd); again.Call.Version != first.Call.Version || again.Generation != 1 {
 		t.Errorf("repeated: %+v, first %+v", again, first)
 	}
+	bob = bob.again()
+	if again := bob.do(id, cmd); again.Generation != 2 {
+		t.Errorf("repeated by another connection, since the answer was lost with the one before: %+v", again)
+	}
+	if other := w.device("bob", "b2").do(id, cmd); other.Generation != 0 {
+		t.Errorf("another device with the same id has it: %+v", other)
+	}
 	hang := machine.Command{Verb: machine.DoHangup, ID: "two"}
 	first = bob.do(id, hang)
 	if again := bob.do(id, hang); again.Call.Version != first.Call.Version {
 		t.Errorf("repeated: version %d, first %d", again.Call.Version, first.Call.Version)
+	}
+	if again := bob.do(id, cmd); again.Generation != 0 {
+		t.Errorf("who has left comes back by an old answer: %+v", again)
 	}
 	kittest.Eventually(t, 5*time.Second, func() bool { return ann.count("call.ended") > 0 })
 }

@@ -41,6 +41,14 @@ func (f *flights) hold(call string) (leave func()) {
 	return func() { f.leave(call, x) }
 }
 
+// several reports whether others than who asks, who holds it, have to do with a call.
+func (f *flights) several(call string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	x := f.m[call]
+	return x != nil && x.in > 1
+}
+
 func (f *flights) leave(call string, x *flight) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -196,8 +196,13 @@ func TestRemovedStaysOut(t *testing.T) {
 	// An admin of the group may put out even who called, himself not.
 	_, err = d[1].try(id, machine.Command{Verb: machine.DoRemove, UID: "u1"})
 	wantCode(t, err, errcode.Forbidden)
+	d[1].do(id, machine.Command{Verb: machine.DoAdd, Callees: []machine.Callee{{UID: "guest"}}})
 	d[1].do(id, machine.Command{Verb: machine.DoRemove, UID: "u0"})
 	d[0].waitStop(machine.StopRemoved)
+	// Who was put out puts nobody out.
+	_, err = d[0].try(id, machine.Command{Verb: machine.DoRemove, UID: "u1"})
+	wantCode(t, err, errcode.Forbidden)
+	d[1].do(id, machine.Command{Verb: machine.DoRemove, UID: "guest"})
 	d[1].waitEnd(id, machine.Completed)
 	w.free()
 }

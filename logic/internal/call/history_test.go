@@ -107,7 +107,7 @@ func TestRandomLives(t *testing.T) {
 			victim.broken.Store(false)
 			continue
 		}
-		fresh := w.newNode()
+		fresh := w.newNode(w.redis)
 		w.mu.Lock()
 		w.nodes = append([]*node{fresh}, w.nodes[:1]...)
 		w.mu.Unlock()
@@ -115,7 +115,7 @@ func TestRandomLives(t *testing.T) {
 	}
 	cancel()
 	wg.Wait()
-	s := w.newNode()
+	s := w.newNode(w.redis)
 	var all []call.Report
 	kittest.Eventually(t, 30*time.Second, func() bool {
 		page, err := s.List(context.Background(), "default", call.Question{State: "live"})

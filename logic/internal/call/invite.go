@@ -31,7 +31,7 @@ func (s *Service) Invite(ctx context.Context, who Who, a *Invitation) (*Reply, e
 	if err := s.admit(ctx, who, a.Call); err != nil {
 		return nil, err
 	}
-	if err := s.count(ctx, "invite", who, limit.Rate{PerSecond: s.cfg.InviteRate / 60, Burst: int(s.cfg.InviteRate)}); err != nil {
+	if err := s.countInvite(ctx, who); err != nil {
 		return nil, err
 	}
 	if a.Media != "audio" && a.Media != "video" {
@@ -57,6 +57,11 @@ func (s *Service) Invite(ctx context.Context, who Who, a *Invitation) (*Reply, e
 	if in.Callees, err = s.prepare(ctx, who.Tenant, who.UID, a.Call, to); err != nil {
 		return nil, err
 	}
+	if a.Resumed {
+		if err := s.markGuests(ctx, who.Tenant, in.Conversation, in.Callees); err != nil {
+			return nil, err
+		}
+	}
 	silent := in.Kind == machine.KindDirect && in.Callees[0].Silent
 	if in.Conversation != "" && !silent {
 		other, err := s.pair(ctx, who.Tenant, in.Conversation, a.Call)
@@ -74,11 +79,17 @@ func (s *Service) Invite(ctx context.Context, who Who, a *Invitation) (*Reply, e
 	return s.create(ctx, who, in, a)
 }
 
+// countInvite counts what makes other people's devices ring: call.invite and call.add.
+func (s *Service) countInvite(ctx context.Context, who Who) error {
+	return s.count(ctx, "invite", who, limit.Rate{PerSecond: s.cfg.InviteRate / 60, Burst: int(s.cfg.InviteRate)})
+}
+
 // invited answers an invitation where there is a call already: the asker's own, one that rings for him, or his group's.
 func (s *Service) invited(ctx context.Context, who Who, have *loaded, a *Invitation) (*Reply, error) {
 	leg := have.Leg(who.UID)
 	own := leg != nil && !leg.Silent && (leg.In() || !have.Live())
-	if own {
+	// The device that has the leg, by another connection, is given it: its answer, or its page, was lost.
+	if own && !(have.Live() && !leg.Holds(who.Session) && leg.Of(who.Who)) {
 		s.send(ctx, have.Call, have.unsent, nil, have.now)
 		return replyTo(have.Call, who.Who, have.now), nil
 	}
@@ -128,9 +139,13 @@ func (s *Service) callees(ctx context.Context, who Who, a *Invitation, in *machi
 			return nil, errcode.Forbidden.Errorf("nobody calls himself")
 		}
 		if a.Resumed && len(to) > 1 {
-			// It had become a group's before it was lost.
+			// It had become a group's before it was lost. Where the other party blocks who asks, nothing of it is for him.
 			in.Kind = machine.KindGroup
-			return to, nil
+			refuse, err := s.d.People.Refusers(ctx, who.Tenant, who.UID, peer)
+			if err == nil && len(refuse) > 0 {
+				in.Conversation = ""
+			}
+			return to, err
 		}
 		if len(to) > 0 && !slices.Equal(to, peer) {
 			return nil, errcode.InvalidRequest.Errorf("to: not of this conversation")
@@ -138,6 +153,10 @@ func (s *Service) callees(ctx context.Context, who Who, a *Invitation, in *machi
 		return peer, nil
 	case entry.Group:
 		in.Kind = machine.KindGroup
+		if a.Resumed && len(to) > 0 {
+			// Guests were in it before it was lost: markGuests says who they are.
+			return to, nil
+		}
 		return s.groupCallees(ctx, who, in.Conversation, to)
 	}
 	return nil, errcode.Forbidden.Errorf("an inbox has no calls")
@@ -197,6 +216,21 @@ func (s *Service) prepare(ctx context.Context, tenant, from, id string, to []str
 	}
 	wg.Wait()
 	return out, errors.Join(errs...)
+}
+
+// markGuests finds out who of those asked is no member of the group that calls.
+func (s *Service) markGuests(ctx context.Context, tenant, conversation string, callees []machine.Callee) error {
+	if entry.TypeOf(conversation) != entry.Group {
+		return nil
+	}
+	for i := range callees {
+		member, err := s.d.People.IsMember(ctx, tenant, conversation, callees[i].UID)
+		if err != nil {
+			return err
+		}
+		callees[i].Guest = !member
+	}
+	return nil
 }
 
 // callOf returns the live call, other than id, that a user is in; nil: none.
@@ -380,6 +414,14 @@ func (s *Service) liveOf(ctx context.Context, tenant, uid string) ([]*loaded, er
 	if err != nil {
 		return nil, away(err)
 	}
+	// However many have called since: the call that he is in is one of them.
+	busy, err := s.d.Redis.Get(rctx, s.db.keys.user(tenant, uid, "busy")).Result()
+	if err != nil && !isNil(err) {
+		return nil, away(err)
+	}
+	if busy != "" && !slices.ContainsFunc(ids, func(z redis.Z) bool { return z.Member == busy }) {
+		ids = append(ids, redis.Z{Member: busy, Score: float64(time.Now().UnixMilli())})
+	}
 	var (
 		out  []*loaded
 		over []any
@@ -414,11 +456,14 @@ func (s *Service) accept(ctx context.Context, who Who, id string, cmd *machine.C
 		return nil, errcode.CallUnknown
 	}
 	leg := l.Leg(who.UID)
-	if (leg == nil || leg.Silent) && l.Kind == machine.KindGroup && entry.TypeOf(l.Conversation) == entry.Group {
-		if cmd.Member, err = s.d.People.IsMember(ctx, who.Tenant, l.Conversation, who.UID); err != nil {
+	if l.Kind == machine.KindGroup && entry.TypeOf(l.Conversation) == entry.Group && (leg == nil || !leg.Holds(who.Session)) {
+		cmd.Member, err = s.d.People.IsMember(ctx, who.Tenant, l.Conversation, who.UID)
+		if err != nil && (leg == nil || leg.Silent || !leg.Live()) {
 			return nil, err
 		}
-		if cmd.Member && l.Live() {
+		// Whoever was put out of the group since he was asked stays out of its call as well.
+		cmd.Stranger = err == nil && !cmd.Member
+		if cmd.Member && l.Live() && (leg == nil || leg.Silent) {
 			if err := s.listFor(ctx, who.Tenant, id, l.Conversation, []string{who.UID}, false); err != nil {
 				return nil, err
 			}
@@ -459,6 +504,12 @@ func (s *Service) prepareAdd(ctx context.Context, who Who, id string, cmd *machi
 		cmd.Callees = nil
 		return nil
 	}
+	if err := s.countInvite(ctx, who); err != nil {
+		return err
+	}
+	if len(cmd.Callees) > s.cfg.MaxLegs {
+		return errcode.TooManyMembers
+	}
 	uids := make([]string, 0, len(cmd.Callees))
 	for _, e := range cmd.Callees {
 		if err := name.UID(e.UID); err != nil {
@@ -468,15 +519,15 @@ func (s *Service) prepareAdd(ctx context.Context, who Who, id string, cmd *machi
 			uids = append(uids, e.UID)
 		}
 	}
-	if len(uids) > s.cfg.MaxLegs {
-		return errcode.TooManyMembers
-	}
 	if err := s.ask(ctx, who.Tenant, askData{
 		Call: id, Conversation: l.Conversation, Kind: machine.KindGroup, Media: l.Media, Caller: who.UID, UIDs: slices.Clone(uids),
 	}); err != nil {
 		return err
 	}
 	if cmd.Callees, err = s.prepare(ctx, who.Tenant, who.UID, id, uids); err != nil {
+		return err
+	}
+	if err := s.markGuests(ctx, who.Tenant, l.Conversation, cmd.Callees); err != nil {
 		return err
 	}
 	return s.listFor(ctx, who.Tenant, id, "", uids, false)

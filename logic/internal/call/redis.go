@@ -248,7 +248,7 @@ func (d *db) index(ctx context.Context, tenant, id string, atMs int64) (mark, er
 // farthestLook bounds how far away a look may be: were the index lost, or one of its entries, that is the longest that a timer could be late.
 const farthestLook = time.Minute
 
-// moveTo has the call looked at when it is due; 0: no more. If somebody else has put it elsewhere meanwhile it stays there.
+// moveTo has the call looked at when it is due; 0: no more. If somebody else has put it elsewhere meanwhile it stays there, unless that is later.
 func (d *db) moveTo(ctx context.Context, m mark, dueMs, nowMs int64) error {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()

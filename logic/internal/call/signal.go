@@ -60,6 +60,9 @@ func (s *Service) signal(ctx context.Context, who Who, g *Signal) (string, error
 	if l.Call == nil {
 		return "", errcode.CallUnknown
 	}
+	if l, err = s.afterOthers(ctx, l); err != nil {
+		return "", err
+	}
 	// What was to be told before this goes before it.
 	s.send(ctx, l.Call, l.unsent, nil, l.now)
 	from, to := l.Leg(who.UID), l.Leg(g.To)
@@ -151,9 +154,20 @@ func onlyRelays(g *Signal) {
 			}
 			l = withoutBase(l)
 		}
-		sdp.WriteString(l)
+		sdp.WriteString(withoutAddress(l))
 	}
 	g.Description.SDP = sdp.String()
+}
+
+// withoutAddress blanks the address in a line of SDP that has one besides candidates: that of the session's origin (o=), and the default candidate's (c=,
+// a=rtcp:), which ICE has no use for (RFC 8839 section 4.2.1).
+func withoutAddress(line string) string {
+	for _, prefix := range []string{"o=", "c=", "a=rtcp:"} {
+		if at := strings.LastIndex(line, "IN IP"); at >= 0 && strings.HasPrefix(line, prefix) {
+			return line[:at] + "IN IP4 0.0.0.0" + line[len(strings.TrimRight(line, "\r\n")):]
+		}
+	}
+	return line
 }
 
 // isRelay reads the type of a candidate (RFC 8839 section 5.1).
@@ -206,6 +220,17 @@ type Quality struct {
 
 // mostPaths bounds the paths that are kept.
 const mostPaths = 8
+
+// mostMeasured bounds a number that a client reports: no sum of such comes near what JSON can't tell.
+const mostMeasured = 1e12
+
+// sane makes of numbers that can't be ones that can: they are a stranger's, and means are made of them.
+func (p *PeerStats) sane() {
+	p.Loss = min(max(p.Loss, 0), 1)
+	for _, v := range []*float64{&p.JitterMs, &p.RoundTripMs, &p.SentBitrate, &p.ReceivedBitrate, &p.FrozenSeconds} {
+		*v = min(max(*v, 0), mostMeasured)
+	}
+}
 
 func (q *Quality) add(p *PeerStats) {
 	q.Last = *p
@@ -269,6 +294,7 @@ func (s *Service) Stats(ctx context.Context, who Who, id string, generation uint
 		if l.Leg(p.UID) == nil || p.UID == who.UID || len(p.Local)+len(p.Remote)+len(p.Protocol) > 32 {
 			return errcode.InvalidRequest.Errorf("peers: no such leg, or not a candidate's type")
 		}
+		p.sane()
 		if err := s.addQuality(ctx, key, who.UID, p); err != nil {
 			return away(err)
 		}

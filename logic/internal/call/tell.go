@@ -199,7 +199,11 @@ func outcome(c *machine.Call) (word, text string) {
 // entry proposes the call's message. It is the same proposal whenever it is made: the judge keeps one.
 func (t *telling) entry() {
 	c := t.c
-	if t.s.d.Entries == nil || c.Conversation == "" || c.Silent() {
+	if t.s.d.Entries == nil || c.Conversation == "" {
+		return
+	}
+	// A call of two that others were asked into keeps its conversation: what its other party mustn't hear of he mustn't read there either.
+	if entry.TypeOf(c.Conversation) == entry.Direct && c.Silent(entry.Parties(c.Conversation)) {
 		return
 	}
 	word, text := outcome(c)

@@ -92,7 +92,7 @@ func (s *Service) look(ctx context.Context, m mark) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Hold)
 	defer cancel()
 	var due bool
-	c, now, err := s.step(ctx, tenant, id, func(c *machine.Call, now int64) (machine.Step, error) {
+	_, now, err := s.step(ctx, tenant, id, func(c *machine.Call, now int64) (machine.Step, error) {
 		st := machine.Tick(c, now, &s.policy)
 		due = st.Changed
 		return st, nil
@@ -112,27 +112,19 @@ func (s *Service) look(ctx context.Context, m mark) {
 	default:
 		s.metrics.looks.WithLabelValues("early").Inc()
 	}
-	// What could not be sent must be tried again.
-	left, err := s.unsent(ctx, tenant, id)
-	if err != nil {
+	// As it is now, whoever has changed it meanwhile. What could not be sent must be tried again.
+	l, err := s.db.load(ctx, tenant, id)
+	if err != nil || l.Call == nil {
 		return
 	}
-	next := c.Due()
-	if left {
+	next := l.Due()
+	if len(l.unsent) > 0 {
 		next = now + unsentDue.Milliseconds()
 	}
 	s.move(ctx, m, next, now)
 }
 
-func (s *Service) unsent(ctx context.Context, tenant, id string) (bool, error) {
-	l, err := s.db.load(ctx, tenant, id)
-	if err != nil {
-		return false, err
-	}
-	return len(l.unsent) > 0, nil
-}
-
-// move puts a call that was claimed into the index again. If somebody has changed the call meanwhile he has put it where it belongs.
+// move puts a call that was claimed into the index again.
 func (s *Service) move(ctx context.Context, m mark, due, now int64) {
 	if err := s.db.moveTo(ctx, m, due, now); err != nil && ctx.Err() == nil {
 		s.d.Log.DebugContext(ctx, "call's timer not moved", "err", err)

@@ -140,16 +140,16 @@ func newWorld(t testing.TB, change ...func(*call.Config)) *world {
 
 // start adds a logic process.
 func (w *world) start() *node {
-	n := w.newNode()
+	n := w.newNode(w.redis)
 	w.nodes = append(w.nodes, n)
 	return n
 }
 
-func (w *world) newNode() *node {
+func (w *world) newNode(rdb redis.UniversalClient) *node {
 	n := &node{w: w, done: make(chan struct{})}
 	rules := entry.DefaultRules()
 	s, err := call.New(w.cfg, call.Deps{
-		Redis: w.redis, RedisPrefix: w.prefix, Producer: n, Router: w, RouterTimeout: time.Second, People: w, Entries: &rules,
+		Redis: rdb, RedisPrefix: w.prefix, Producer: n, Router: w, RouterTimeout: time.Second, People: w, Entries: &rules,
 		Limiter: limit.New(w.redis, w.prefix, time.Second, nil),
 	})
 	if err != nil {

@@ -132,6 +132,8 @@ type Leg struct {
 	Silent bool `json:"silent,omitempty"`
 	// Removed: he was put out and can't come again.
 	Removed bool `json:"removed,omitempty"`
+	// Guest: somebody in the call asked him, and he was no member of the group that calls.
+	Guest bool `json:"guest,omitempty"`
 	// Woken: webhooks were told to wake him.
 	Woken bool `json:"woken,omitempty"`
 	// Delivered: one of his devices has it.
@@ -160,6 +162,9 @@ func (l *Leg) Live() bool { return l.Asked() || l.In() }
 
 // Holds reports whether the session has the leg.
 func (l *Leg) Holds(session string) bool { return l.In() && l.Session == session }
+
+// Of reports whether a connection is of the device that has, or had, the leg.
+func (l *Leg) Of(by Who) bool { return l.Device != "" && l.Device == by.Device }
 
 // Call is a call as it is kept.
 type Call struct {
@@ -221,9 +226,9 @@ func (c *Call) Duration() time.Duration {
 	return time.Duration(c.EndedAt-c.Activated) * time.Millisecond
 }
 
-// Silent reports whether a direct call's callee blocks the caller: nothing of it is kept where he sees it.
-func (c *Call) Silent() bool {
-	return c.Kind == KindDirect && slices.ContainsFunc(c.Legs, func(l *Leg) bool { return l.Silent })
+// Silent reports whether one of uids was asked for show only: nothing of the call is kept where he sees it.
+func (c *Call) Silent(uids []string) bool {
+	return slices.ContainsFunc(c.Legs, func(l *Leg) bool { return l.Silent && slices.Contains(uids, l.UID) })
 }
 
 // Due returns when the call must be looked at next; 0: never.

@@ -81,6 +81,9 @@ func (s *step) hangup(l *Leg, cmd *Command) error {
 }
 
 func (s *step) remove(l *Leg, cmd *Command) error {
+	if l.Removed {
+		return errcode.Forbidden.Errorf("removed from this call")
+	}
 	if cmd.UID == l.UID || l.UID != s.c.Caller && !(cmd.Admin && s.c.Kind == KindGroup) {
 		return errcode.Forbidden.Errorf("only the caller, and admins of the group, remove others")
 	}

@@ -17,6 +17,8 @@ type Callee struct {
 	UID string
 	// Silent: he blocks who asks. Busy: he is in another call. Offline: he has no session.
 	Silent, Busy, Offline bool
+	// Guest: he is asked though he is no member of the group that calls.
+	Guest bool
 	// Branches are his devices that have a session.
 	Branches []Branch
 }
@@ -50,8 +52,8 @@ type Command struct {
 	Sends Sends
 	// Quiet: ringing. Take: accept. Busy: decline.
 	Quiet, Take, Busy bool
-	// Member: accept by somebody who is a member of the group that calls.
-	Member bool
+	// Member: accept by somebody who is a member of the group that calls. Stranger: by somebody who isn't, or not any more.
+	Member, Stranger bool
 	// Admin: remove by an admin of the group that calls.
 	Admin bool
 	// Generation: connected, leaving, heartbeat.
@@ -203,7 +205,7 @@ func (s *step) ask(e *Callee) {
 		ring = s.p.RingGroup
 	}
 	l.State, l.Reason, l.Silent, l.Woken, l.Delivered, l.RingAt, l.ReachUntil = LegInvited, "", e.Silent, false, false, 0, 0
-	l.Branches = e.Branches
+	l.Branches, l.Guest = e.Branches[:min(len(e.Branches), mostBranches)], e.Guest
 	l.RingUntil = s.after(ring)
 	s.c.RingUntil = max(s.c.RingUntil, l.RingUntil)
 	switch {
@@ -238,7 +240,9 @@ const mostCommands = 24
 func Do(c *Call, cmd *Command, now int64, p *Policy) (Step, error) {
 	s := begin(c, now, p)
 	l := c.Leg(cmd.By.UID)
-	if l != nil && cmd.ID != "" && slices.Contains(l.Commands, cmd.ID) {
+	// A device that asks again since its connection was lost meanwhile hasn't got by that one what it asked for: the leg goes to its new one.
+	lost := cmd.Verb == DoAccept && l != nil && l.In() && !l.Holds(cmd.By.Session) && l.Of(cmd.By)
+	if l != nil && cmd.ID != "" && slices.Contains(l.Commands, cmd.ID) && !lost {
 		return Step{}, nil
 	}
 	if cmd.Verb != DoEnd {
@@ -409,6 +413,8 @@ func (s *step) accept(l *Leg, cmd *Command) error {
 		return nil
 	case l.Removed:
 		return errcode.Forbidden.Errorf("removed from this call")
+	case cmd.Stranger && !l.Guest:
+		return errcode.NotMember
 	case !l.In():
 		if s.c.Kind == KindDirect && !l.Asked() {
 			return nil
@@ -416,7 +422,7 @@ func (s *step) accept(l *Leg, cmd *Command) error {
 		return s.enter(l, cmd)
 	case l.Session == cmd.By.Session:
 		s.renew(l)
-	case cmd.Take || l.Device != "" && l.Device == cmd.By.Device:
+	case cmd.Take || l.Of(cmd.By):
 		s.take(l, cmd)
 	}
 	return nil
@@ -435,6 +441,7 @@ func (s *step) enter(l *Leg, cmd *Command) error {
 	}
 	s.c.Orders++
 	l.State, l.Reason, l.Silent, l.Order, l.Left = LegAccepted, "", false, s.c.Orders, 0
+	l.Guest = l.Guest && !cmd.Member
 	s.give(l, cmd)
 	for _, o := range s.c.Legs {
 		if (o.State == LegAccepted || o.State == LegAway && o.Was == LegAccepted) && o.MediaUntil == 0 {

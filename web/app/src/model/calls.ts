@@ -34,6 +34,8 @@ export class Calls {
   readonly #port: Port;
   #phone: Promise<Phone> | undefined;
   #closed = false;
+  /** What is being begun, until it is or isn't. */
+  #begun: Promise<unknown> = Promise.resolve();
 
   constructor(port: Port) {
     this.#port = port;
@@ -61,7 +63,8 @@ export class Calls {
     if (!phone) return;
     const hungUp = phone.call?.hangup();
     phone.close();
-    await Promise.race([hungUp, new Promise((resolve) => setTimeout(resolve, patience))]);
+    // What was being begun is hung up by the phone, as soon as the server has answered.
+    await Promise.race([Promise.all([hungUp, this.#begun]), new Promise((resolve) => setTimeout(resolve, patience))]);
   }
 
   /** Calls all of a conversation, or some of it. */
@@ -118,7 +121,9 @@ export class Calls {
     try {
       const phone = await this.wake();
       if (!phone) throw Object.assign(new Error("calls could not be loaded"), { code: "unavailable" });
-      await how(phone);
+      const going = how(phone);
+      this.#begun = going.catch(() => {});
+      await going;
     } finally {
       this.beginning.value = "";
     }

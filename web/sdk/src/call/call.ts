@@ -180,12 +180,22 @@ export class Call extends Emitter<CallEvents> {
   /** Takes the leg (back) from another device. */
   async takeBack(): Promise<void> {
     if (this.#place !== "moved") return;
-    await this.media.open({ camera: this.#hadCamera });
-    const reply = await this.#command("call.accept", { sends: this.#startSends(), take: true });
-    if ((reply.generation ?? 0) === 0 || this.#info.state === "ended") return this.media.rest();
+    let generation = 0;
+    try {
+      await this.media.open({ camera: this.#hadCamera });
+      generation = (await this.#command("call.accept", { sends: this.#startSends(), take: true })).generation ?? 0;
+    } finally {
+      // Not had after all: nothing is seen or heard here.
+      if (this.place === "moved" && (generation === 0 || this.#info.state === "ended")) this.media.rest();
+    }
+    if (this.place === "over" && generation > 0) {
+      // Closed meanwhile: the leg that nobody waits for any more isn't kept.
+      void this.#line.request("call.hangup", { call: this.id, command: uuid() }).catch(() => {});
+    }
+    if (this.place !== "moved" || generation === 0 || this.#info.state === "ended") return;
     this.#place = "here";
     this.#fresh = true;
-    this.#generation = reply.generation ?? 0;
+    this.#generation = generation;
     this.#told = "";
     this.#reconcile();
     this.#mediaChanged();
@@ -470,6 +480,8 @@ export class Call extends Emitter<CallEvents> {
     const generation = this.#generation;
     this.#command("call.connected", { generation }).catch(() => {
       this.#connected = false;
+      // Asked while the leg was taken again: it has to be told of the one that there is now.
+      if (generation !== this.#generation && this.#anyConnected()) this.#tellConnected();
     });
   }
 
@@ -478,7 +490,7 @@ export class Call extends Emitter<CallEvents> {
   }
 
   async #takeServers(): Promise<void> {
-    const servers = await iceServers(this.#line, Date.now);
+    const servers = await iceServers(this.#line, Date.now, () => this.#place !== "over");
     if (this.#place === "over") return;
     const renewing = this.#servers !== undefined;
     // Without an answer the old ones are better than none.

@@ -1,4 +1,4 @@
-import type { Line } from "./line.ts";
+import { type Line, persist } from "./line.ts";
 
 export interface Servers {
   config: RTCConfiguration;
@@ -12,11 +12,13 @@ export interface Servers {
 const none: Servers = { config: { bundlePolicy: "max-bundle" }, renewAt: 0, turn: false, relayOnly: false };
 
 /**
- * Asks for STUN and TURN servers with credentials. Without an answer a call may still be possible between neighbours.
+ * Asks for STUN and TURN servers with credentials, while going tells so: until there is an answer nobody knows whether addresses are to be kept
+ * secret. Where the server has none to give a call may still be possible between neighbours.
+ * Times of the server count from its own: 80 % of the life that it tells are the same on any clock.
  */
-export async function iceServers(line: Line, now: () => number): Promise<Servers> {
+export async function iceServers(line: Line, now: () => number, going: () => boolean): Promise<Servers> {
   try {
-    const list = await line.request("ice.servers", {});
+    const list = await persist(() => line.request("ice.servers", {}), going);
     // A server without an address would make the browser refuse all of them.
     const named = (list.servers ?? []).filter(({ urls }) => urls?.length);
     const servers = named.map(({ urls = [], username, credential }) => ({
@@ -27,7 +29,7 @@ export async function iceServers(line: Line, now: () => number): Promise<Servers
     const relayOnly = list.relay_only ?? false;
     return {
       config: { iceServers: servers, iceTransportPolicy: relayOnly ? "relay" : "all", bundlePolicy: "max-bundle" },
-      renewAt: list.renew_at ? now() + Math.max(waitFor(list.renew_at, list.expires_at ?? 0, now()), 60_000) : 0,
+      renewAt: list.renew_at ? now() + Math.max(60_000, renewIn(list.renew_at, list.expires_at ?? 0, now())) : 0,
       turn: list.turn ?? false,
       relayOnly,
     };
@@ -36,9 +38,7 @@ export async function iceServers(line: Line, now: () => number): Promise<Servers
   }
 }
 
-/** How long until new ones are to be asked for: 80 % of their life by the server's own times, for this device's clock may be wrong; sooner where it says so. */
-function waitFor(renewAt: number, expiresAt: number, now: number): number {
-  const left = renewAt - now;
-  const most = (expiresAt - renewAt) * 4;
-  return most > 0 && (left <= 0 || left > most) ? most : left;
+/** The last fifth of the life that the server tells is after renewAt: so much four times over is left before it. */
+function renewIn(renewAt: number, expiresAt: number, now: number): number {
+  return expiresAt > renewAt ? 4 * (expiresAt - renewAt) : renewAt - now;
 }

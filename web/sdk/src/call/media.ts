@@ -57,6 +57,8 @@ export class LocalMedia extends Emitter<MediaEvents> {
   #facing: "user" | "environment" = "user";
   #muted = false;
   #closed = false;
+  /** Nothing is wanted until devices are opened again: what the browser gives late is let go at once. */
+  #resting = false;
   #turn: Promise<unknown> = Promise.resolve();
   readonly #onDevices = () => this.emit("devices", undefined);
 
@@ -85,6 +87,7 @@ export class LocalMedia extends Emitter<MediaEvents> {
 
   /** Opens the microphone, and the camera if wanted. Whoever has neither can still watch and listen. */
   async open(want: { camera: boolean }): Promise<void> {
+    this.#resting = false;
     await this.#inTurn(async () => {
       if (want.camera) {
         // In one question, so that people are asked once.
@@ -170,6 +173,7 @@ export class LocalMedia extends Emitter<MediaEvents> {
 
   /** Lets all devices go, until they are opened again. */
   rest(): void {
+    this.#resting = true;
     for (const slot of slots) this.#stop(slot);
   }
 
@@ -180,7 +184,7 @@ export class LocalMedia extends Emitter<MediaEvents> {
   }
 
   #inTurn(task: () => Promise<void>): Promise<void> {
-    const turn = this.#turn.then(() => (this.#closed ? undefined : task()));
+    const turn = this.#turn.then(() => (this.#closed || this.#resting ? undefined : task()));
     this.#turn = turn.catch(() => {});
     return turn;
   }
@@ -200,6 +204,7 @@ export class LocalMedia extends Emitter<MediaEvents> {
   }
 
   async #open(kind: "audio" | "camera"): Promise<void> {
+    if (this.#closed || this.#resting) return;
     try {
       // Phones open one camera at a time: the one before must be let go first.
       if (kind === "camera") this.#stop("camera");
@@ -219,7 +224,7 @@ export class LocalMedia extends Emitter<MediaEvents> {
   }
 
   #put(slot: Slot, track: MediaStreamTrack): void {
-    if (this.#closed) return track.stop();
+    if (this.#closed || this.#resting) return track.stop();
     this.#stop(slot);
     if (slot === "audio") track.enabled = !this.#muted;
     this.#tracks.set(slot, track);

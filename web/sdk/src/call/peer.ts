@@ -33,6 +33,8 @@ type Timer = ReturnType<typeof setTimeout>;
 const batchFor = 120;
 /** At most so many of them in a signal, which has 16 KiB. */
 const batchSize = 40;
+/** At most so many of the other side's wait for their description. */
+const mostEarly = 400;
 const disconnectedFor = 3000;
 /** How long a connection may take before it is tried anew. */
 const patience = 10_000;
@@ -57,6 +59,7 @@ export class Peer {
   /** The newest number of which the other side's description is set: candidates of a newer one wait for it. */
   #remote = 0;
   #early = new Map<number, wire.CallCandidate[]>();
+  #waiting = 0;
   #making = false;
   #begun = false;
   /** This side came back: its offer counts. Or the other one did: his does. Else politeness decides. */
@@ -167,8 +170,11 @@ export class Peer {
       if (description) await this.#description(n, description, generation);
       if (n < this.#remote) return;
       for (const candidate of candidates) {
-        if (n > this.#remote) this.#early.set(n, [...(this.#early.get(n) ?? []), candidate]);
-        else await this.#add(candidate);
+        if (n <= this.#remote) await this.#add(candidate);
+        else if (this.#waiting < mostEarly) {
+          this.#waiting++;
+          this.#early.set(n, [...(this.#early.get(n) ?? []), candidate]);
+        }
       }
     });
   }
@@ -304,6 +310,7 @@ export class Peer {
     for (const [number, candidates] of [...this.#early]) {
       if (number > n) continue;
       this.#early.delete(number);
+      this.#waiting -= candidates.length;
       if (number === n) for (const candidate of candidates) await this.#add(candidate);
     }
     if (this.#budget) await this.limit(this.#budget);
@@ -406,12 +413,12 @@ export class Peer {
   }
 }
 
-/** With servers that the browser can't use it goes without them: neighbours reach each other all the same. */
+/** With servers that the browser can't use it goes without them: neighbours reach each other all the same, unless addresses are to be kept secret. */
 function connect({ connect, config }: PeerOptions): RTCPeerConnection {
   try {
     return connect(config);
   } catch {
-    return connect({ bundlePolicy: "max-bundle" });
+    return connect({ bundlePolicy: "max-bundle", ...(config.iceTransportPolicy && { iceTransportPolicy: config.iceTransportPolicy }) });
   }
 }
 

@@ -43,7 +43,7 @@ export interface Dial {
 
 const key = "halley.call";
 
-/** Why a call could not even be begun: `busy_here` while one is in another, `no_webrtc` or `insecure` where this page can have none. */
+/** Why a call could not even be begun: `busy_here` while one is in another, `no_webrtc` or `insecure` where this page can have none, `closed` where the phone was closed meanwhile. */
 export class CallError extends Error {
   override readonly name = "CallError";
   constructor(
@@ -90,6 +90,7 @@ export class Phone extends Emitter<PhoneEvents> {
   readonly #ringing = new Map<string, { info: CallInfo; timer: ReturnType<typeof setTimeout> }>();
   #call: Call | undefined;
   #beginning = false;
+  #closed = false;
   /** Events that came while a call was being begun: its signals may be faster than the reply. */
   #held: wire.Event[] = [];
   #elsewhere: CallInfo | undefined;
@@ -117,7 +118,7 @@ export class Phone extends Emitter<PhoneEvents> {
         },
         doubt: () => {
           this.#call?.sync();
-          if (!this.#call) void this.#look();
+          void this.#look();
         },
       }),
     );
@@ -135,6 +136,7 @@ export class Phone extends Emitter<PhoneEvents> {
 
   /** Ends it in this page; a call that one is in goes on for its grace, unless it is hung up before. */
   close(): void {
+    this.#closed = true;
     for (const end of this.#ends) end();
     for (const id of [...this.#ringing.keys()]) this.#stop(id, "ended");
     this.#call?.leaving();
@@ -143,6 +145,10 @@ export class Phone extends Emitter<PhoneEvents> {
 
   get call(): Call | undefined {
     return this.#call;
+  }
+
+  get #busy(): boolean {
+    return this.#beginning || (this.#call !== undefined && this.#call.place !== "over");
   }
 
   get ringing(): readonly CallInfo[] {
@@ -155,14 +161,14 @@ export class Phone extends Emitter<PhoneEvents> {
       const call = uuid();
       return persist(
         () => this.#line.request("call.invite", { call, ...(conversation && { conversation }), ...(to && { to }), media, sends }),
-        () => this.#beginning,
+        () => !this.#closed,
       );
     });
   }
 
   /** Answers what rings, or comes (late) into a group's call. */
   async answer(id: string, options: { camera: boolean }): Promise<Call | undefined> {
-    if (!callProblem()) this.#stop(id, "answered");
+    if (!callProblem() && !this.#busy) this.#stop(id, "answered");
     return this.#begin(options.camera, undefined, (sends) => this.#accept(id, sends, false));
   }
 
@@ -280,6 +286,8 @@ export class Phone extends Emitter<PhoneEvents> {
   /** Asks what one is in and what rings: after each new connection, and at first. */
   async #look(): Promise<void> {
     const connection = this.#line.connection;
+    // What begins to ring meanwhile may be younger than the answer.
+    const before = [...this.#ringing.keys()];
     let now: wire.CallsNow;
     try {
       now = await persist(
@@ -290,7 +298,7 @@ export class Phone extends Emitter<PhoneEvents> {
       return;
     }
     const all = now.calls ?? [];
-    for (const id of [...this.#ringing.keys()]) if (!all.some((r) => r.call?.call === id && r.rings)) this.#stop(id, "ended");
+    for (const id of before) if (!all.some((r) => r.call?.call === id && r.rings)) this.#stop(id, "ended");
     let elsewhere: CallInfo | undefined;
     for (const reply of all) {
       const info = infoOf(reply.call ?? {});
@@ -325,7 +333,7 @@ export class Phone extends Emitter<PhoneEvents> {
     const command = uuid();
     return persist(
       () => this.#line.request("call.accept", { call: id, command, sends, take }),
-      () => this.#beginning,
+      () => !this.#closed,
     );
   }
 
@@ -335,7 +343,7 @@ export class Phone extends Emitter<PhoneEvents> {
     ask: (sends: { audio: boolean; video: boolean }) => Promise<wire.CallReply>,
     fresh = false,
   ): Promise<Call | undefined> {
-    if (this.#beginning || (this.#call && this.#call.place !== "over")) throw new CallError("busy_here");
+    if (this.#busy) throw new CallError("busy_here");
     const problem = callProblem();
     if (problem) throw new CallError(problem);
     this.#beginning = true;
@@ -346,9 +354,15 @@ export class Phone extends Emitter<PhoneEvents> {
       const opened = media.open({ camera });
       // Who calls or answers is heard at once; who comes back must be quick.
       if (!fresh) await opened;
+      if (this.#closed) throw new CallError("closed");
       const { audio, video } = fresh ? { audio: !muted, video: camera } : media.sends;
       const reply = await ask({ audio, video });
       const info = infoOf(reply.call ?? {});
+      if (this.#closed) {
+        // Nobody is there any more who could end it.
+        if (reply.generation) await this.#line.request("call.hangup", { call: info.id, command: uuid() }).catch(() => {});
+        throw new CallError("closed");
+      }
       if (!reply.generation || info.state === "ended") {
         // A race that was lost: the call is over, or another device has it.
         media.close();
@@ -357,7 +371,8 @@ export class Phone extends Emitter<PhoneEvents> {
         return undefined;
       }
       const { connect, beat } = this.#options;
-      const call = new Call(reply, { line: this.#line, media, ...(connect && { connect }), ...(beat && { beat }) }, fresh);
+      // Of a second generation one was in before, though nothing of it may have come here.
+      const call = new Call(reply, { line: this.#line, media, ...(connect && { connect }), ...(beat && { beat }) }, fresh || reply.generation > 1);
       this.#call = call;
       this.#setElsewhere(undefined);
       this.#stop(call.id, "answered");

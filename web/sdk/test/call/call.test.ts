@@ -1,5 +1,7 @@
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { type Call, type Heard, Phone, type PhoneOptions } from "../../src/call/index.ts";
+import { iceServers } from "../../src/call/ice.ts";
+import { HalleyError } from "../../src/error.ts";
 import { FakeDevices, FakeLine, FakePC, FakeServer } from "./fakes.ts";
 
 let server: FakeServer;
@@ -219,6 +221,90 @@ it("another device takes the leg: media ends here, and can be taken back", async
   expect(bob.pc.other).toBe(ann.pc);
 });
 
+it("a leg that can't be taken back, or isn't waited for, leaves no device on", async () => {
+  const [, bob] = await talking();
+  server.change(() => Object.assign(server.leg("bob"), { generation: 2, holder: "tablet" }), "active");
+  await settle();
+  const answer = server.answer.bind(server);
+  let refuse = true;
+  vi.spyOn(server, "answer").mockImplementation((from, method, p) => {
+    if (method === "call.accept" && refuse) throw new HalleyError("forbidden", "removed");
+    const reply = answer(from, method, p);
+    if (method === "call.accept") bob.call.close();
+    return reply;
+  });
+  const off = () => expect(devices.opened.filter((t) => t.readyState === "live")).toHaveLength(2); // ann's
+  off();
+  await expect(bob.call.takeBack()).rejects.toMatchObject({ code: "forbidden" });
+  off();
+  refuse = false;
+  const { call } = bob;
+  await call.takeBack();
+  expect(call.place).toBe("over");
+  await settle();
+  expect(server.count("bob", "call.hangup")).toBe(1);
+});
+
+it("that media flows is told again when the leg was taken anew while it was told", async () => {
+  const answer = server.answer.bind(server);
+  let cut = false;
+  const [ann, bob] = [someone("ann"), someone("bob")];
+  vi.spyOn(server, "answer").mockImplementation((from, method, p) => {
+    if (method === "call.connected" && from.uid === "bob") {
+      if (!cut) {
+        // Lost with its connection: it is asked again by the next one, for a generation that is over by then.
+        cut = true;
+        bob.line.reconnect();
+        throw new HalleyError("unavailable", "gone");
+      }
+      if (p.generation !== server.leg("bob").generation) throw new HalleyError("call_taken", "another generation");
+    }
+    return answer(from, method, p);
+  });
+  await settle();
+  await ann.phone.dial({ to: ["bob"], media: "video" });
+  await settle();
+  await bob.phone.answer(bob.phone.ringing[0]?.id ?? "", { camera: true });
+  await settle(5000);
+  expect(bob.call.generation).toBe(2);
+  expect([server.leg("ann").state, server.leg("bob").state]).toEqual(["joined", "joined"]);
+});
+
+it("no connection is made before it is known whether addresses are to be kept secret", async () => {
+  const answer = server.answer.bind(server);
+  let down = true;
+  vi.spyOn(server, "answer").mockImplementation((from, method, p) => {
+    if (method === "ice.servers" && down) throw new HalleyError("rate_limited", "too often", { retry: true });
+    return answer(from, method, p);
+  });
+  server.servers = { servers: [{ urls: ["turn:x"] }], turn: true, relay_only: true };
+  const [ann, bob] = [someone("ann"), someone("bob")];
+  await settle();
+  await ann.phone.dial({ to: ["bob"], media: "video" });
+  await settle();
+  await bob.phone.answer(bob.phone.ringing[0]?.id ?? "", { camera: true });
+  await settle(2000);
+  expect(FakePC.all).toEqual([]);
+  down = false;
+  await settle(5000);
+  expect(FakePC.all.map((pc) => pc.config.iceTransportPolicy)).toEqual(["relay", "relay"]);
+});
+
+it("who calls whom he talks to already, since his page is new, is connected at once", async () => {
+  const [ann, bob] = await talking();
+  const old = bob.pc;
+  const again = server.line("ann");
+  server.change(() => Object.assign(server.leg("ann"), { generation: 2, holder: again.connection }), "active");
+  const phone = new Phone(again, { kept: { load: () => null, save: () => {} }, connect: (config) => new FakePC(config) as unknown as RTCPeerConnection });
+  phones.push(phone);
+  phone.start();
+  ann.phone.close();
+  await phone.dial({ to: ["bob"], media: "video" });
+  await settle(1000);
+  expect(bob.pc).not.toBe(old);
+  expect(bob.pc.connectionState).toBe("connected");
+});
+
 it("a call that the server forgot goes on under its id, with its media", async () => {
   const [ann, bob] = await talking();
   const id = ann.call.id;
@@ -262,6 +348,16 @@ it("credentials are renewed when the server says, on the connections that there 
   expect(pc.config.iceServers).toEqual([{ urls: ["turn:a"], username: "2" }]);
   expect(pc.connectionState).toBe("connected");
   expect(pc.signalingState).toBe("stable");
+});
+
+it("credentials are renewed in time by a clock that is an hour behind, and not without pause by one that is ahead", async () => {
+  for (const wrong of [3_600_000, -3_600_000]) {
+    const renew_at = Date.now() + wrong + 240_000;
+    server.servers = { servers: [{ urls: ["turn:a"], username: "1" }], renew_at, expires_at: renew_at + 60_000, turn: true };
+    const line = server.line("ann");
+    const { renewAt } = await iceServers(line, Date.now, () => true);
+    expect(renewAt - Date.now()).toBe(240_000);
+  }
 });
 
 it("mute, camera and screen are told, without negotiating", async () => {

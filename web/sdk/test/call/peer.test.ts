@@ -184,3 +184,27 @@ it("without an answer to who came back, his turn ends: politeness decides again"
   await deliver(hers, ann, bob);
   expect(bob.has("answer")).toBe(true);
 });
+
+it("servers that the browser refuses don't make it show its addresses", () => {
+  const configs: RTCConfiguration[] = [];
+  const peer = new Peer({
+    uid: "bob", generation: 1, order: 1, polite: true, config: { iceServers: [{ urls: ["turn:!"] }], iceTransportPolicy: "relay" },
+    connect: (config) => {
+      configs.push(config);
+      if (config.iceServers) throw new DOMException("turn:!", "SyntaxError");
+      return new FakePC(config) as unknown as RTCPeerConnection;
+    },
+    track: () => null, send: async () => true, changed: () => {}, hopeless: () => {},
+  });
+  peers.push(peer);
+  expect(configs.at(-1)).toMatchObject({ iceTransportPolicy: "relay" });
+});
+
+it("of candidates without a description so many wait, and no more", async () => {
+  const [ann, bob] = [new End("bob", false), new End("ann", true)];
+  bob.peer.begin();
+  await settle();
+  for (let i = 0; i < 500; i++) ann.peer.receive({ negotiation: 1, candidates: [{ candidate: `candidate:x ${i}` }] }, 1);
+  await deliver(bob.take("offer"), bob, ann);
+  expect(ann.pc.candidates.filter((c) => c.startsWith("candidate:x"))).toHaveLength(400);
+});

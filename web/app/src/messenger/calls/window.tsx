@@ -25,10 +25,10 @@ export function CallWindow({ call }: { call: Call }) {
   const box = useRef<HTMLElement>(null);
   const small = useSignal(false);
   const full = useSignal(false);
-  // The server's clock, by which calls are dated: this device's may be wrong.
+  // By the server's clock, as the call's times are.
   const now = useSignal(m.port.now());
   const devices = useSignal<MediaDeviceInfo[]>([]);
-  const since = useRef(m.port.now());
+  const since = useRef(now.value);
   const drag = useDrag(box, !full.value);
   // Its parts aren't signals: all is drawn anew with each change.
   void m.calls.turn.value;
