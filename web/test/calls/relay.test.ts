@@ -89,16 +89,29 @@ describe("relays only, and they are down", () => {
   });
 });
 
-describe.each<[string, () => Record<string, string>, string, string | undefined]>([
-  ["a secret that isn't the server's", () => ({ ...coturn, HALLEY_LOGIC_TURN_SECRET: "not the secret of the relay" }), "refused", "refused"],
-  ["a relay that is down", () => down, "down", "unreachable"],
-  ["no relay", () => ({ HALLEY_ALL_TURN_ADDR: "" }), "no_turn", undefined],
-])("%s", (name, settings, problem, fault) => {
+/** A relay that serves UDP, and another address of it that doesn't work. */
+const beside = (url: string) => ({ ...coturn, HALLEY_LOGIC_TURN_URLS: `${coturn.HALLEY_LOGIC_TURN_URLS?.split(",")[0]},${url}` });
+
+describe.each<[string, () => Record<string, string>, string, Record<string, string>]>([
+  ["a secret that isn't the server's", () => ({ ...coturn, HALLEY_LOGIC_TURN_SECRET: "not the secret of the relay" }), "refused", { udp: "refused", tcp: "refused" }],
+  ["a relay that is down", () => down, "down", { udp: "unreachable", tcp: "unreachable" }],
+  ["a relay that answers by UDP only", () => beside("turn:127.0.0.1:9?transport=tcp"), "tcp_blocked", { udp: "", tcp: "unreachable" }],
+  [
+    "a relay whose certificate nobody has signed",
+    () => ({ ...relayPorts, HALLEY_TLS_SELF_SIGNED: "true", HALLEY_ALL_TURN_TLS_ADDR: "127.0.0.1:0", HALLEY_ALL_HTTPS_ADDR: "127.0.0.1:0", HALLEY_ALL_WSS_ADDR: "127.0.0.1:0" }),
+    "tls",
+    { udp: "", tcp: "", tls: "unreachable" },
+  ],
+  ["a relay that has one for each user, where two are needed", () => ({ ...relayPorts, HALLEY_ALL_TURN_MAX_PER_USER: "1" }), "full", { udp: "full", tcp: "full" }],
+  ["a relay that names another address than its own", () => ({ ...relayPorts, HALLEY_ALL_TURN_EXTERNAL: "192.0.2.1", HALLEY_ALL_TURN_HOST: "127.0.0.1" }), "no_packets", { udp: "no_packets", tcp: "no_packets" }],
+  ["a relay that may relay to nobody here", () => ({ ...relayPorts, HALLEY_ALL_TURN_DENY_PEERS: "127.0.0.0/8" }), "no_packets", { udp: "no_packets", tcp: "no_packets" }],
+  ["no relay", () => ({ HALLEY_ALL_TURN_ADDR: "" }), "no_turn", {}],
+])("%s", (name, settings, problem, faults) => {
   const real = realHalley(madeUp, () => startHalley(settings()));
 
   it("the test of relays names what is wrong, and who reaches each other calls all the same", async () => {
     const [ann, bob] = [await real.enter("ann", caller), await real.enter("bob", caller)];
-    expect(await tryRelays(ann)).toEqual({ problem, faults: fault ? { udp: fault, tcp: fault } : {} });
+    expect(await tryRelays(ann)).toEqual({ problem, faults });
     await talkTo(ann, "bob");
     const { near, far } = await call(ann, bob);
     report(`with ${name}`, { ann: near, bob: far });

@@ -93,7 +93,9 @@ async function tryOne(server: RTCIceServer, connect: (config: RTCConfiguration) 
   const [url = ""] = server.urls as string[];
   const result: RelayResult = { url, way: wayOf(url), fault: undefined, detail: "", roundTrip: 0 };
   const pcs: RTCPeerConnection[] = [];
-  let [code, relays, gathered] = [0, 0, 0];
+  let code = 0;
+  // Of each end.
+  const relays = [0, 0];
   let timer: ReturnType<typeof setTimeout> | undefined;
   try {
     const config: RTCConfiguration = { iceServers: [server], iceTransportPolicy: "relay" };
@@ -103,10 +105,10 @@ async function tryOne(server: RTCIceServer, connect: (config: RTCConfiguration) 
       timer = setTimeout(resolve, limit);
       let described = () => {};
       const ready = new Promise<void>((done) => (described = done));
-      for (const [pc, other] of [[near, far], [far, near]] as const) {
+      for (const [end, pc, other] of [[0, near, far], [1, far, near]] as const) {
         pc.onicecandidate = ({ candidate }) => {
           if (!candidate?.candidate) return;
-          relays++;
+          relays[end]!++;
           void ready.then(() => other.addIceCandidate(candidate)).catch(() => {});
         };
         pc.onicecandidateerror = ({ errorCode, errorText }) => {
@@ -115,8 +117,8 @@ async function tryOne(server: RTCIceServer, connect: (config: RTCConfiguration) 
           [code, result.detail] = [errorCode, `${errorCode} ${errorText}`.trim()];
         };
         pc.onicegatheringstatechange = () => {
-          // Nobody gave a relay: there is nothing to wait for.
-          if (pc.iceGatheringState === "complete" && ++gathered === 2 && relays === 0) resolve();
+          // This end was given no relay: there is nothing to wait for.
+          if (pc.iceGatheringState === "complete" && relays[end] === 0) resolve();
         };
       }
       far.ondatachannel = ({ channel }) => (channel.onmessage = ({ data }) => channel.send(data as string));
@@ -138,7 +140,7 @@ async function tryOne(server: RTCIceServer, connect: (config: RTCConfiguration) 
         described();
       })().catch(reject);
     });
-    if (result.roundTrip === 0) result.fault = relays > 0 ? "no_packets" : faultOf(code);
+    if (result.roundTrip === 0) result.fault = relays.every((n) => n > 0) ? "no_packets" : faultOf(code);
     else result.detail = "";
   } catch (error) {
     [result.fault, result.detail] = ["failed", String(error)];
