@@ -32,7 +32,7 @@ type Config struct {
 	// PageBytes bounds a page of entries; below what comet lets wait for one session (comet.outbox_bytes).
 	PageBytes int64 `help:"Most bytes in a page of messages, one message apart." default:"262144"`
 	// SyncEntries is the most entries, and the most user changes, in a page of sync.
-	SyncEntries int `help:"Most entries in one page of sync." default:"1000"`
+	SyncEntries int `help:"Most entries in one page of sync." default:"500"`
 	// SyncNewest is how many entries a device gets of a conversation that it doesn't have.
 	SyncNewest int `help:"Entries that sync brings of a conversation that the device doesn't have." default:"20"`
 	// SyncGap is how far a device may be behind to get all that it missed.
