@@ -131,12 +131,13 @@ func TestABlockedCallerLeavesNothingByAGroup(t *testing.T) {
 	added := ann.call("bob")
 	ann.do(added, machine.Command{Verb: machine.DoAdd, Callees: []machine.Callee{{UID: "cy"}}})
 	cy.accept(added)
-	r, err := ann.invite(call.Invitation{Conversation: "d/ann/bob", To: []string{"cy", "dee"}, Resumed: true})
+	_, err := ann.invite(call.Invitation{Conversation: "d/ann/bob", To: []string{"cy", "dee"}, Resumed: true})
 	wantCode(t, err, errcode.InCall)
 	ann.verb(added, machine.DoHangup)
 	cy.verb(added, machine.DoHangup)
 	ann.waitState(added, machine.Ended)
-	if r, err = ann.invite(call.Invitation{Conversation: "d/ann/bob", To: []string{"cy", "dee"}, Resumed: true}); err != nil {
+	r, err := ann.invite(call.Invitation{Conversation: "d/ann/bob", To: []string{"cy", "dee"}, Resumed: true})
+	if err != nil {
 		t.Fatal(err)
 	}
 	resumed := r.Call.Call
