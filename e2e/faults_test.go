@@ -124,6 +124,9 @@ type stretch struct {
 	twice bool
 	// killed is when a comet was killed: what it held then is lost without a trace.
 	killed time.Time
+	// inHand is how many pushes a comet that was stopped or killed may have been about to acknowledge: they came, or come when it goes on, and job,
+	// which never hears of it, counts them as dropped.
+	inHand int
 }
 
 // begin waits until the stream flows and everything accepted has ended, and marks where it stands.
@@ -374,7 +377,7 @@ func (f *faults) cometKilled(t *testing.T) {
 	n := f.Comets[0]
 	f.sleeper(t, n, "sleeper-killed")
 	affected := f.at(n)
-	s.killed = time.Now()
+	s.killed, s.inHand = time.Now(), len(affected)
 	n.Kill()
 	f.offline(t, "sleeper-killed", presenceLimit)
 	f.allOnline(t, 30*time.Second)
@@ -395,6 +398,7 @@ func (f *faults) cometStalled(t *testing.T) {
 	n := f.Comets[1]
 	sleeper := f.sleeper(t, n, "sleeper-stalled")
 	affected := f.at(n)
+	s.inHand = len(affected)
 	n.Signal(syscall.SIGSTOP)
 	f.offline(t, "sleeper-stalled", presenceLimit)
 	f.flow(t, 20, 20*time.Second)
