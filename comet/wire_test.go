@@ -470,6 +470,23 @@ func TestOriginListIsKept(t *testing.T) {
 	}
 }
 
+// http://localhost:3111 is what people open, ws://127.0.0.1:3102 is what the page is told.
+func TestPagesOfThisMachineComeByAnyOfItsNames(t *testing.T) {
+	n := start(t)
+	for origin, want := range map[string]bool{
+		"http://localhost:3111": true, "http://127.0.0.1:3111": true, "http://[::1]:3111": true, "http://LOCALHOST": true,
+		"http://localhost.example.org": false, "http://127.0.0.1.example.org:3111": false, "http://example.org": false, "null": false,
+	} {
+		ws, _, err := websocket.DefaultDialer.Dial("ws://"+n.ws+"/sub", http.Header{"Origin": {origin}})
+		if (err == nil) != want {
+			t.Errorf("origin %s: got in %v, want %v", origin, err == nil, want)
+		}
+		if err == nil {
+			ws.Close()
+		}
+	}
+}
+
 func TestForwardedAddressIsBelievedFromProxiesOnly(t *testing.T) {
 	remote := func(proxies []string, forwarded ...string) string {
 		t.Helper()

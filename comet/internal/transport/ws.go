@@ -226,7 +226,8 @@ func (t *Server) originAllowed(r *http.Request) bool {
 		if t.cfg.ThisMachineOnly && !loopback.Host(r.Host) {
 			return false
 		}
-		return strings.EqualFold(host, r.Host) || strings.EqualFold(onlyHost(host), onlyHost(r.Host))
+		// localhost and 127.0.0.1 are one host, by whichever name the page was opened and comet was found.
+		return strings.EqualFold(onlyHost(host), onlyHost(r.Host)) || loopback.Host(host) && loopback.Host(r.Host)
 	}
 	for _, o := range t.cfg.Origins {
 		switch {

@@ -6,6 +6,15 @@ import { docsPicture, Line, until } from "./stack.ts";
 const real = realHalley();
 
 describe("two people", () => {
+  it("are let in by the name that the README gives, which isn't the one that the page finds its comet by", async () => {
+    const page = await real.visit("");
+    await page.goto(real.halley().url.replace("127.0.0.1", "localhost"));
+    await page.getByLabel(/^Your name/).fill(real.name("lou"));
+    await page.keyboard.press("Enter");
+    await online(page);
+    await real.leave(page);
+  });
+
   it("talk, reload, lose the line, and find all as it is; a third comes to their group", async () => {
     const [a, b, c] = [real.name("ann"), real.name("bob"), real.name("cleo")];
     const cable = new Line();
