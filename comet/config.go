@@ -18,7 +18,7 @@ type Config struct {
 	Host  string `name:"host" help:"Host name or address by which clients reach this comet. Empty: the advertise address' host."`
 	WSURL string `name:"ws-url" help:"Full URL for WebSocket clients, if it can't be made of host and port (behind a proxy)."`
 
-	Origins        []string `name:"origins" help:"Origins that browsers' WebSocket connections may come from: hosts, \"*.example.org\", or \"*\". Empty: the host that was asked for."`
+	Origins        []string `name:"origins" help:"Origins that browsers' WebSocket connections may come from: hosts, \"*.example.org\", or \"*\". Empty: the host that was asked for, and this machine by any name if that is it."`
 	TrustedProxies []string `name:"trusted-proxies" help:"Networks (CIDR) of proxies whose X-Forwarded-For is believed. Empty: none."`
 	TLSCert        string   `name:"tls-cert" help:"File with the certificate chain (PEM) of the TLS listeners."`
 	TLSKey         string   `name:"tls-key" help:"File with the private key (PEM) of the TLS listeners."`

@@ -129,13 +129,8 @@ func (l *Lease) rewriteBucket(ctx context.Context, epoch string, bucket uint32, 
 			l.Dead(epoch)
 			return errDead
 		}
-		for i, ids := range [][]string{resp.GetReplacedConnIds(), resp.GetRacedConnIds()} {
-			for _, id := range ids {
-				if s := l.table.Conn(id); s != nil {
-					l.hooks.Replaced(s, i == 1)
-				}
-			}
-		}
+		l.replaced(resp.GetReplacedConnIds(), false)
+		l.replaced(resp.GetRacedConnIds(), true)
 		return l.pace(ctx, len(changes)+len(sessions))
 	}
 	chunk := l.chunk()
@@ -161,4 +156,13 @@ func (l *Lease) protos(sessions []*session.Session, epoch string) []*halleyv1.Se
 		}
 	}
 	return out
+}
+
+// replaced has sessions closed whose key a newer registration holds.
+func (l *Lease) replaced(conns []string, raced bool) {
+	for _, id := range conns {
+		if s := l.table.Conn(id); s != nil {
+			l.hooks.Replaced(s, raced)
+		}
+	}
 }

@@ -340,16 +340,7 @@ func TestRedisLosesTheCall(t *testing.T) {
 	t.Parallel()
 	w, ann, bob := pairOf(t)
 	id := talk(w, ann, bob)
-	ctx := context.Background()
-	keys, err := w.redis.Keys(ctx, w.prefix+":*").Result()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, k := range keys {
-		if err := w.redis.Del(ctx, k).Err(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	w.loseRedis()
 	for _, d := range []*device{ann, bob} {
 		_, err := d.try(id, machine.Command{Verb: machine.DoHeartbeat, Generation: 1})
 		wantCode(t, err, errcode.CallUnknown)
@@ -378,16 +369,7 @@ func TestRedisLosesAGroupsCallWithAGuest(t *testing.T) {
 	d[1].join(id)
 	d[0].do(id, machine.Command{Verb: machine.DoAdd, Callees: []machine.Callee{{UID: "guest"}}})
 	guest.join(id)
-	ctx := context.Background()
-	keys, err := w.redis.Keys(ctx, w.prefix+":*").Result()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, k := range keys {
-		if err := w.redis.Del(ctx, k).Err(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	w.loseRedis()
 	if _, err := d[1].invite(call.Invitation{Call: id, Conversation: tea, To: []string{"guest", "u0"}, Resumed: true}); err != nil {
 		t.Fatal(err)
 	}

@@ -219,6 +219,21 @@ func (n *node) Produce(_ context.Context, msgs ...kafka.Message) error {
 	return nil
 }
 
+// loseRedis loses all that is kept.
+func (w *world) loseRedis() {
+	w.t.Helper()
+	ctx := context.Background()
+	keys, err := w.redis.Keys(ctx, w.prefix+":*").Result()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, k := range keys { // one by one: they lie in many slots of a Cluster
+		if err := w.redis.Del(ctx, k).Err(); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
 func (w *world) deliver(m kafka.Message) {
 	r := &halleyv1.PushRecord{}
 	if err := proto.Unmarshal(m.Value, r); err != nil {
