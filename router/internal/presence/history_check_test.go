@@ -3,6 +3,7 @@ package presence
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -46,6 +47,9 @@ func (h *history) check() {
 			}
 			for _, c := range h.comets {
 				if due := h.due(c); due < before-h.margin() && found[c.info.Epoch] {
+					if !h.foundAgain(s, n, c.info.Epoch) {
+						continue
+					}
 					h.fail("router %d finds %v at %s, whose lease was due %d ms before", which, n, c.info.Comet, before-due)
 				} else if due < after+h.margin() || c.gone || c.paused {
 					continue
@@ -64,6 +68,23 @@ func (h *history) check() {
 			}
 		}
 	}
+}
+
+// foundAgain tells whether a router finds an epoch however often it looks at the leases anew. On a real Redis, a router that is stopped
+// between Redis' answer and its own look at the clock is behind by as much until it reads the leases again.
+func (h *history) foundAgain(s *Store, n *halleyv1.Name, epoch string) bool {
+	if h.mini != nil {
+		return true
+	}
+	for range 3 {
+		h.must(s.leases.refresh(h.ctx()))
+		res, err := s.Locate(h.ctx(), []*halleyv1.Name{n})
+		h.must(err)
+		if res.UnavailableMs > 0 || !slices.ContainsFunc(res.Located[0].Places, func(p *halleyv1.Place) bool { return res.Comets[p.Comet].Epoch == epoch }) {
+			return false
+		}
+	}
+	return true
 }
 
 // Produce takes events, as a Producer.
@@ -124,6 +145,10 @@ func (h *history) end() {
 	for _, tenant := range []string{"default", "acme"} {
 		for i := range 4 {
 			u := fmt.Sprintf("%s u%d", tenant, i)
+			// Where time goes by, a lease may have been lost because nothing ran for longer than it: that settles, too.
+			for try := 0; try < 4 && h.mini == nil && h.announced[u] != h.settled(u); try++ {
+				h.advance(10 * h.unit)
+			}
 			if !h.unsure[u] && h.announced[u] != h.settled(u) {
 				h.fail("%s was announced as online %v, and is %v", u, h.announced[u], h.settled(u))
 			}
