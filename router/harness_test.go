@@ -49,15 +49,21 @@ type world struct {
 func newWorld(t testing.TB, c router.Config) *world {
 	w := &world{t: t, cfg: c, kafka: &fakeKafka{}}
 	addr := os.Getenv("HALLEY_TEST_REDIS")
+	const patience = time.Minute // beside go-redis' own 3 s, short's RedisTimeout would mean nothing
 	if addr == "" {
 		w.mini = miniredis.RunT(t)
 		w.mini.ClockTTL(true)
 		addr = w.mini.Addr()
 	}
 	if os.Getenv("HALLEY_TEST_REDIS_CLUSTER") != "" {
-		w.redis = redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{addr}, ContextTimeoutEnabled: true, DisableIdentity: true})
+		w.redis = redis.NewClusterClient(&redis.ClusterOptions{
+			Addrs: []string{addr}, ContextTimeoutEnabled: true, DisableIdentity: true, ReadTimeout: patience, WriteTimeout: patience, PoolTimeout: patience,
+		})
 	} else {
-		w.redis = redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true, MaxRetries: 1, DialerRetries: 1, DisableIdentity: true})
+		w.redis = redis.NewClient(&redis.Options{
+			Addr: addr, ContextTimeoutEnabled: true, MaxRetries: 1, DialerRetries: 1, DisableIdentity: true,
+			ReadTimeout: patience, WriteTimeout: patience, PoolTimeout: patience,
+		})
 	}
 	t.Cleanup(func() { _ = w.redis.Close() })
 	var b [6]byte
@@ -88,15 +94,17 @@ func short() router.Config {
 	c := router.Default()
 	c.LeaseTTL, c.LeaseCache, c.WarmUp, c.LookGap = time.Minute, 50*time.Millisecond, time.Millisecond, time.Minute
 	c.SettleDelay, c.PollInterval, c.ReapInterval = 300*time.Millisecond, 20*time.Millisecond, 50*time.Millisecond
-	c.RedisTimeout = 10 * time.Second // machines that run tests are slow
-	c.RoomCountDelay, c.ClaimTime, c.SweepInterval = 100*time.Millisecond, time.Second, 500*time.Millisecond
+	c.RedisTimeout = time.Minute // machines that run tests are slow, and so is the Redis in the process with the race detector
+	c.RoomCountDelay, c.SweepInterval = 100*time.Millisecond, 500*time.Millisecond
+	c.ClaimTime = 10 * time.Second // half of it is what an event may take to be told and noted; then it is told again
 	return c
 }
 
-// dying are times for tests in which a comet dies.
+// dying are times for tests in which a comet dies. Others must not, though the whole process stands still for a while. What waits for a
+// death waits long: such tests are parallel.
 func dying() router.Config {
 	c := short()
-	c.LeaseTTL = 2 * time.Second
+	c.LeaseTTL = 6 * time.Second
 	return c
 }
 
@@ -134,7 +142,7 @@ type fakeKafka struct {
 	mu   sync.Mutex
 	down bool
 	sick string // what has it in its key is not written
-	hurt int    // how often that happened
+	hurt int    // how often that happened, or it was down
 	msgs []kafka.Message
 	then func() // called when something is written, before whoever writes it knows
 }
@@ -143,6 +151,7 @@ func (k *fakeKafka) Produce(_ context.Context, msgs ...kafka.Message) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.down {
+		k.hurt++
 		return errors.New("kafka is down")
 	}
 	each, failed := make(kafkaconn.WriteErrors, len(msgs)), false
@@ -288,7 +297,7 @@ func newComet(t testing.TB, r halleyv1.RouterClient, name string) *comet {
 }
 
 func ctxFor(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -310,8 +319,9 @@ func (c *comet) renew() *halleyv1.RenewResponse {
 	return res
 }
 
-// keepAlive renews until the test ends or the returned function is called.
+// keepAlive renews, as the comet is now, until the test ends or the returned function is called.
 func (c *comet) keepAlive(every time.Duration) (stop func()) {
+	info := proto.CloneOf(c.info) // the test may change it meanwhile
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -322,7 +332,7 @@ func (c *comet) keepAlive(every time.Duration) (stop func()) {
 			case <-ctx.Done():
 				return
 			case <-t.C:
-				_, _ = c.r.Renew(ctx, &halleyv1.RenewRequest{Info: c.info})
+				_, _ = c.r.Renew(ctx, &halleyv1.RenewRequest{Info: info})
 			}
 		}
 	})
@@ -443,11 +453,13 @@ func at(s ...*halleyv1.Session) []string {
 
 func eventually(t testing.TB, f func() bool, what string, args ...any) {
 	t.Helper()
-	limit := time.Now().Add(30 * time.Second)
+	pause := 5 * time.Millisecond
+	limit := time.Now().Add(2 * time.Minute)
 	for !f() {
 		if time.Now().After(limit) {
 			t.Fatalf("never: "+what, args...)
 		}
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(pause)
+		pause = min(2*pause, 80*time.Millisecond) // what is looked for may be costly, and hold up what is waited for
 	}
 }

@@ -53,11 +53,13 @@ func (w *world) leftovers() (keys []string) {
 }
 
 func TestDeadCometIsLeftOutAndClearedAway(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, dying())
 	r, _ := w.router()
-	dead, c := newComet(t, r, "dead"), newComet(t, r, "c1")
-	c.keepAlive(100 * time.Millisecond)
+	dead := newComet(t, r, "dead")
 	die := dead.keepAlive(100 * time.Millisecond)
+	c := newComet(t, r, "c1")
+	c.keepAlive(100 * time.Millisecond)
 	var ss []*halleyv1.Session
 	for i := range 50 {
 		s := dead.session("default", fmt.Sprintf("u%d", i), fmt.Sprintf("k%d", i))
@@ -217,8 +219,9 @@ func TestLostBucketMakesCandidatesUntilItIsRewritten(t *testing.T) {
 }
 
 func TestRewriteRemovesGhostsButNotTheNew(t *testing.T) {
+	t.Parallel()
 	cfg := short()
-	cfg.GhostAge = 2 * time.Second // the fresh ones must be younger, on slow machines too
+	cfg.GhostAge = 8 * time.Second // the fresh ones must be younger, on slow machines too
 	w := newWorld(t, cfg)
 	r, _ := w.router()
 	a := newComet(t, r, "a")
@@ -269,30 +272,27 @@ func TestRewriteAnswersReplaced(t *testing.T) {
 }
 
 func TestLocateIsUnavailableAfterALoss(t *testing.T) {
-	cfg := dying()
-	cfg.WarmUp = 500 * time.Millisecond
+	cfg := short()
+	cfg.WarmUp = time.Second
 	w := newWorld(t, cfg)
+	begun := time.Now() // before the leases are made
 	r, _ := w.router()
-	a := newComet(t, r, "a")
-	s := a.session("default", "u", "k")
-	a.register(s, nil)
 	ready := func() bool {
 		res, err := r.Locate(ctxFor(t), &halleyv1.LocateRequest{Names: []*halleyv1.Name{uidName("default", "u")}})
 		return err == nil && res.GetUnavailableMs() == 0
 	}
-	if ready() {
+	if ready() && time.Since(begun) < cfg.WarmUp {
 		t.Error("a new set of leases is known at once, want unavailable")
 	}
-	stop := a.keepAlive(50 * time.Millisecond)
+	a := newComet(t, r, "a")
+	a.register(a.session("default", "u", "k"), nil)
 	eventually(t, ready, "known")
-	stop()
-	w.flush()
-	eventually(t, func() bool { return !ready() }, "unavailable after all was lost")
+	// Lost again and again: it may take longer than the warm-up until this is looked at.
+	eventually(t, func() bool { w.flush(); return !ready() }, "unavailable after all was lost")
 	res := a.renew()
 	if res.GetStatus() != epochOK || len(res.GetLostBuckets()) != name.Buckets {
 		t.Errorf("Renew after all was lost: got %v, %d lost buckets; want the same epoch, all buckets", res.GetStatus(), len(res.GetLostBuckets()))
 	}
-	a.keepAlive(50 * time.Millisecond)
 	eventually(t, ready, "known again")
 	if got := locate(t, r, uidName("default", "u"))[0]; !slices.Equal(got, []string{"a:by name"}) {
 		t.Errorf("got %v, want a by name", got)
@@ -300,8 +300,9 @@ func TestLocateIsUnavailableAfterALoss(t *testing.T) {
 }
 
 func TestLeaseIsNotDueWhileNoRouterWasThere(t *testing.T) {
+	t.Parallel()
 	cfg := dying()
-	cfg.WarmUp, cfg.LookGap = 400*time.Millisecond, 300*time.Millisecond
+	cfg.WarmUp, cfg.LookGap = 5*time.Second, 3*time.Second // the renewal below must come within the warm-up
 	w := newWorld(t, cfg)
 	r, stop := w.router()
 	a := newComet(t, r, "a")
@@ -316,12 +317,15 @@ func TestLeaseIsNotDueWhileNoRouterWasThere(t *testing.T) {
 	}
 	a.keepAlive(50 * time.Millisecond)
 	eventually(t, func() bool {
-		res, err := r.Locate(ctxFor(t), &halleyv1.LocateRequest{})
-		return err == nil && res.GetUnavailableMs() == 0
+		res, err := r.Locate(ctxFor(t), &halleyv1.LocateRequest{Names: []*halleyv1.Name{uidName("default", "u")}})
+		if err != nil || res.GetUnavailableMs() > 0 {
+			return false
+		}
+		if p := res.GetLocated()[0].GetPlaces(); len(p) != 1 || !slices.Equal(p[0].GetConnIds(), []string{s.GetConn().GetId()}) {
+			t.Fatalf("got %v, want %v", p, at(s))
+		}
+		return true
 	}, "known")
-	if got := locate(t, r, uidName("default", "u"))[0]; !slices.Equal(got, at(s)) {
-		t.Errorf("got %v, want %v", got, at(s))
-	}
 }
 
 func TestRenewalTellsWhatOthersCanTake(t *testing.T) {
@@ -343,12 +347,13 @@ func TestRenewalTellsWhatOthersCanTake(t *testing.T) {
 }
 
 func TestOrphansOfALostLeaseAreSwept(t *testing.T) {
-	cfg := dying()
+	t.Parallel()
+	cfg := short() // no lease is due: a's must still be there when it is lost
 	cfg.OrphanAge = 3 * time.Second
 	w := newWorld(t, cfg)
 	r, _ := w.router()
 	a, b := newComet(t, r, "a"), newComet(t, r, "b")
-	b.keepAlive(50 * time.Millisecond)
+	b.keepAlive(time.Second)
 	for i := range 20 {
 		a.register(a.session("default", fmt.Sprintf("u%d", i), fmt.Sprintf("k%d", i)), nil)
 	}
@@ -407,9 +412,10 @@ func TestRoutersAgreeAndComeAndGoUnderLoad(t *testing.T) {
 		}
 		stop()
 	}
+	eventually(t, func() bool { return looked.Load() >= 50 }, "enough look-ups")
 	cancel()
 	wg.Wait()
-	if failed.Load() > 0 || looked.Load() < 50 {
+	if failed.Load() > 0 {
 		t.Errorf("%d of %d look-ups failed", failed.Load(), looked.Load())
 	}
 }
@@ -426,7 +432,7 @@ func TestRedisAwayIsUnavailableSoon(t *testing.T) {
 	if code(err) != "Unavailable" {
 		t.Errorf("got %v, want Unavailable", err)
 	}
-	if took := time.Since(start); took > 2*time.Second {
+	if took := time.Since(start); took > 10*time.Second {
 		t.Errorf("took %v", took)
 	}
 	one, err := router.New(cfg, router.Deps{Redis: c, RedisPrefix: "x", Producer: w.kafka})
@@ -453,7 +459,7 @@ func TestRedisThatHangsIsUnavailableSoon(t *testing.T) {
 	r, _ := w.router()
 	start := time.Now()
 	var asking sync.WaitGroup
-	for i := range 20 {
+	for i := range 100 {
 		asking.Go(func() {
 			_, err := r.Locate(ctxFor(t), &halleyv1.LocateRequest{Names: []*halleyv1.Name{uidName("default", fmt.Sprint("u", i))}})
 			if code(err) != "Unavailable" {
@@ -462,7 +468,7 @@ func TestRedisThatHangsIsUnavailableSoon(t *testing.T) {
 		})
 	}
 	asking.Wait()
-	if took := time.Since(start); took > 5*time.Second {
+	if took := time.Since(start); took > 10*time.Second { // half of what their limits are in all
 		t.Errorf("took %v", took)
 	}
 }
@@ -471,7 +477,6 @@ func TestCometWithSessionsIsAskedItselfUntilItHasRewritten(t *testing.T) {
 	w := newWorld(t, short())
 	r, _ := w.router()
 	c := newComet(t, r, "c1")
-	c.keepAlive(100 * time.Millisecond)
 	s := c.session("default", "u", "k")
 	c.info.Epoch = uuid.Must(uuid.NewV7()).String()
 	res, err := r.Enroll(ctxFor(t), &halleyv1.EnrollRequest{Info: c.info, HoldsSessions: true})

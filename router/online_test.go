@@ -87,6 +87,7 @@ func TestAllWhoAreOnlineAreListedOnceInPages(t *testing.T) {
 }
 
 func TestWhoseCometDiedIsNotListed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, dying())
 	r, _ := w.router()
 	c := newComet(t, r, "c1")

@@ -44,7 +44,7 @@ func (c *comet) again(s *halleyv1.Session) halleyv1.RegisterResult_Status {
 // When presence has lost a session, a log-in of the same device that was given up long ago finds nobody in its way. The session that is there
 // must not be closed for good for it.
 func TestALateLogInAfterALossDoesNotEndTheNextConnection(t *testing.T) {
-	w := newWorld(t, dying())
+	w := newWorld(t, short())
 	r, _ := w.router()
 	c, other := newComet(t, r, "c1"), newComet(t, r, "c2")
 	for _, tt := range []struct {
@@ -84,11 +84,11 @@ func TestALateLogInAfterALossDoesNotEndTheNextConnection(t *testing.T) {
 
 // Within what comets' clocks may differ by a late log-in wins. Whom it throws off may be the one who made both.
 func TestWhoGivesWayToAnOlderConnectionMayComeAgain(t *testing.T) {
-	w := newWorld(t, dying())
+	w := newWorld(t, short())
 	r, _ := w.router()
 	c, other := newComet(t, r, "c1"), newComet(t, r, "c2")
-	c.keepAlive(100 * time.Millisecond)
-	other.keepAlive(100 * time.Millisecond)
+	c.keepAlive(time.Second)
+	other.keepAlive(time.Second)
 	for _, tt := range []struct {
 		name, key, device string
 		limits            *halleyv1.Limits
@@ -130,11 +130,11 @@ func TestWhoGivesWayToAnOlderConnectionMayComeAgain(t *testing.T) {
 
 // A log-in that took a session's place and came to nothing leaves it where it was: nobody may have been left to tell it that it gave way.
 func TestWhoGaveWayToNobodyCountsAgain(t *testing.T) {
-	w := newWorld(t, dying())
+	w := newWorld(t, short())
 	r, _ := w.router()
 	c, other := newComet(t, r, "c1"), newComet(t, r, "c2")
-	c.keepAlive(100 * time.Millisecond)
-	other.keepAlive(100 * time.Millisecond)
+	c.keepAlive(time.Second)
+	other.keepAlive(time.Second)
 	s, phone := c.session("default", "u", "k"), c.session("default", "u", "phone")
 	s.DeviceId, phone.DeviceId = "d", "p"
 	c.register(s, nil)

@@ -53,7 +53,7 @@ func TestRegisterLimits(t *testing.T) {
 			w := newWorld(t, short())
 			r, _ := w.router()
 			c := newComet(t, r, "c1")
-			c.keepAlive(100 * time.Millisecond)
+			c.keepAlive(time.Second)
 			make1 := func(x sess) *halleyv1.Session {
 				s := c.session("default", "u", x.key)
 				s.DeviceId, s.Platform = x.device, x.platform
@@ -149,11 +149,15 @@ func TestReplacedByResumeIsNotCounted(t *testing.T) {
 }
 
 func TestSessionsOfDeadCometsDoNotCount(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, dying())
 	r, _ := w.router()
-	dead, c := newComet(t, r, "dead"), newComet(t, r, "c1")
+	dead := newComet(t, r, "dead")
+	die := dead.keepAlive(100 * time.Millisecond)
+	c := newComet(t, r, "c1")
 	c.keepAlive(100 * time.Millisecond)
 	dead.register(dead.session("default", "u", "k1"), nil)
+	die()
 	eventually(t, func() bool { return locate(t, r, uidName("default", "u"))[0] == nil }, "lease is due")
 	if got := c.register(c.session("default", "u", "k2"), &halleyv1.Limits{MaxSessions: 1, Refuse: true}); got.GetStatus() != statusOK || got.GetDisplaced() != nil {
 		t.Errorf("got %v, want OK", got)
@@ -202,11 +206,11 @@ func TestCometsOwnRegistrationGivesWayToNewer(t *testing.T) {
 
 // A client that gave a log-in up and made another connection must not be thrown off it by the first one's coming through in the end.
 func TestALateLogInDoesNotThrowOffTheNextConnection(t *testing.T) {
-	w := newWorld(t, dying())
+	w := newWorld(t, short())
 	r, _ := w.router()
 	c, other := newComet(t, r, "c1"), newComet(t, r, "c2")
-	c.keepAlive(100 * time.Millisecond)
-	other.keepAlive(100 * time.Millisecond)
+	c.keepAlive(time.Second)
+	other.keepAlive(time.Second)
 	for _, tt := range []struct {
 		name, key, device string
 		earlier           time.Duration // than the other connection
@@ -244,10 +248,12 @@ func TestALateLogInDoesNotThrowOffTheNextConnection(t *testing.T) {
 }
 
 func TestUnsignedSessionNeverTakesASignedOnesKey(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, dying())
 	r, _ := w.router()
-	c, other := newComet(t, r, "c1"), newComet(t, r, "c2")
+	c := newComet(t, r, "c1")
 	c.keepAlive(100 * time.Millisecond)
+	other := newComet(t, r, "c2")
 	stop := other.keepAlive(100 * time.Millisecond)
 	// again is what comet says by itself, after its epoch was lost.
 	again := func(s *halleyv1.Session) halleyv1.RegisterResult_Status {
@@ -384,7 +390,7 @@ func TestManySessionsOfOneUserInOneCall(t *testing.T) {
 	w := newWorld(t, short())
 	r, _ := w.router()
 	c := newComet(t, r, "c1")
-	c.keepAlive(100 * time.Millisecond)
+	c.keepAlive(time.Second)
 	req := &halleyv1.RegisterRequest{}
 	for i := range 300 {
 		req.Sessions = append(req.Sessions, c.session("default", fmt.Sprintf("u%d", i%3), fmt.Sprintf("k%d", i)))
@@ -425,7 +431,7 @@ func TestTenantsNeverSeeEachOther(t *testing.T) {
 	w := newWorld(t, short())
 	r, _ := w.router()
 	c := newComet(t, r, "c1")
-	c.keepAlive(100 * time.Millisecond)
+	c.keepAlive(time.Second)
 	tenants := []string{"default", "acme"}
 	var ss []*halleyv1.Session
 	for i, tenant := range tenants {
@@ -474,7 +480,7 @@ func TestPresenceOfThousands(t *testing.T) {
 	w := newWorld(t, short())
 	r, _ := w.router()
 	c := newComet(t, r, "c1")
-	c.keepAlive(100 * time.Millisecond)
+	c.keepAlive(time.Second)
 	var uids []string
 	req := &halleyv1.RegisterRequest{}
 	for i := range 3000 {
