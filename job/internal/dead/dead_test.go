@@ -51,7 +51,7 @@ func aside(t *testing.T, d *stub, m kafka.Message) (kafka.Message, string) {
 		Topic: topic.Push, Meter: mt.Lanes[lane], Producer: d, Log: slog.New(slog.NewTextHandler(&log, nil)),
 		Timeout: time.Second, RetryMin: time.Millisecond, RetryMax: time.Millisecond,
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	l.Put(ctx, 3, &m, "malformed")
 	if len(d.taken) != 1 {

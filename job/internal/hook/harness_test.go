@@ -33,17 +33,18 @@ import (
 func TestMain(m *testing.M) { kittest.Main(m) }
 
 const (
-	patience = 20 * time.Second
+	patience = time.Minute
 	tenant   = "default"
 	secret   = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 )
 
 func ms(n int) time.Duration { return time.Duration(n) * time.Millisecond }
 
+// short are settings with short waits. What a receiver answers late it answers in time: who wants that to be too late says so.
 func short(endpoints ...string) hook.Config {
 	return hook.Config{
-		Endpoints: endpoints, Concurrency: 4, PerClaim: 3, Timeout: ms(300), Lease: ms(2000), RetryMin: ms(20), RetryMax: ms(200),
-		GiveUpAfter: time.Minute, PollInterval: ms(20), MeasureInterval: ms(50),
+		Endpoints: endpoints, Concurrency: 4, PerClaim: 3, Timeout: patience / 4, Lease: patience, RetryMin: ms(20), RetryMax: ms(200),
+		GiveUpAfter: time.Hour, PollInterval: ms(20), MeasureInterval: ms(50),
 	}
 }
 
@@ -143,8 +144,8 @@ func build(t testing.TB, cfg hook.Config, s hook.Store) *job {
 	}
 	log := slog.New(slog.DiscardHandler)
 	if j.Hooks, err = hook.New(cfg, hook.Deps{
-		Log: log, Metrics: j.reg, Meter: m.Hooks, Store: s, Producer: j.producer, WriteTimeout: time.Second, RetryMin: ms(5), RetryMax: ms(50),
-		Dead: &dead.Letters{Topic: topic.Hooks, Meter: m.Hooks, Producer: j.producer, Log: log, Timeout: time.Second, RetryMin: ms(5), RetryMax: ms(50)},
+		Log: log, Metrics: j.reg, Meter: m.Hooks, Store: s, Producer: j.producer, WriteTimeout: patience / 4, RetryMin: ms(5), RetryMax: ms(50),
+		Dead: &dead.Letters{Topic: topic.Hooks, Meter: m.Hooks, Producer: j.producer, Log: log, Timeout: patience / 4, RetryMin: ms(5), RetryMax: ms(50)},
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +223,7 @@ type receiver struct {
 	// answer decides; it is called before the event counts as taken. Nil: 204.
 	answer func(w http.ResponseWriter, r *http.Request, e event)
 
-	busy sync.Map // by key
+	busy sync.Map // of *request, by key
 
 	mu    sync.Mutex
 	taken []event
@@ -258,10 +259,25 @@ func (v *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		v.t.Errorf("body %s: %v", body, err)
 	}
 	e.ID = r.Header.Get("Webhook-Id")
-	if _, twice := v.busy.LoadOrStore(e.Data.Conversation, true); twice {
-		v.t.Errorf("two requests of %s at once", e.Data.Conversation)
+	mine := &request{ended: make(chan struct{})}
+	for {
+		other, twice := v.busy.LoadOrStore(e.Data.Conversation, mine)
+		if !twice {
+			break
+		}
+		// One that the sender has given up may not have noticed yet.
+		earlier := other.(*request)
+		<-earlier.ended
+		if !earlier.left {
+			v.t.Errorf("two requests of %s at once", e.Data.Conversation)
+			break
+		}
 	}
-	defer v.busy.Delete(e.Data.Conversation)
+	defer func() {
+		mine.left = r.Context().Err() != nil
+		v.busy.CompareAndDelete(e.Data.Conversation, mine)
+		close(mine.ended)
+	}()
 	status := &recorder{ResponseWriter: w, status: http.StatusNoContent}
 	if v.answer != nil {
 		v.answer(status, r, e)
@@ -274,6 +290,12 @@ func (v *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		v.taken = append(v.taken, e)
 		v.mu.Unlock()
 	}
+}
+
+// request is one that is being answered. left is set, before ended is closed, if its sender did not wait for the end.
+type request struct {
+	ended chan struct{}
+	left  bool
 }
 
 type recorder struct {
