@@ -35,7 +35,7 @@ func TestConversationsSurviveChaos(t *testing.T) {
 	redis := &gate{UniversalClient: c.redis}
 	start := func() *running {
 		cfg := testConfig()
-		cfg.BatchRecords, cfg.StallAfter, cfg.CondemnAfter, cfg.OutcomeTimeout = 20, time.Minute, time.Minute, ms(50)
+		cfg.BatchRecords = 20
 		return c.start(cfg, func(d *job.Deps) { d.Redis = redis })
 	}
 	jobs := []*running{start()}

@@ -212,7 +212,7 @@ func TestStoringRunsAheadOnlySoFar(t *testing.T) {
 	a.with(func() { a.hold = true })
 	cfg := testConfig()
 	// The window is 64, and the comet isn't stalled.
-	cfg.ChatInFlight, cfg.BatchRecords, cfg.CondemnAfter, cfg.StallAfter = 300, 50, time.Minute, time.Minute
+	cfg.ChatInFlight, cfg.BatchRecords = 300, 50
 	r := c.start(cfg)
 	id := conversation.DirectID("ann", "bob")
 	var ps []conversation.Proposal
@@ -244,7 +244,7 @@ func TestStalledCometIsToldToResync(t *testing.T) {
 	slow.login(tenant, "ann", conn(1))
 	fast.login(tenant, "bob", conn(2))
 	cfg := testConfig()
-	cfg.ChatInFlight, cfg.BatchRecords, cfg.CondemnAfter = 300, 50, time.Minute
+	cfg.ChatInFlight, cfg.BatchRecords, cfg.StallAfter = 300, 50, 2*time.Second // longer than the fast one may stand still
 	r := c.start(cfg)
 	id := conversation.DirectID("ann", "bob")
 	var want []string
@@ -309,6 +309,8 @@ func TestWhatAStalledCometOwedGoesToTheNextOne(t *testing.T) {
 	slow.with(func() { slow.hold = true })
 	cfg := testConfig()
 	cfg.ChatInFlight, cfg.BatchRecords = 1000, 50
+	// The next one may stand still for as long, and the session has to come there before the slow one is condemned.
+	cfg.StallAfter, cfg.CondemnAfter = 2*time.Second, 7*time.Second
 	r := c.start(cfg)
 	id := conversation.DirectID("ann", "bob")
 	var ps []conversation.Proposal
@@ -404,7 +406,6 @@ func TestRedisAwayHoldsNothingUp(t *testing.T) {
 	a.login(tenant, "ann", conn(1))
 	id := conversation.DirectID("ann", "bob")
 	cfg := testConfig()
-	cfg.OutcomeTimeout = ms(50)
 	gate := &gate{UniversalClient: c.redis}
 	gate.shut.Store(true)
 	r := c.start(cfg, func(d *job.Deps) { d.Redis = gate })
@@ -426,7 +427,7 @@ func TestAJobThatEndsWritesTheMarksItOwes(t *testing.T) {
 	a.login(tenant, "ann", conn(1))
 	id := conversation.DirectID("ann", "bob")
 	cfg := testConfig()
-	cfg.OutcomeTimeout, cfg.WaitMax, cfg.RetryMax = ms(50), time.Hour, time.Hour
+	cfg.WaitMax, cfg.RetryMax = time.Hour, time.Hour
 	gate := &gate{UniversalClient: c.redis}
 	gate.shut.Store(true)
 	r := c.start(cfg, func(d *job.Deps) { d.Redis = gate })

@@ -26,7 +26,7 @@ type large struct {
 
 func largeConfig() job.Config {
 	cfg := testConfig()
-	cfg.ChatLarge, cfg.StallAfter, cfg.CondemnAfter = 16, time.Minute, time.Minute
+	cfg.ChatLarge = 16
 	return cfg
 }
 

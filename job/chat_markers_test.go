@@ -88,6 +88,7 @@ func TestNextJobTellsTheReaderWhatTheLastOneDidNot(t *testing.T) {
 	first := c.start(testConfig())
 	c.send(c.say(id, "bob", "1"))
 	c.waitLines(a, conn(1), "1 message bob 1")
+	c.waitCommitted(topic.Chat, 1)
 	first.stop()
 	c.store.set(failing("changes"))
 	c.send(c.marker(id, "ann", 1, 0), c.say(id, "bob", "2"))

@@ -25,7 +25,8 @@ import (
 
 func TestMain(m *testing.M) { kittest.Main(m) }
 
-const patience = 20 * time.Second
+// patience is what nothing takes unless something is wrong, on a busy machine with the race detector too.
+const patience = time.Minute
 
 // cluster is a Kafka, a fake router and fake comets, and jobs on them.
 type cluster struct {
@@ -41,19 +42,22 @@ func newCluster(t testing.TB) *cluster {
 	if os.Getenv("JOB_TEST_LOG") != "" {
 		c.log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
+	// Nobody is thrown out of a group, and no write has failed, because all of this stood still for a few seconds.
+	c.kafka.SessionTimeout, c.kafka.RebalanceTimeout, c.kafka.WriteTimeout = patience/4, patience/2, patience/3
 	c.prod = kafkaconn.NewProducer(c.kafka, c.log)
 	t.Cleanup(func() { _ = c.prod.Close() })
 	return c
 }
 
+// testConfig are settings for tests. What a comet, router or database does late it does in time: who wants that to be too late says so.
 func testConfig() job.Config {
 	return job.Config{
 		BatchRecords: 100, BatchBytes: 1 << 20, InFlight: 1000, CommitInterval: ms(20), DrainTimeout: ms(500), LagInterval: ms(100),
-		ChatInFlight: 1000, ChatInFlightBytes: 8 << 20, ChatMembers: 1000, OutcomeTimeout: ms(500),
-		LocateTimeout: ms(1000), WaitMax: ms(2000), DeadTimeout: ms(2000), LocateNames: 100, RetryMin: ms(10), RetryMax: ms(100),
+		ChatInFlight: 1000, ChatInFlightBytes: 8 << 20, ChatMembers: 1000, OutcomeTimeout: patience / 4,
+		LocateTimeout: patience / 4, WaitMax: patience / 4, DeadTimeout: patience / 4, LocateNames: 100, RetryMin: ms(10), RetryMax: ms(100),
 		ChatPurgeInterval: ms(60_000),
 		WindowCount:       64, WindowBytes: 1 << 20, WindowReserve: 64, MessageCount: 16, MessageBytes: 64 << 10, DeliveryConns: 10,
-		StallAfter: ms(300), CondemnAfter: ms(1500), CheckInterval: ms(100), RefusedFor: ms(300), ConnectTimeout: ms(1000),
+		StallAfter: patience, CondemnAfter: 2 * patience, CheckInterval: ms(100), RefusedFor: patience / 4, ConnectTimeout: patience / 4,
 	}
 }
 
@@ -150,7 +154,7 @@ func (c *cluster) push(name string, recs ...*halleyv1.PushRecord) {
 
 func (c *cluster) produce(msgs ...kafka.Message) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := c.prod.Produce(ctx, msgs...); err != nil {
 		c.t.Fatal(err)
@@ -238,13 +242,13 @@ func balanced(t testing.TB, jobs ...*running) {
 // committed returns the sum of the group's committed offsets over the partitions of a topic.
 func (c *cluster) committed(name string) int64 {
 	c.t.Helper()
-	client := &kafka.Client{Addr: kafka.TCP(c.kafka.Brokers...), Timeout: 5 * time.Second, Transport: &kafka.Transport{}}
+	client := &kafka.Client{Addr: kafka.TCP(c.kafka.Brokers...), Timeout: patience / 2, Transport: &kafka.Transport{}}
 	defer client.Transport.(*kafka.Transport).CloseIdleConnections()
 	req := &kafka.OffsetFetchRequest{GroupID: c.kafka.Group(topic.Group(name)), Topics: map[string][]int{c.kafka.Topic(name): {}}}
 	for i := range c.kafka.Partitions {
 		req.Topics[c.kafka.Topic(name)] = append(req.Topics[c.kafka.Topic(name)], i)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience/2)
 	defer cancel()
 	resp, err := client.OffsetFetch(ctx, req)
 	if err != nil {

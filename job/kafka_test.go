@@ -16,12 +16,12 @@ import (
 	"github.com/halley-im/halley/proto/topic"
 )
 
-// own returns a cluster of tests on a Kafka that the test owns.
-func own(t *testing.T, k *kfake.Cluster) *cluster {
+// own returns a cluster of tests on a Kafka that the test owns, which throws out of a group who is not heard of for so long.
+func own(t *testing.T, k *kfake.Cluster, session time.Duration) *cluster {
 	t.Helper()
 	c := &cluster{t: t, router: startRouter(t), log: slog.New(slog.DiscardHandler), kafka: kafkaconn.Config{
-		Brokers: k.ListenAddrs(), Partitions: 2, Replication: 1, MinInsync: 1, Retention: time.Hour, WriteTimeout: 3 * time.Second,
-		QueueBytes: 64 << 20, RetryMin: 20 * time.Millisecond, RetryMax: 250 * time.Millisecond, SessionTimeout: 2 * time.Second, HeartbeatInterval: 200 * time.Millisecond,
+		Brokers: k.ListenAddrs(), Partitions: 2, Replication: 1, MinInsync: 1, Retention: time.Hour, WriteTimeout: patience / 3,
+		QueueBytes: 64 << 20, RetryMin: 20 * time.Millisecond, RetryMax: 250 * time.Millisecond, SessionTimeout: session, HeartbeatInterval: 200 * time.Millisecond,
 		RebalanceTimeout: 3 * time.Second, JoinBackoff: 100 * time.Millisecond, MaxWait: 200 * time.Millisecond,
 		GroupTimeout: 2 * time.Second, MetadataTTL: 500 * time.Millisecond,
 	}}
@@ -40,7 +40,7 @@ func TestCommitThatFailsIsTriedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer k.Close()
-	c := own(t, k)
+	c := own(t, k, patience/4)
 	defer c.prod.Close()
 	a := startComet(t, c.router, "a")
 	a.login("default", "anna", conn(1))
@@ -84,24 +84,26 @@ func TestCommitThatFailsIsTriedAgain(t *testing.T) {
 }
 
 func TestKafkaMayRestart(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := ln.Addr().(*net.TCPAddr).Port
-	_ = ln.Close()
-	dir := t.TempDir()
-	start := func() *kfake.Cluster {
-		t.Helper()
-		k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(port), kfake.DataDir(dir), kfake.GroupMinSessionTimeout(time.Second))
-		if err != nil {
-			t.Fatal(err)
+	dir, port := t.TempDir(), 0
+	var k *kfake.Cluster
+	start := func() error {
+		started, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(port), kfake.DataDir(dir), kfake.GroupMinSessionTimeout(time.Second))
+		if err == nil {
+			k = started
 		}
-		return k
+		return err
 	}
-	k := start()
+	// Somebody else may take a port that was free a moment ago.
+	kittest.Eventually(t, patience, func() bool {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return false
+		}
+		port = ln.Addr().(*net.TCPAddr).Port
+		return ln.Close() == nil && start() == nil
+	}, "no port for Kafka")
 	defer func() { k.Close() }()
-	c := own(t, k)
+	c := own(t, k, 2*time.Second)
 	defer c.prod.Close()
 	a := startComet(t, c.router, "a")
 	a.login("default", "anna", conn(1))
@@ -110,7 +112,7 @@ func TestKafkaMayRestart(t *testing.T) {
 	c.push(topic.Push, numbered("p", 10, toUID("anna"))...)
 	c.waitCommitted(topic.Push, 10)
 	k.Close()
-	k = start()
+	kittest.Eventually(t, patience, func() bool { return start() == nil }, "kafka does not start again")
 	kittest.Eventually(t, patience, func() bool {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()

@@ -50,7 +50,7 @@ func (r *running) waitLag(what string, ok func(seconds, records float64) bool) {
 
 func TestLagGrowsWhileAPartitionCannotBeRead(t *testing.T) {
 	k := ownKafka(t)
-	c := own(t, k)
+	c := own(t, k, patience/4)
 	defer c.prod.Close()
 	a := startComet(t, c.router, "a")
 	a.login("default", "anna", conn(1))
@@ -74,7 +74,7 @@ func TestLagGrowsWhileAPartitionCannotBeRead(t *testing.T) {
 
 func TestLagGrowsWhileNothingIsHeardOfAPartition(t *testing.T) {
 	k := ownKafka(t)
-	c := own(t, k)
+	c := own(t, k, patience/4)
 	defer c.prod.Close()
 	r := c.start(testConfig())
 	defer r.stop()
@@ -91,7 +91,7 @@ func TestLagGrowsWhileNothingIsHeardOfAPartition(t *testing.T) {
 
 func TestPartitionsThatNobodyReadsAreSeen(t *testing.T) {
 	k := ownKafka(t)
-	c := own(t, k)
+	c := own(t, k, 2*time.Second)
 	defer c.prod.Close()
 	r := c.start(testConfig())
 	defer r.stop()
