@@ -50,7 +50,7 @@ func TestWhatCameBeforeAPushToAllThatWaitsIsWrittenAndAcknowledged(t *testing.T)
 		&halleyv1.Delivery{Uids: []string{"nobody"}, Content: push(1000, "two")},
 	)
 	c.expect(1000, "one")
-	late := time.AfterFunc(10*time.Second, j.cancel)
+	late := time.AfterFunc(20*time.Second, j.cancel)
 	defer late.Stop()
 	resp, err := j.stream.Recv()
 	if err != nil {

@@ -157,7 +157,7 @@ func (c *client) read(limit time.Duration) (frame.Frame, error) {
 
 func (c *client) next() frame.Frame {
 	c.t.Helper()
-	f, err := c.read(10 * time.Second)
+	f, err := c.read(patience)
 	if err != nil {
 		c.t.Fatalf("read: %v", err)
 	}
@@ -212,7 +212,7 @@ func (c *client) barrier() {
 // closed reads until the connection ends and returns the WebSocket close code, or 0; a frame fails the test.
 func (c *client) closed() int {
 	c.t.Helper()
-	f, err := c.read(10 * time.Second)
+	f, err := c.read(patience)
 	if err == nil {
 		c.t.Fatalf("got op %v body %.100q, want the end", f.Op, f.Body)
 	}

@@ -188,10 +188,13 @@ type fakeRouter struct {
 	down       bool
 	hold       func() // what UpdateRooms waits for
 	refuse     int
-	spare      float64 // handshakes a second of the other comets
-	room       int64   // and connections
-	replaced   string  // connection id that Register says is replaced
-	raced      string  // the same for raced, and Rewrite says it too
+	spare      float64                        // handshakes a second of the other comets
+	room       int64                          // and connections
+	changed    func()                         // called after each change of a room, under mu
+	rewriting  func(*halleyv1.RewriteRequest) // what Rewrite waits for
+	listing    func()                         // called by each ListComets, under mu, before it answers
+	replaced   string                         // connection id that Register says is replaced
+	raced      string                         // the same for raced, and Rewrite says it too
 	comets     []*halleyv1.CometInfo
 }
 
@@ -281,6 +284,12 @@ func (f *fakeRouter) Deregister(_ context.Context, r *halleyv1.DeregisterRequest
 
 func (f *fakeRouter) Rewrite(_ context.Context, r *halleyv1.RewriteRequest) (*halleyv1.RewriteResponse, error) {
 	f.mu.Lock()
+	wait := f.rewriting
+	f.mu.Unlock()
+	if wait != nil {
+		wait(r)
+	}
+	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.rewrites = append(f.rewrites, r)
 	for _, c := range r.GetRooms() {
@@ -305,6 +314,9 @@ func (f *fakeRouter) change(c *halleyv1.RoomChange) {
 	}
 	f.numbers[name] = c.GetNumber()
 	f.rooms[name] = c
+	if f.changed != nil {
+		f.changed()
+	}
 	if !c.GetListed() {
 		delete(f.members, name)
 		return
@@ -355,6 +367,9 @@ func (f *fakeRouter) CountRooms(_ context.Context, r *halleyv1.CountRoomsRequest
 func (f *fakeRouter) ListComets(context.Context, *halleyv1.ListCometsRequest) (*halleyv1.ListCometsResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.listing != nil {
+		f.listing()
+	}
 	return &halleyv1.ListCometsResponse{Comets: f.comets}, nil
 }
 
@@ -420,7 +435,9 @@ func defaults(t testing.TB) comet.Config {
 	c := tags(t)
 	c.Name = "comet-1"
 	c.ScanInterval = 40 * time.Millisecond
-	c.CloseGrace = 500 * time.Millisecond
+	// What a busy machine does late it does in time: who wants something to be too late says so.
+	c.HandshakeTimeout, c.RequestTimeout, c.RouterTimeout = patience, patience, patience
+	c.ConnectTimeout, c.WriteTimeout, c.CountInterval = patience, patience, time.Hour
 	c.RenewInterval = 50 * time.Millisecond
 	c.RetryInterval = 10 * time.Millisecond
 	c.ResyncSpread = 10 * time.Millisecond
@@ -428,6 +445,9 @@ func defaults(t testing.TB) comet.Config {
 	c.DrainTimeout = 5 * time.Second
 	return c
 }
+
+// patience is what nothing takes unless something is wrong, on a busy machine with the race detector too.
+const patience = 30 * time.Second
 
 func listen(t testing.TB) net.Listener {
 	t.Helper()
@@ -534,7 +554,7 @@ func startStopped(t testing.TB, router *fakeRouter, opts ...option) *node {
 		cancel()
 		select {
 		case <-ended:
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * patience):
 			t.Error("Run did not return")
 		}
 	})
@@ -549,10 +569,10 @@ func (n *node) epoch() string {
 
 func eventually(t testing.TB, ok func() bool, what string) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(patience)
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 10 s: %s", what)
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}

@@ -82,7 +82,7 @@ func TestGarbageOnTLSPortsIsClosed(t *testing.T) {
 		defer c.conn.Close()
 		c.conn.Write(frame.Append(nil, frame.Frame{Op: frame.OpAuth, Body: []byte(`{}`)}))
 		buf := make([]byte, 100)
-		c.conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		c.conn.SetReadDeadline(time.Now().Add(patience))
 		for {
 			if _, err := c.conn.Read(buf); err != nil {
 				c.ended(err)

@@ -3,7 +3,6 @@ package comet_test
 import (
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/halley-im/halley/comet"
 	"github.com/halley-im/halley/proto/frame"
@@ -18,7 +17,7 @@ func TestBodiesWithoutATokenDontReachLogicUnlessTheyMay(t *testing.T) {
 		n.logic.mu.Unlock()
 		c := n.dial(tr)
 		c.send(frame.Frame{Ver: 1, Op: frame.OpAuth, Seq: 1, Body: []byte(`{"mid":7,"key":"k"}`)})
-		if f, err := c.read(5 * time.Second); err == nil {
+		if f, err := c.read(patience); err == nil {
 			t.Fatalf("got op %v, want the end without a frame", f.Op)
 		}
 		n.logic.mu.Lock()
