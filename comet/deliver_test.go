@@ -221,16 +221,16 @@ func TestPushToAllIsPaced(t *testing.T) {
 	}
 	j := n.job(halleyv1.Lane_LANE_BULK)
 	begun := time.Now()
-	j.send(&halleyv1.Delivery{All: true, Speed: 100, Content: push(1000, "slow")}, &halleyv1.Delivery{All: true, Content: push(1000, "fast")}, &halleyv1.Delivery{All: true, Content: push(1001, "unwanted")})
-	if took := time.Since(begun); took > 200*time.Millisecond {
+	j.send(&halleyv1.Delivery{All: true, Speed: 10, Content: push(1000, "slow")}, &halleyv1.Delivery{All: true, Content: push(1000, "fast")}, &halleyv1.Delivery{All: true, Content: push(1001, "unwanted")})
+	if took := time.Since(begun); took > 3*time.Second {
 		t.Errorf("acknowledged after %v: an all must not hold its stream", took)
 	}
 	for _, c := range cs {
 		c.expect(1000, "slow")
 		c.expect(1000, "fast")
 	}
-	if took := time.Since(begun); took < 300*time.Millisecond || took > 3*time.Second {
-		t.Errorf("40 sessions at 100 a second took %v", took)
+	if took := time.Since(begun); took < 3*time.Second || took > patience {
+		t.Errorf("40 sessions at 10 a second took %v", took)
 	}
 }
 
@@ -264,7 +264,7 @@ func TestKickedConnectionLingersUntilItsSuccessorIsInItsRooms(t *testing.T) {
 		c := n.login(tr, `{"token":"linger-`+tr+`"}`)
 		j := n.job(halleyv1.Lane_LANE_URGENT)
 		end := kick("replaced")
-		end.Control.GetKick().LingerMs = 300
+		end.Control.GetKick().LingerMs = 1000
 		j.send(
 			&halleyv1.Delivery{Class: halleyv1.Class_CLASS_CONTROL, Uids: []string{"linger-" + tr}, Content: end},
 			&halleyv1.Delivery{Uids: []string{"linger-" + tr}, Content: push(1000, "on its way")},
@@ -342,10 +342,13 @@ func TestResyncsOfAllAreMerged(t *testing.T) {
 	a := n.login("tcp", `{"token":"a"}`)
 	resync := &halleyv1.Delivery_Control{Control: &halleyv1.Control{Control: &halleyv1.Control_Resync{Resync: &halleyv1.ResyncSession{}}}}
 	j := n.job(halleyv1.Lane_LANE_URGENT)
+	var ds []*halleyv1.Delivery
 	for range 20 {
-		j.send(&halleyv1.Delivery{All: true, Content: resync})
+		ds = append(ds, &halleyv1.Delivery{All: true, Content: resync})
 	}
-	got := 0
+	j.send(ds...)
+	a.expectEvent("resync")
+	got := 1
 	for {
 		f, err := a.read(600 * time.Millisecond)
 		if err != nil {
@@ -385,15 +388,16 @@ func TestLonePushIsWrittenAtOnce(t *testing.T) {
 	n := start(t, with(func(c *comet.Config) { c.FlushMax = 400 * time.Millisecond }))
 	c := n.login("tcp", `{"token":"a"}`)
 	j := n.job(halleyv1.Lane_LANE_PUSH)
-	worst := time.Duration(0)
+	var took []time.Duration
 	for range 20 {
 		begun := time.Now()
 		j.send(&halleyv1.Delivery{Uids: []string{"a"}, Content: push(1000, "x")})
 		c.expect(1000, "x")
-		worst = max(worst, time.Since(begun))
+		took = append(took, time.Since(begun))
 	}
-	if worst > 200*time.Millisecond {
-		t.Errorf("a lone push took %v", worst)
+	// If it waited for others, each would: one or another may be late for other reasons.
+	if slices.Sort(took); took[len(took)/2] > 200*time.Millisecond {
+		t.Errorf("lone pushes took %v", took)
 	}
 }
 
