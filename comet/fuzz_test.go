@@ -31,7 +31,7 @@ func FuzzInbound(f *testing.F) {
 	f.Add(uint8(4), []byte("GET /sub HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n"))
 	f.Add(uint8(4), []byte("GET /sub HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"))
 	n := start(f, with(func(c *comet.Config) {
-		c.FrameTimeout, c.HandshakeTimeout = 50*time.Millisecond, 200*time.Millisecond
+		c.FrameTimeout, c.HandshakeTimeout = 50*time.Millisecond, 5*time.Second // the bystander, and an upgrade, must be through by then
 		c.HandshakeRate, c.RequestRate = 0, 0
 	}))
 	bystander := n.login("tcp", `{"mid":1}`)
@@ -47,7 +47,7 @@ func FuzzInbound(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(5 * time.Second))
+		conn.SetDeadline(time.Now().Add(patience))
 		switch way {
 		case 1:
 			conn.Write(auth)

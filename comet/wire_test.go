@@ -244,14 +244,19 @@ func TestHalfFrameEndsTheConnection(t *testing.T) {
 }
 
 func TestHandshakeTimesOut(t *testing.T) {
-	opts := []option{with(func(c *comet.Config) { c.HandshakeTimeout = 200 * time.Millisecond })}
-	onAll(t, opts, func(t *testing.T, n *node, tr string) {
+	// In this time they must have come as far as a first frame.
+	n := start(t, withTLS, with(func(c *comet.Config) { c.HandshakeTimeout = 3 * time.Second }))
+	var cs []*client
+	for _, tr := range transports {
 		c := n.dial(tr)
 		c.send(frame.Frame{Ver: 1, Op: frame.OpHeartbeat})
+		cs = append(cs, c)
+	}
+	for i, c := range cs {
 		if code := c.closed(); c.ws != nil && code != 4504 {
-			t.Errorf("close code %d, want 4504", code)
+			t.Errorf("%s: close code %d, want 4504", transports[i], code)
 		}
-	})
+	}
 }
 
 func TestSlowUpgradeAndTLSHandshakeTimeOut(t *testing.T) {
@@ -264,7 +269,7 @@ func TestSlowUpgradeAndTLSHandshakeTimeOut(t *testing.T) {
 			}
 			defer conn.Close()
 			io.WriteString(conn, "GET /sub HTTP/1.1\r\nHost: x\r\nX-Slow: ")
-			conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+			conn.SetReadDeadline(time.Now().Add(patience))
 			if _, err := io.Copy(io.Discard, conn); err != nil && strings.Contains(err.Error(), "timeout") {
 				t.Error("connection is still open")
 			}
@@ -334,7 +339,7 @@ func TestPingIsAnsweredAtOnce(t *testing.T) {
 			}
 			pongs := make(chan string, 1)
 			c.ws.SetPongHandler(func(s string) error { pongs <- s; return io.EOF })
-			c.ws.WriteControl(websocket.PingMessage, []byte("are you there"), time.Now().Add(time.Second))
+			c.ws.WriteControl(websocket.PingMessage, []byte("are you there"), time.Now().Add(patience))
 			if _, err := c.read(5 * time.Second); err == nil {
 				t.Fatalf("%s: a frame instead of a pong", tr)
 			}
@@ -346,7 +351,7 @@ func TestPingIsAnsweredAtOnce(t *testing.T) {
 		c := n.login(tr, `{}`)
 		pong := make(chan struct{}, 1)
 		c.ws.SetPongHandler(func(string) error { pong <- struct{}{}; return nil })
-		c.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(time.Second))
+		c.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(patience))
 		end := time.Now().Add(300 * time.Millisecond)
 		for time.Now().Before(end) {
 			time.Sleep(50 * time.Millisecond)
@@ -365,7 +370,7 @@ func TestCloseFrameIsAnswered(t *testing.T) {
 			if code != websocket.CloseNoStatusReceived {
 				msg = websocket.FormatCloseMessage(code, "bye")
 			}
-			c.ws.WriteControl(websocket.CloseMessage, msg, time.Now().Add(time.Second))
+			c.ws.WriteControl(websocket.CloseMessage, msg, time.Now().Add(patience))
 			if got := c.closed(); got != code {
 				t.Errorf("%s: close code %d, want %d", tr, got, code)
 			}
@@ -409,7 +414,7 @@ func (n *node) upgrade(path, host, origin, extra string) int {
 		extra = "Origin: " + origin + "\r\n" + extra
 	}
 	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n", path, host, extra)
-	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	conn.SetReadDeadline(time.Now().Add(patience))
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		n.t.Fatal(err)
@@ -446,7 +451,7 @@ func TestUpgradeIsRefusedWhereItMustBe(t *testing.T) {
 	for _, junk := range []string{"\x16\x03\x01garbage\r\n\r\n", strings.Repeat("x", 40000)} {
 		conn, _ := net.Dial("tcp", n.ws)
 		conn.Write([]byte(junk))
-		conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		conn.SetReadDeadline(time.Now().Add(patience))
 		if _, err := io.Copy(io.Discard, conn); err != nil && strings.Contains(err.Error(), "timeout") {
 			t.Error("garbage: connection is still open")
 		}
