@@ -43,7 +43,7 @@ func TestStalledClientHarmsItselfOnly(t *testing.T) {
 			begun := time.Now()
 			j.send(&halleyv1.Delivery{Room: "live://s", Content: push(1000, strconv.Itoa(i))})
 			good.expect(1000, strconv.Itoa(i))
-			if took := time.Since(begun); took > 2*time.Second {
+			if took := time.Since(begun); took > 20*time.Second { // the stalled one is given a minute
 				t.Fatalf("a push beside a stalled client took %v", took)
 			}
 		}
@@ -121,7 +121,7 @@ func TestUnsignedClientThatLagsIsClosedAfterAPrefix(t *testing.T) {
 		j := n.job(halleyv1.Lane_LANE_PUSH)
 		stuff(j, "77", 16)
 		for i := 0; ; i++ {
-			f, err := c.read(10 * time.Second)
+			f, err := c.read(patience)
 			if err != nil {
 				if i == 0 {
 					t.Error("nothing arrived")
@@ -136,7 +136,7 @@ func TestUnsignedClientThatLagsIsClosedAfterAPrefix(t *testing.T) {
 }
 
 func TestWriteWithoutProgressClosesTheConnection(t *testing.T) {
-	opts := []option{with(func(c *comet.Config) { c.WriteTimeout = 200 * time.Millisecond })}
+	opts := []option{with(func(c *comet.Config) { c.WriteTimeout = time.Second })}
 	onAll(t, opts, func(t *testing.T, n *node, tr string) {
 		n.login(tr, `{"token":"stuck-`+tr+`"}`)
 		j := n.job(halleyv1.Lane_LANE_PUSH)
@@ -149,7 +149,7 @@ func TestWriteWithoutProgressClosesTheConnection(t *testing.T) {
 }
 
 func TestSlowButSteadyReaderIsKept(t *testing.T) {
-	n := start(t, with(func(c *comet.Config) { c.WriteTimeout = time.Second }))
+	n := start(t, with(func(c *comet.Config) { c.WriteTimeout = 3 * time.Second })) // it may stand still for as long
 	c := n.login("tcp", `{"token":"steady"}`)
 	c.conn.(*net.TCPConn).SetReadBuffer(64 << 10)
 	j := n.job(halleyv1.Lane_LANE_PUSH)
@@ -167,7 +167,7 @@ func TestSlowButSteadyReaderIsKept(t *testing.T) {
 		}
 	})
 	// Several timeouts long, some bytes in each of them.
-	end := time.Now().Add(3 * time.Second)
+	end := time.Now().Add(7 * time.Second)
 	for time.Now().Before(end) {
 		for range 40 {
 			c.next()
@@ -253,7 +253,7 @@ func TestFramesAreNotTornByPingsAndReplies(t *testing.T) {
 			for i := range 500 {
 				c.trySend(frame.Frame{Ver: 1, Op: frame.OpHeartbeat, Seq: int32(i)})
 				if c.ws != nil {
-					c.ws.WriteControl(websocket.PingMessage, []byte("p"), time.Now().Add(time.Second))
+					c.ws.WriteControl(websocket.PingMessage, []byte("p"), time.Now().Add(patience))
 				}
 			}
 		})
