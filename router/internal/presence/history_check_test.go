@@ -51,7 +51,7 @@ func (h *history) check() {
 						continue
 					}
 					h.fail("router %d finds %v at %s, whose lease was due %d ms before", which, n, c.info.Comet, before-due)
-				} else if due < after+h.margin() || c.gone || c.paused {
+				} else if h.soonest(c) < after+h.margin() || c.gone || c.paused {
 					continue
 				}
 				if room := n.GetRoom(); room != "" {

@@ -44,7 +44,8 @@ type modelComet struct {
 	n        int
 	number   uint64
 	rewrite  uint64
-	renewed  int64 // model time of the last renewal that was answered
+	asked    int64 // model time before the last renewal that was answered
+	renewed  int64 // and after it: Redis' own lies between
 	paused   bool
 	gone     bool
 	sessions map[string]*modelSession // by connection
@@ -224,8 +225,9 @@ func (h *history) addComet(n string) *modelComet {
 
 func (h *history) enroll(c *modelComet, holds bool) {
 	c.info.Epoch = uuid.Must(uuid.NewV7()).String()
+	asked := h.now()
 	h.must(h.store().Enroll(h.ctx(), c.info, holds))
-	c.renewed = h.now()
+	c.asked, c.renewed = asked, h.now()
 	h.look()
 	h.say("%s enrols", c.info.Comet)
 }
@@ -270,6 +272,7 @@ func keysOf[V any](m map[string]V) []string {
 }
 
 func (h *history) renew(c *modelComet) {
+	asked := h.now()
 	res, err := h.store().Renew(h.ctx(), c.info)
 	if errors.Is(err, ErrDead) {
 		h.say("%s is dead", c.info.Comet)
@@ -277,7 +280,7 @@ func (h *history) renew(c *modelComet) {
 		return
 	}
 	h.must(err)
-	c.renewed = h.now()
+	c.asked, c.renewed = asked, h.now()
 	for _, b := range res.Lost {
 		h.rewrite(c, b)
 	}
@@ -447,9 +450,10 @@ func (h *history) spoil(which func(tenant, n string) bool) {
 	}
 }
 
-// due returns when a comet's lease is due, dueIn the time until then.
-func (h *history) due(c *modelComet) int64   { return c.renewed + 9*h.unit.Milliseconds() }
-func (h *history) dueIn(c *modelComet) int64 { return h.due(c) - h.now() }
+// due returns when a comet's lease is due at the latest, dueIn the time until then, and soonest when it may be.
+func (h *history) due(c *modelComet) int64     { return c.renewed + 9*h.unit.Milliseconds() }
+func (h *history) dueIn(c *modelComet) int64   { return h.due(c) - h.now() }
+func (h *history) soonest(c *modelComet) int64 { return c.asked + 9*h.unit.Milliseconds() }
 
 // margin is how exactly the model knows the time of a real Redis.
 func (h *history) margin() int64 {
@@ -510,7 +514,7 @@ func (h *history) register(c *modelComet) {
 		return
 	}
 	c.sessions[m.Conn.Id] = &modelSession{m: m, since: h.now()}
-	h.touch(m)
+	h.changed[user(m)] = before // at the earliest
 	for _, d := range r.Displaced {
 		o, s := h.find(d.Conn.Id)
 		if s == nil {
@@ -529,7 +533,7 @@ func (h *history) register(c *modelComet) {
 	}
 	left := 1
 	for _, s := range there {
-		if !s.leaving && h.dueIn(on[s]) > h.margin() {
+		if !s.leaving && h.soonest(on[s])-h.now() > h.margin() {
 			left++
 		}
 	}
