@@ -81,7 +81,7 @@ export class ScriptedServer {
   }
 
   /** Waits until look finds something. what says what is missing when it doesn't. */
-  async until<T>(look: () => T | undefined, what: () => string, limit = 3000): Promise<T> {
+  async until<T>(look: () => T | undefined, what: () => string, limit = 20_000): Promise<T> {
     const end = Date.now() + limit;
     for (;;) {
       const found = look();
