@@ -25,7 +25,7 @@ describe.each(["light", "dark"] as const)("in the %s", (colorScheme) => {
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, colorScheme, locale: "en-GB", reducedMotion: "reduce" });
     contexts.push(context);
     const page = await context.newPage();
-    page.setDefaultTimeout(10_000);
+    page.setDefaultTimeout(30_000);
     await page.goto(`${site.url}${query}`);
     return page;
   }

@@ -3,7 +3,7 @@ import type { Browser, BrowserContext, Locator, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, expect } from "vitest";
 import type {} from "../../app/src/model/fake/page.ts";
 import { type FakeSite, startFakeSite } from "./fake.ts";
-import { picture, startBrowser } from "./stack.ts";
+import { listen, picture, startBrowser } from "./stack.ts";
 
 type Options = Parameters<Browser["newContext"]>[0];
 
@@ -35,11 +35,8 @@ export function messengers(): (options?: Options, query?: string) => Promise<Pag
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, colorScheme: "light", locale: "en-GB", ...options });
     contexts.push(context);
     const page = await context.newPage();
-    page.setDefaultTimeout(10_000);
-    page.on("pageerror", (error) => complaints.push(error.message));
-    page.on("console", (m) => {
-      if (m.type() === "error" || m.type() === "warning") complaints.push(m.text());
-    });
+    page.setDefaultTimeout(30_000);
+    listen(page, complaints);
     await page.goto(`${site.url}?demo=fake&${query}`);
     await page.locator(".line, .empty").first().waitFor();
     return page;
