@@ -3,7 +3,7 @@ import type { Browser, BrowserContext, Locator, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, expect } from "vitest";
 import type {} from "../../app/src/model/fake/page.ts";
 import { type FakeSite, startFakeSite } from "./fake.ts";
-import { listen, picture, startBrowser } from "./stack.ts";
+import { listen, picture, startBrowser, until } from "./stack.ts";
 
 type Options = Parameters<Browser["newContext"]>[0];
 
@@ -62,4 +62,47 @@ export async function say(page: Page, text: string): Promise<void> {
 export async function act(page: Page, target: Locator, action: string): Promise<void> {
   await target.click({ button: "right" });
   await page.getByRole(action.startsWith("React") ? "menuitemcheckbox" : "menuitem", { name: action, exact: true }).click();
+}
+
+/** The first row in view, but for one that is half above it, and where it stands. */
+const inView = (list: Locator) =>
+  list.evaluate((box) => {
+    const top = box.getBoundingClientRect().top;
+    const row = [...box.querySelectorAll<HTMLElement>("[data-seq]")].find((r) => r.getBoundingClientRect().top > top + 100);
+    return row && { seq: Number(row.dataset.seq), at: row.getBoundingClientRect().top };
+  });
+
+export async function place(list: Locator): Promise<{ seq: number; at: number }> {
+  let row = await inView(list);
+  // A slow machine draws them a moment after the turn of the wheel.
+  await until(async () => (row ??= await inView(list)) !== undefined);
+  return row!;
+}
+
+/** Waits until the list stands still for some frames. */
+export const still = (list: Locator) =>
+  list.evaluate(
+    (box) =>
+      new Promise<void>((resolve) => {
+        let [last, same] = [NaN, 0];
+        const look = () => {
+          same = box.scrollTop === last ? same + 1 : 0;
+          last = box.scrollTop;
+          if (same > 3) resolve();
+          else requestAnimationFrame(look);
+        };
+        look();
+      }),
+  );
+
+/** Waits until all that was asked for is loaded and drawn. */
+export async function rest(page: Page, list: Locator): Promise<void> {
+  let before = await place(list);
+  await until(async () => {
+    await still(list);
+    const now = await place(list);
+    const same = now.seq === before.seq && Math.abs(now.at - before.at) < 1;
+    before = now;
+    return same && (await page.locator(".loading-bar").count()) === 0;
+  });
 }
