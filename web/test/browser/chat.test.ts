@@ -1,6 +1,6 @@
 // The messenger on a Halley, from its beginning to its end: people talk, reload, lose their line, and find everything as it is.
 import { describe, expect, it } from "vitest";
-import { act, box, line, online, realHalley, say, stored, talkTo, texts } from "./real.ts";
+import { act, box, line, online, realHalley, say, shows, stored, talkTo } from "./real.ts";
 import { docsPicture, Line, until } from "./stack.ts";
 
 const real = realHalley();
@@ -34,7 +34,7 @@ describe("two people", () => {
       await ann.reload();
       await online(ann);
       await stored(ann, "Low in the west").waitFor();
-      expect(await texts(ann)).toEqual(["Do you see the comet?", "I do. Low in the west, just after sunset."]);
+      await shows(ann, ["Do you see the comet?", "I do. Low in the west, just after sunset."]);
 
       // One is away: meanwhile there is a message, one is recalled, one is edited, and he writes, too.
       cable.cut();
@@ -61,7 +61,7 @@ describe("two people", () => {
       await bob.getByRole("button", { name: "👍, 1 reaction" }).waitFor();
       await stored(ann, "said into the dark").waitFor();
       const all = ["Do you see the comet?", "I do. Low in the west, just after sunset.", "It will be back in 2061.", "said into the dark"];
-      for (const page of [ann, bob]) expect(await texts(page)).toEqual(all);
+      for (const page of [ann, bob]) await shows(page, all);
       await docsPicture(bob, "chat-dark");
 
       // A group of the two, to which a third is added.
@@ -106,7 +106,7 @@ describe("two tabs of one person", () => {
     await talkTo(first, o);
     await say(first, "from the first tab");
     const second = await first.context().newPage();
-    second.setDefaultTimeout(15_000);
+    second.setDefaultTimeout(30_000);
     await second.goto(real.halley().url);
     await second.getByLabel("Your name").fill(n);
     await second.keyboard.press("Enter");
@@ -120,6 +120,6 @@ describe("two tabs of one person", () => {
     await stored(oli, "on my own now").waitFor();
     await say(oli, "I see");
     await stored(second, "I see").waitFor();
-    expect(await texts(second)).toEqual(["from the first tab", "from the second tab", "on my own now", "I see"]);
+    await shows(second, ["from the first tab", "from the second tab", "on my own now", "I see"]);
   });
 });
