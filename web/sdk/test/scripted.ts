@@ -73,6 +73,7 @@ export class ScriptedServer {
   async close(): Promise<void> {
     for (const c of this.connections) c.socket.terminate();
     this.#ws.close();
+    this.#http.closeAllConnections();
     await new Promise((resolve) => this.#http.close(resolve));
   }
 
