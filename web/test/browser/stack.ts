@@ -34,6 +34,9 @@ export async function startHalley(settings?: Record<string, string | undefined>)
         HALLEY_DATA_DIR: join(dir, "data"),
         // Who comes and goes is told sooner than people need it.
         HALLEY_ROUTER_SETTLE_DELAY: "1s",
+        // The page for operators looks at what it changed when it is told of the outcome: on a machine that stands still that may take longer.
+        HALLEY_LOGIC_CHAT_OUTCOME_WAIT: "10s",
+        HALLEY_JOB_OUTCOME_TIMEOUT: "2s",
         HALLEY_LOGIC_HTTP_ADDR: `127.0.0.1:${http}`,
         HALLEY_COMET_WS_ADDR: `127.0.0.1:${ws}`,
         HALLEY_COMET_TCP_ADDR: `127.0.0.1:${tcp}`,
