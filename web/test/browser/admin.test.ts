@@ -31,6 +31,17 @@ beforeAll(async () => {
     client.connect();
   }
   await until(async () => crowd.every((client) => client.state.name === "online"));
+  // Listed a moment later; what the page has read beyond the first of its pages it doesn't read again.
+  await until(async () => {
+    const uids = new Set<string>();
+    for (let next: string | undefined = ""; next !== undefined; ) {
+      const response = await fetch(`${url}/v1/presence?limit=1000&cursor=${encodeURIComponent(next)}`, { headers: { Authorization: `Bearer ${key}` } });
+      const page = (await response.json()) as { users: { uid: string }[]; next?: string };
+      for (const { uid } of page.users) uids.add(uid);
+      next = page.next || undefined;
+    }
+    return [l, ...crowd.map((_, n) => real.name(`crowd${n}`))].every((uid) => uids.has(uid));
+  });
 });
 afterAll(() => {
   for (const client of crowd) client.close();
