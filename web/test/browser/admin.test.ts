@@ -53,10 +53,10 @@ const row = (name: string) => admin.locator(".item").filter({ has: admin.getByTe
 describe("the page for operators", () => {
   it("lets in with a key of the scope only", async () => {
     await admin.getByLabel(/^API key/).fill("hk_wrong_key");
-    await admin.keyboard.press("Enter");
+    await admin.getByLabel(/^API key/).press("Enter");
     await admin.getByRole("alert").filter({ hasText: /isn’t valid/ }).waitFor();
     await admin.getByLabel(/^API key/).fill(real.halley().apiKey());
-    await admin.keyboard.press("Enter");
+    await admin.getByLabel(/^API key/).press("Enter");
     await admin.getByText(/1 comet/).waitFor();
   });
 

@@ -10,7 +10,7 @@ describe("two people", () => {
     const page = await real.visit("");
     await page.goto(real.halley().url.replace("127.0.0.1", "localhost"));
     await page.getByLabel(/^Your name/).fill(real.name("lou"));
-    await page.keyboard.press("Enter");
+    await page.getByLabel(/^Your name/).press("Enter");
     await online(page);
     await real.leave(page);
   });
@@ -46,11 +46,11 @@ describe("two people", () => {
       await ann.getByText("You recalled a message").waitFor();
       await act(ann, "Never mind", "Edit");
       await box(ann).fill("It will be back in 2061.");
-      await ann.keyboard.press("Enter");
+      await box(ann).press("Enter");
       await stored(ann, "back in 2061").getByText("edited").waitFor();
       await act(ann, "Low in the west", "React with 👍");
       await box(bob).fill("said into the dark");
-      await bob.keyboard.press("Enter");
+      await box(bob).press("Enter");
       await bob.getByTitle("Waiting for a connection").waitFor();
       await docsPicture(bob, "chat-offline");
       cable.mend();
@@ -78,7 +78,7 @@ describe("two people", () => {
       await ann.getByRole("button", { name: "Add members" }).click();
       const add = ann.getByRole("dialog", { name: "Add members" });
       await add.getByRole("searchbox").fill(c);
-      await ann.keyboard.press("Enter");
+      await add.getByRole("searchbox").press("Enter");
       await add.getByRole("button", { name: "Add members" }).click();
       await ann.getByText(`You added ${c}`).waitFor();
       await bob.getByText(`${a} added ${c}`).waitFor();
@@ -109,7 +109,7 @@ describe("two tabs of one person", () => {
     second.setDefaultTimeout(30_000);
     await second.goto(real.halley().url);
     await second.getByLabel("Your name").fill(n);
-    await second.keyboard.press("Enter");
+    await second.getByLabel("Your name").press("Enter");
     await line(second, o).click();
     await stored(second, "from the first tab").waitFor();
     await say(second, "from the second tab");

@@ -57,7 +57,7 @@ it("lets two people talk, and shows text as text", async () => {
   const [ann, bob] = [await open(a, b), await open(b, a)];
   const say = async (page: Page, text: string) => {
     await page.getByLabel("Message", { exact: true }).fill(text);
-    await page.keyboard.press("Enter");
+    await page.getByLabel("Message", { exact: true }).press("Enter");
   };
   await say(ann, "hello <b>bob</b>");
   await bob.getByText(`${a}: hello <b>bob</b>`).waitFor();

@@ -121,7 +121,7 @@ describe("people", () => {
     await ada.getByText("You have blocked this person.").waitFor();
     await line(ben, "Ada Lovelace").click();
     await box(ben).fill("are you there?");
-    await ben.keyboard.press("Enter");
+    await box(ben).press("Enter");
     await ben.getByText(/^Not sent:/).waitFor();
     await ada.getByRole("button", { name: "Unblock" }).first().click();
     await box(ada).waitFor();
@@ -190,12 +190,12 @@ describe("a conversation of two", () => {
   it("edit: by the menu and by the arrow, and it says so", async () => {
     await act(ben, "At seven.", "Edit");
     await box(ben).fill("At half past six.");
-    await ben.keyboard.press("Enter");
+    await box(ben).press("Enter");
     await stored(ada, "At half past six.").getByText("edited").waitFor();
     await ben.keyboard.press("ArrowUp");
     await ben.getByText("Editing a message").waitFor();
     await box(ben).fill("At eight, sorry.");
-    await ben.keyboard.press("Enter");
+    await box(ben).press("Enter");
     await stored(ada, "At eight, sorry.").waitFor();
   });
 
@@ -383,7 +383,7 @@ describe("without a connection", () => {
     await stored(dan, "see you behind it").waitFor();
     await act(dan, "before the tunnel", "Edit");
     await box(dan).fill("just before the tunnel");
-    await dan.keyboard.press("Enter");
+    await box(dan).press("Enter");
     await stored(dan, "just before").getByText("edited").waitFor();
     await until(() => dan.evaluate(async () => (await caches.keys()).length > 0 && (await navigator.serviceWorker.ready).active?.state === "activated"));
     // What is seen is kept a moment later.
@@ -405,7 +405,7 @@ describe("without a connection", () => {
     await stored(dan, "see you behind it").waitFor();
     expect(await box(dan).inputValue()).toBe("out of i");
     await box(dan).fill("out of it");
-    await dan.keyboard.press("Enter");
+    await box(dan).press("Enter");
     await dan.getByTitle("Waiting for a connection").waitFor();
     // What happens meanwhile is right when he is back.
     await act(ben, "see you behind it", "Recall");

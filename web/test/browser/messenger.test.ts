@@ -65,7 +65,7 @@ describe("a conversation", () => {
     // Edit, from the menu and by the arrow.
     await act(page, reply, "Edit");
     await box(page).fill("I will be there, with tea.");
-    await page.keyboard.press("Enter");
+    await box(page).press("Enter");
     await bubble(page, "with tea.").getByText("edited").waitFor();
     await page.keyboard.press("ArrowUp");
     await page.getByText("Editing a message").waitFor();

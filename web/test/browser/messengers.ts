@@ -55,7 +55,7 @@ export async function talk(page: Page, name: string): Promise<void> {
 
 export async function say(page: Page, text: string): Promise<void> {
   await box(page).fill(text);
-  await page.keyboard.press("Enter");
+  await box(page).press("Enter");
   await bubble(page, text).waitFor();
 }
 

@@ -41,7 +41,7 @@ async function open(options: Parameters<Browser["newContext"]>[0] & { line?: Lin
 
 async function logIn(page: Page, name: string): Promise<void> {
   await page.getByLabel("Your name").fill(name);
-  await page.keyboard.press("Enter");
+  await page.getByLabel("Your name").press("Enter");
   await state(page, "online");
 }
 
@@ -50,13 +50,13 @@ const state = (page: Page, name: string) => page.locator(`[role=status][data-sta
 
 async function join(page: Page, name: string): Promise<void> {
   await page.getByLabel("Name of a room to join").fill(name);
-  await page.keyboard.press("Enter");
+  await page.getByLabel("Name of a room to join").press("Enter");
   await page.getByRole("heading", { name, level: 1 }).waitFor();
 }
 
 async function say(page: Page, text: string): Promise<void> {
   await page.getByLabel(/^Message to/).fill(text);
-  await page.keyboard.press("Enter");
+  await page.getByLabel(/^Message to/).press("Enter");
 }
 
 /** How long something took, as the page writes it: of a machine that stood still it may be seconds. */
@@ -248,7 +248,7 @@ describe("the page", () => {
     const login = await fetch(`${halley.url}/v1/demo/login`, { method: "POST", body: '{"name":"carl"}', headers: { "Content-Type": "application/json" } });
     const { token } = (await login.json()) as { token: string };
     await page.getByLabel("Your name").fill("carl");
-    await page.keyboard.press("Enter");
+    await page.getByLabel("Your name").press("Enter");
     await page.getByText("halley token").waitFor();
     await picture(page, "token");
     await page.getByLabel("Token").fill(token);

@@ -78,7 +78,7 @@ export function realHalley(browserArgs: string[] = [], start: () => Promise<Hall
       const page = await open("", options);
       if (stay) await page.getByRole("checkbox", { name: "Stay logged in on this device" }).check();
       await page.getByLabel(/^(Your name|你的名字)/).fill(name);
-      await page.keyboard.press("Enter");
+      await page.getByLabel(/^(Your name|你的名字)/).press("Enter");
       await online(page);
       return page;
     },
@@ -123,7 +123,7 @@ export async function talkTo(page: Page, query: string, name = query): Promise<v
 
 export async function say(page: Page, text: string): Promise<void> {
   await box(page).fill(text);
-  await page.keyboard.press("Enter");
+  await box(page).press("Enter");
   await stored(page, text).waitFor();
 }
 
@@ -159,7 +159,7 @@ export async function newGroup(page: Page, title: string, members: string[]): Pr
   for (const name of members) {
     await dialog.getByRole("searchbox").fill(name);
     await dialog.locator(".pick", { hasText: name }).first().waitFor();
-    await page.keyboard.press("Enter");
+    await dialog.getByRole("searchbox").press("Enter");
     await dialog.locator(".chosen-one", { hasText: name }).waitFor();
   }
   await dialog.getByRole("button", { name: "Create" }).click();

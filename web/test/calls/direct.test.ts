@@ -24,7 +24,7 @@ it("answered on the second of two devices: it stops everywhere else within a sec
   const beside = await laptop.context().newPage();
   await beside.goto(real.halley().url);
   await beside.getByLabel("Your name").fill("bob");
-  await beside.keyboard.press("Enter");
+  await beside.getByLabel("Your name").press("Enter");
   await online(beside);
   await talkTo(ann, "bob");
   await button(ann, "Video call").click();
