@@ -8,11 +8,19 @@ export default defineConfig({
     projects: [
       {
         resolve: { alias },
-        test: { name: "unit", include: ["sdk/test/**/*.test.ts", "app/test/**/*.test.ts"], sequence: { shuffle: true }, restoreMocks: true },
+        test: {
+          name: "unit",
+          include: ["sdk/test/**/*.test.ts", "app/test/**/*.test.ts"],
+          sequence: { shuffle: true },
+          restoreMocks: true,
+          // They take a moment each. Only a machine on which much else runs needs more, and it may stand still for seconds.
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+        },
       },
       {
         // One real Chromium after the other: two cores are few.
-        test: { name: "browser", include: ["test/browser/**/*.test.ts"], testTimeout: 60_000, hookTimeout: 60_000, fileParallelism: false },
+        test: { name: "browser", include: ["test/browser/**/*.test.ts"], testTimeout: 180_000, hookTimeout: 180_000, fileParallelism: false },
       },
       {
         // Longer, and in a network of their own: scripts/calls.sh.

@@ -11,7 +11,7 @@ afterEach(async () => {
   for (const m of started.splice(0)) await m.close(false);
 });
 
-const until = (condition: () => boolean) => vi.waitUntil(condition, { timeout: 5000, interval: 5 });
+const until = (condition: () => boolean) => vi.waitUntil(condition, { timeout: 30_000, interval: 5 });
 
 /** A group of u000 and so on, and of zoe, who is the last of them by uid and enters. */
 function group(others: number): { world: World; c: FakeConversation; m: Messenger; port: FakePort } {

@@ -18,7 +18,7 @@ function enter(world: World, uid: string, device?: Map<string, string>): { m: Me
   return { m, port };
 }
 
-const until = (condition: () => boolean) => vi.waitUntil(condition, { timeout: 5000, interval: 5 });
+const until = (condition: () => boolean) => vi.waitUntil(condition, { timeout: 30_000, interval: 5 });
 const texts = (m: Messenger) => m.open.value!.rows.value.flatMap((row) => (row.kind === "message" ? [contentOf(row.entry.body).text] : row.kind === "outgoing" ? [`… ${contentOf(row.outgoing.body).text}`] : []));
 const say = (m: Messenger, id: string, text: string) => m.send(id, { body: textBody(text), mentions: [], mentionAll: false });
 

@@ -191,7 +191,7 @@ describe("the place of a seq", () => {
 });
 
 async function until(condition: () => boolean): Promise<void> {
-  const end = Date.now() + 5000;
+  const end = Date.now() + 30_000;
   while (!condition()) {
     if (Date.now() > end) throw new Error("not in time");
     await new Promise((resolve) => setTimeout(resolve, 5));

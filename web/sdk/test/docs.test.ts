@@ -32,7 +32,7 @@ function check(files: string[]): void {
   }
 }
 
-it("shows a call in one's own page, in 30 lines", { timeout: 60_000 }, () => {
+it("shows a call in one's own page, in 30 lines", { timeout: 180_000 }, () => {
   const calls = readFileSync(new URL("../docs/calls.md", `file://${web}`), "utf8");
   const blocks = [...calls.matchAll(/```ts\n([^]*?)```/g)].map((m) => m[1] ?? "");
   expect(blocks).toHaveLength(2);
@@ -44,7 +44,7 @@ it("shows a call in one's own page, in 30 lines", { timeout: 60_000 }, () => {
   ]);
 });
 
-it("shows calls that there are", { timeout: 60_000 }, () => {
+it("shows calls that there are", { timeout: 180_000 }, () => {
   const blocks = [...page.matchAll(/```ts\n([^]*?)```/g)].map((m) => m[1]);
   expect(blocks.length).toBeGreaterThan(5);
   check(
@@ -59,7 +59,7 @@ it("shows calls that there are", { timeout: 60_000 }, () => {
   );
 });
 
-it("shows a program that runs", { timeout: 60_000 }, async () => {
+it("shows a program that runs", { timeout: 180_000 }, async () => {
   execFileSync("npm", ["run", "--silent", "build:sdk"], { cwd: web, stdio: "pipe" });
   const http = createServer();
   const tiny = new Tiny(http);

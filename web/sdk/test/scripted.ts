@@ -73,6 +73,7 @@ export class ScriptedServer {
   async close(): Promise<void> {
     for (const c of this.connections) c.socket.terminate();
     this.#ws.close();
+    this.#http.closeAllConnections();
     await new Promise((resolve) => this.#http.close(resolve));
   }
 
@@ -81,7 +82,7 @@ export class ScriptedServer {
   }
 
   /** Waits until look finds something. what says what is missing when it doesn't. */
-  async until<T>(look: () => T | undefined, what: () => string, limit = 3000): Promise<T> {
+  async until<T>(look: () => T | undefined, what: () => string, limit = 20_000): Promise<T> {
     const end = Date.now() + limit;
     for (;;) {
       const found = look();

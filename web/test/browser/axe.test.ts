@@ -25,7 +25,7 @@ describe.each(["light", "dark"] as const)("in the %s", (colorScheme) => {
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, colorScheme, locale: "en-GB", reducedMotion: "reduce" });
     contexts.push(context);
     const page = await context.newPage();
-    page.setDefaultTimeout(10_000);
+    page.setDefaultTimeout(30_000);
     await page.goto(`${site.url}${query}`);
     return page;
   }
@@ -59,7 +59,7 @@ describe.each(["light", "dark"] as const)("in the %s", (colorScheme) => {
     await page.getByText("Vera Rubin").first().click();
     await page.evaluate(() => void globalThis.fake!.world.blocks.set("vera.rubin", new Set(["ann"])));
     await page.getByRole("textbox", { name: /^Message to/ }).fill("hello");
-    await page.keyboard.press("Enter");
+    await page.getByRole("textbox", { name: /^Message to/ }).press("Enter");
     await page.getByText(/^Not sent:/).waitFor();
     await page.evaluate(() => globalThis.fake!.port.setOnline(false));
     await page.getByText(/^Offline/).waitFor();

@@ -1,6 +1,6 @@
 // The messenger on a Halley, from its beginning to its end: people talk, reload, lose their line, and find everything as it is.
 import { describe, expect, it } from "vitest";
-import { act, box, line, online, realHalley, say, stored, talkTo, texts } from "./real.ts";
+import { act, box, line, online, realHalley, say, shows, stored, talkTo } from "./real.ts";
 import { docsPicture, Line, until } from "./stack.ts";
 
 const real = realHalley();
@@ -10,7 +10,7 @@ describe("two people", () => {
     const page = await real.visit("");
     await page.goto(real.halley().url.replace("127.0.0.1", "localhost"));
     await page.getByLabel(/^Your name/).fill(real.name("lou"));
-    await page.keyboard.press("Enter");
+    await page.getByLabel(/^Your name/).press("Enter");
     await online(page);
     await real.leave(page);
   });
@@ -34,7 +34,7 @@ describe("two people", () => {
       await ann.reload();
       await online(ann);
       await stored(ann, "Low in the west").waitFor();
-      expect(await texts(ann)).toEqual(["Do you see the comet?", "I do. Low in the west, just after sunset."]);
+      await shows(ann, ["Do you see the comet?", "I do. Low in the west, just after sunset."]);
 
       // One is away: meanwhile there is a message, one is recalled, one is edited, and he writes, too.
       cable.cut();
@@ -46,11 +46,11 @@ describe("two people", () => {
       await ann.getByText("You recalled a message").waitFor();
       await act(ann, "Never mind", "Edit");
       await box(ann).fill("It will be back in 2061.");
-      await ann.keyboard.press("Enter");
+      await box(ann).press("Enter");
       await stored(ann, "back in 2061").getByText("edited").waitFor();
       await act(ann, "Low in the west", "React with 👍");
       await box(bob).fill("said into the dark");
-      await bob.keyboard.press("Enter");
+      await box(bob).press("Enter");
       await bob.getByTitle("Waiting for a connection").waitFor();
       await docsPicture(bob, "chat-offline");
       cable.mend();
@@ -61,7 +61,7 @@ describe("two people", () => {
       await bob.getByRole("button", { name: "👍, 1 reaction" }).waitFor();
       await stored(ann, "said into the dark").waitFor();
       const all = ["Do you see the comet?", "I do. Low in the west, just after sunset.", "It will be back in 2061.", "said into the dark"];
-      for (const page of [ann, bob]) expect(await texts(page)).toEqual(all);
+      for (const page of [ann, bob]) await shows(page, all);
       await docsPicture(bob, "chat-dark");
 
       // A group of the two, to which a third is added.
@@ -78,7 +78,7 @@ describe("two people", () => {
       await ann.getByRole("button", { name: "Add members" }).click();
       const add = ann.getByRole("dialog", { name: "Add members" });
       await add.getByRole("searchbox").fill(c);
-      await ann.keyboard.press("Enter");
+      await add.getByRole("searchbox").press("Enter");
       await add.getByRole("button", { name: "Add members" }).click();
       await ann.getByText(`You added ${c}`).waitFor();
       await bob.getByText(`${a} added ${c}`).waitFor();
@@ -106,10 +106,10 @@ describe("two tabs of one person", () => {
     await talkTo(first, o);
     await say(first, "from the first tab");
     const second = await first.context().newPage();
-    second.setDefaultTimeout(15_000);
+    second.setDefaultTimeout(30_000);
     await second.goto(real.halley().url);
     await second.getByLabel("Your name").fill(n);
-    await second.keyboard.press("Enter");
+    await second.getByLabel("Your name").press("Enter");
     await line(second, o).click();
     await stored(second, "from the first tab").waitFor();
     await say(second, "from the second tab");
@@ -120,6 +120,6 @@ describe("two tabs of one person", () => {
     await stored(oli, "on my own now").waitFor();
     await say(oli, "I see");
     await stored(second, "I see").waitFor();
-    expect(await texts(second)).toEqual(["from the first tab", "from the second tab", "on my own now", "I see"]);
+    await shows(second, ["from the first tab", "from the second tab", "on my own now", "I see"]);
   });
 });

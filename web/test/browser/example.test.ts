@@ -4,7 +4,7 @@ import type { AddressInfo } from "node:net";
 import type { Browser, Page } from "playwright-core";
 import { build } from "vite";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { type Halley, startBrowser, startHalley } from "./stack.ts";
+import { type Halley, startBrowser, startHalley, until } from "./stack.ts";
 
 let browser: Browser;
 let http: Server;
@@ -37,6 +37,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await browser?.close();
   await halley?.stop();
+  http.closeAllConnections();
   await new Promise((resolve) => http.close(resolve));
 });
 
@@ -44,7 +45,7 @@ it("lets two people talk, and shows text as text", async () => {
   const complaints: string[] = [];
   const open = async (me: string, to: string): Promise<Page> => {
     const page = await (await browser.newContext()).newPage();
-    page.setDefaultTimeout(10_000);
+    page.setDefaultTimeout(30_000);
     page.on("pageerror", (error) => complaints.push(error.message));
     await page.goto(`${url}/?me=${me}&to=${to}`);
     await page.getByText(`${me} is online`).waitFor();
@@ -56,7 +57,7 @@ it("lets two people talk, and shows text as text", async () => {
   const [ann, bob] = [await open(a, b), await open(b, a)];
   const say = async (page: Page, text: string) => {
     await page.getByLabel("Message", { exact: true }).fill(text);
-    await page.keyboard.press("Enter");
+    await page.getByLabel("Message", { exact: true }).press("Enter");
   };
   await say(ann, "hello <b>bob</b>");
   await bob.getByText(`${a}: hello <b>bob</b>`).waitFor();
@@ -64,6 +65,6 @@ it("lets two people talk, and shows text as text", async () => {
   await ann.getByText(`${b}: hello ann`).waitFor();
   await ann.reload();
   await ann.getByText(`${b}: hello ann`).waitFor();
-  expect(await ann.locator("ol li").count()).toBe(2);
+  await until(async () => (await ann.locator("ol li").count()) === 2);
   expect(complaints).toEqual([]);
 });

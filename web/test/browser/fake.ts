@@ -48,6 +48,7 @@ export async function startFakeSite(): Promise<FakeSite> {
   return {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`,
     stop: async () => {
+      server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
       rmSync(dir, { recursive: true });
     },

@@ -1,7 +1,7 @@
 // What the tests of the messenger on a Halley share: one of it, people who come to it, and what they do all the time.
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, expect } from "vitest";
-import { type Halley, Line, picture, startBrowser, startHalley, through } from "./stack.ts";
+import { type Halley, Line, listen, picture, startBrowser, startHalley, through, until } from "./stack.ts";
 
 export type EnterOptions = Parameters<Browser["newContext"]>[0] & {
   /** The line that the page's connection goes through. */
@@ -64,11 +64,8 @@ export function realHalley(browserArgs: string[] = [], start: () => Promise<Hall
     if (before) await context.addInitScript(before);
     await prepare?.(context);
     const page = await context.newPage();
-    page.setDefaultTimeout(Number(process.env.HALLEY_PATIENCE ?? 15_000));
-    page.on("pageerror", (error) => complaints.push(error.message));
-    page.on("console", (m) => {
-      if ((m.type() === "error" || m.type() === "warning") && !/WebSocket connection to|Failed to load resource|Service Worker registration blocked/.test(m.text())) complaints.push(m.text());
-    });
+    page.setDefaultTimeout(Number(process.env.HALLEY_PATIENCE ?? 30_000));
+    listen(page, complaints, /WebSocket connection to|Failed to load resource|Service Worker registration blocked/);
     await page.goto(`${halley.url}${path}`);
     return page;
   }
@@ -81,7 +78,7 @@ export function realHalley(browserArgs: string[] = [], start: () => Promise<Hall
       const page = await open("", options);
       if (stay) await page.getByRole("checkbox", { name: "Stay logged in on this device" }).check();
       await page.getByLabel(/^(Your name|你的名字)/).fill(name);
-      await page.keyboard.press("Enter");
+      await page.getByLabel(/^(Your name|你的名字)/).press("Enter");
       await online(page);
       return page;
     },
@@ -99,6 +96,13 @@ export const line = (page: Page, name: string) => page.locator(".list .line").fi
 export const stored = (page: Page, text: string) => page.locator(".bubble:not(.unsent)").filter({ hasText: text });
 export const box = (page: Page) => page.getByRole("textbox", { name: /^Message to/ });
 export const texts = (page: Page) => page.locator(".bubble .text").allTextContents();
+
+/** Waits until these are the messages in view, and no others: a list is drawn in more than one go. */
+export async function shows(page: Page, want: readonly string[]): Promise<void> {
+  let now: string[] = [];
+  await until(async () => (now = await texts(page)).join("\n") === want.join("\n"), 30_000).catch(() => expect(now).toEqual(want));
+}
+
 export const person = (page: Page, name: string) => page.locator(".details .person").filter({ hasText: name });
 
 /** Says yes to what is asked. */
@@ -119,7 +123,7 @@ export async function talkTo(page: Page, query: string, name = query): Promise<v
 
 export async function say(page: Page, text: string): Promise<void> {
   await box(page).fill(text);
-  await page.keyboard.press("Enter");
+  await box(page).press("Enter");
   await stored(page, text).waitFor();
 }
 
@@ -155,7 +159,7 @@ export async function newGroup(page: Page, title: string, members: string[]): Pr
   for (const name of members) {
     await dialog.getByRole("searchbox").fill(name);
     await dialog.locator(".pick", { hasText: name }).first().waitFor();
-    await page.keyboard.press("Enter");
+    await dialog.getByRole("searchbox").press("Enter");
     await dialog.locator(".chosen-one", { hasText: name }).waitFor();
   }
   await dialog.getByRole("button", { name: "Create" }).click();

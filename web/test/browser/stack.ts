@@ -34,6 +34,9 @@ export async function startHalley(settings?: Record<string, string | undefined>)
         HALLEY_DATA_DIR: join(dir, "data"),
         // Who comes and goes is told sooner than people need it.
         HALLEY_ROUTER_SETTLE_DELAY: "1s",
+        // The page for operators looks at what it changed when it is told of the outcome: on a machine that stands still that may take longer.
+        HALLEY_LOGIC_CHAT_OUTCOME_WAIT: "10s",
+        HALLEY_JOB_OUTCOME_TIMEOUT: "2s",
         HALLEY_LOGIC_HTTP_ADDR: `127.0.0.1:${http}`,
         HALLEY_COMET_WS_ADDR: `127.0.0.1:${ws}`,
         HALLEY_COMET_TCP_ADDR: `127.0.0.1:${tcp}`,
@@ -72,7 +75,7 @@ export async function startHalley(settings?: Record<string, string | undefined>)
 }
 
 async function stop(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null) return;
+  if (child.exitCode !== null || child.signalCode !== null) return;
   const ended = new Promise((resolve) => child.once("exit", resolve));
   child.kill("SIGTERM");
   const late = setTimeout(() => child.kill("SIGKILL"), 20_000);
@@ -80,16 +83,27 @@ async function stop(child: ChildProcess): Promise<void> {
   clearTimeout(late);
 }
 
+const given = new Set<number>();
+
+/** A port that nobody listens on, below those that the system gives to whoever asks for any: a browser's connections take none of them meanwhile. */
 async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
+  for (;;) {
+    const port = 20_000 + Math.floor(Math.random() * 12_000);
+    if (given.has(port)) continue;
+    given.add(port);
+    const server = createServer();
+    const free = await new Promise<boolean>((resolve) => {
+      server.once("error", () => resolve(false));
+      server.listen(port, "127.0.0.1", () => resolve(true));
+    });
+    if (!free) continue;
+    await new Promise((resolve) => server.close(resolve));
+    return port;
+  }
 }
 
 /** Waits until probe is true; what it throws meanwhile counts as not yet, but is told in the end. */
-export async function until(probe: () => Promise<boolean>, limit = 30_000): Promise<void> {
+export async function until(probe: () => Promise<boolean>, limit = 60_000): Promise<void> {
   const end = Date.now() + limit;
   for (let last: unknown; ; ) {
     try {
@@ -102,8 +116,47 @@ export async function until(probe: () => Promise<boolean>, limit = 30_000): Prom
   }
 }
 
+/**
+ * Looks out, from now on, for what may be there for a moment only: whoever looks now and then misses it where he, or the machine, stands still
+ * that long. What it returns waits until it has been seen.
+ */
+export async function glimpse(page: Page, selector: string, text = "", limit = 60_000): Promise<() => Promise<void>> {
+  const watch = await page.evaluateHandle(
+    ([selector, text, limit]) => {
+      const there = () => [...document.querySelectorAll(selector)].some((e) => e.textContent?.includes(text));
+      const seen = new Promise<boolean>((resolve) => {
+        const end = (well: boolean) => {
+          observer.disconnect();
+          clearTimeout(timer);
+          resolve(well);
+        };
+        const observer = new MutationObserver(() => there() && end(true));
+        const timer = setTimeout(() => end(false), limit);
+        observer.observe(document, { subtree: true, childList: true, attributes: true, characterData: true });
+        if (there()) end(true);
+      });
+      return { seen };
+    },
+    [selector, text, limit] as const,
+  );
+  return async () => {
+    if (!(await watch.evaluate(({ seen }) => seen))) throw new Error(`never seen: ${selector} ${text}`);
+  };
+}
+
+/** Notes whatever the browser complains of in a page, but what is expected. */
+export function listen(page: Page, complaints: string[], expected?: RegExp): void {
+  // Virtual lists measure as they draw; what they don't get done in one frame they do in the next, and browsers say so.
+  const usual = /^ResizeObserver loop/;
+  page.on("pageerror", (error) => usual.test(error.message) || complaints.push(error.message));
+  page.on("console", (m) => {
+    if ((m.type() === "error" || m.type() === "warning") && !expected?.test(m.text()) && !usual.test(m.text())) complaints.push(m.text());
+  });
+}
+
 export function startBrowser(more: string[] = []): Promise<Browser> {
   return chromium.launch({
+    timeout: 120_000,
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: [
       "--no-sandbox",
@@ -172,9 +225,14 @@ export async function through(line: Line, context: BrowserContext, url: string):
   comet.port = String(line.port);
   for (const path of ["**/v1/endpoints", "**/v1/demo/login"]) {
     await context.route(path, async (route) => {
-      const response = await route.fetch();
-      const body = (await response.json()) as object;
-      await route.fulfill({ response, json: "endpoints" in body ? { ...body, endpoints: [{ ws: comet.href }] } : body });
+      try {
+        const response = await route.fetch();
+        const body = (await response.json()) as object;
+        await route.fulfill({ response, json: "endpoints" in body ? { ...body, endpoints: [{ ws: comet.href }] } : body });
+      } catch {
+        // A page whose line is cut asks again and again: also at the moment in which it is closed, where there is nobody to answer.
+        await route.abort().catch(() => {});
+      }
     });
   }
 }

@@ -53,6 +53,7 @@ beforeAll(async () => {
   await new Promise<void>((resolve) => http.listen(0, "127.0.0.1", resolve));
 });
 afterAll(async () => {
+  http?.closeAllConnections();
   await new Promise((resolve) => http?.close(resolve) ?? resolve(undefined));
   if (dir) rmSync(dir, { recursive: true });
 });

@@ -1,5 +1,5 @@
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { when } from "../i18n/time.ts";
 import { Avatar } from "../parts/avatar.tsx";
 import type { AdminApi, Found, Group, Session } from "./api.ts";
@@ -18,15 +18,22 @@ export function PeopleView({ api }: { api: AdminApi }) {
   /** Whether more than the first page is shown: then it stands as it was read. */
   const deeper = useSignal(false);
   const chosen = useSignal("");
+  /** Which question is the last: the answers of others are late. */
+  const asked = useRef(0);
   const q = query.value.trim();
 
   async function list(cursor = "") {
+    const mine = ++asked.current;
+    // From now on, not from the answer on: what is looked at anew meanwhile would put the first page in the place of all.
+    const before = deeper.peek();
+    deeper.value = cursor !== "";
     try {
       const page = await api.online(cursor);
+      if (mine !== asked.current) return;
       online.value = cursor === "" ? page.users : [...(online.value ?? []), ...page.users];
       next.value = page.next;
-      deeper.value = cursor !== "";
     } catch (error) {
+      if (mine === asked.current) deeper.value = before;
       failed(error);
     }
   }

@@ -180,9 +180,10 @@ function actions(m: Messenger, c: Conversation, entry: Entry, writable: boolean)
       icon: <Undo />,
       bad: true,
       run: () =>
-        confirm(t("recallQuestion"), t("recallText"), t("recall"), async () => {
-          await m.port.recall(c.id, entry.seq);
+        confirm(t("recallQuestion"), t("recallText"), t("recall"), () => {
+          // Before it happens: the row that offers to write it anew may be drawn before the answer is heard of.
           if (mine) recalled.set(`${c.id}/${entry.seq}`, entry);
+          return m.port.recall(c.id, entry.seq);
         }),
     });
   }

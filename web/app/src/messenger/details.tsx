@@ -1,5 +1,5 @@
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import type { ComponentChildren } from "preact";
 import { t } from "../i18n/index.ts";
 import { when } from "../i18n/time.ts";
@@ -198,16 +198,20 @@ function Members({ conversation: c, manages }: { conversation: Conversation; man
   const next = useSignal<string | undefined>("");
   const query = useSignal("");
   const version = useSignal(0);
+  const asked = useRef(0);
 
   async function load(cursor: string) {
+    const mine = ++asked.current;
     next.value = undefined;
     try {
       const page = await m.port.members(c.id, { cursor, limit: pageOfMembers });
+      // Answers may overtake each other: what was asked last is what is so.
+      if (mine !== asked.current) return;
       m.noteMembers(c.id, page.items);
       members.value = cursor === "" ? page.items : [...members.value, ...page.items];
       next.value = page.next;
     } catch {
-      next.value = cursor;
+      if (mine === asked.current) next.value = cursor;
     }
   }
   useEffect(() => void load(""), [c.id, c.members, c.role, m.memberships(c.id), version.value]);

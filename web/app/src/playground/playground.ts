@@ -79,6 +79,8 @@ export class Playground {
   readonly uid = computed(() => this.session.value?.uid ?? "");
 
   readonly #client: Client;
+  /** How often somebody came into a room or left it. */
+  readonly #changes = new Map<string, number>();
   #credentials: Credentials;
 
   constructor(credentials: Credentials, rooms: string[], first: api.Endpoint[] = []) {
@@ -222,6 +224,7 @@ export class Playground {
   }
 
   #membersChanged(name: string, joined: string[], left: string[], count: number): void {
+    this.#changes.set(name, (this.#changes.get(name) ?? 0) + 1);
     this.#update(name, (room) => {
       const uids = new Set(room.uids);
       for (const uid of joined) uids.add(uid);
@@ -254,9 +257,12 @@ export class Playground {
 
   // ---- the lists ----
 
-  async #loadMembers(name: string): Promise<void> {
+  async #loadMembers(name: string, tries = 3): Promise<void> {
     try {
+      const before = this.#changes.get(name);
       const page = await this.#client.members(name, { limit: 200 });
+      // Who came or went while it was on its way may not be in it as he is now. Where that never ends, the counts tell.
+      if (this.#changes.get(name) !== before && tries > 1) return await this.#loadMembers(name, tries - 1);
       this.#update(name, { uids: [...page.uids].sort(), count: page.count, complete: page.complete && page.next === "" });
     } catch (error) {
       if (this.rooms.value.has(name)) this.#failed("Asking who is there", error);
