@@ -134,7 +134,7 @@ func TestConversationsFromClientAndBackendThroughKafka(t *testing.T) {
 		}
 	}
 	// The list by uid follows.
-	kittest.Eventually(t, 5*time.Second, func() bool {
+	kittest.Eventually(t, patience, func() bool {
 		list := bob(`{"conversation.list":{}}`).List.Conversations
 		return len(list) == 1 && list[0].ID == "d/ann/bob" && list[0].Unread == each+1
 	}, "on the list")

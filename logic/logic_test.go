@@ -169,6 +169,10 @@ type strange string
 func (strange) Network() string  { return "strange" }
 func (s strange) String() string { return string(s) }
 
+// patience is how long is waited for what comes: a process that stands still for seconds, as one among many does, is no failure of what it asks. It is
+// below the time limit of a request.
+const patience = 15 * time.Second
+
 // node is a Logic that runs on embedded Kafka and Redis, with a fake router.
 type node struct {
 	*logic.Logic
@@ -186,6 +190,7 @@ func start(t *testing.T, change ...func(*logic.Deps)) *node {
 		t.Fatal(err)
 	}
 	n := &node{key: key, router: &fake.Router{}, kafka: kittest.Kafka(t)}
+	n.kafka.WriteTimeout = patience
 	redis, prefix := kittest.Redis(t)
 	log := slog.New(slog.DiscardHandler)
 	producer := kafkaconn.NewProducer(n.kafka, log)
@@ -196,6 +201,9 @@ func start(t *testing.T, change ...func(*logic.Deps)) *node {
 	}
 	cfg := defaults(t)
 	cfg.GoimCompat = logic.Open
+	cfg.RouterTimeout, cfg.Push.Timeout, cfg.Revoke.Timeout = patience, patience, patience
+	cfg.Chat.Timeout, cfg.Chat.OutcomeWait, cfg.Chat.RedisTimeout = patience, patience, patience
+	cfg.HTTP.RateTimeout, cfg.HTTP.Idempotency.Timeout = patience, patience
 	deps := logic.Deps{
 		Log: log, Metrics: prometheus.NewRegistry(), Router: n.router.Dial(t), Redis: redis, RedisPrefix: prefix, Kafka: producer, KafkaConfig: n.kafka,
 		HTTP: web, TokenKeys: []*token.Key{key},
@@ -238,14 +246,14 @@ func start(t *testing.T, change ...func(*logic.Deps)) *node {
 			t.Errorf("run: %v", err)
 		}
 	})
-	kittest.Eventually(t, 10*time.Second, func() bool { return n.Ready(t.Context()) == nil }, "ready")
+	kittest.Eventually(t, 2*patience, func() bool { return n.Ready(t.Context()) == nil }, "ready")
 	return n
 }
 
 // request asks on a stream of its own.
 func (n *node) request(t *testing.T, req *halleyv1.SessionRequest) *halleyv1.SessionResponse {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	stream, err := n.rpc.Requests(ctx)
 	if err != nil {
@@ -270,7 +278,7 @@ func TestLogsInAndCarriesRequestsOutOverGRPC(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	res, err := n.rpc.Connect(ctx, &halleyv1.ConnectRequest{Conn: &halleyv1.Conn{Comet: "c", Epoch: "e", Id: "a.1"}, Auth: auth})
 	if err != nil || res.GetError() != nil {
@@ -291,8 +299,8 @@ func TestLogsInAndCarriesRequestsOutOverGRPC(t *testing.T) {
 // written waits until a topic holds at least want records and returns how many it holds.
 func (n *node) written(t *testing.T, name string, want int) (got int) {
 	t.Helper()
-	client := &kafka.Client{Addr: kafka.TCP(n.kafka.Brokers...), Timeout: time.Second}
-	kittest.Eventually(t, 10*time.Second, func() bool {
+	client := &kafka.Client{Addr: kafka.TCP(n.kafka.Brokers...), Timeout: 5 * time.Second}
+	kittest.Eventually(t, 2*patience, func() bool {
 		got = 0
 		var ends []kafka.OffsetRequest
 		for p := range n.kafka.Partitions {

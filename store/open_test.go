@@ -89,9 +89,9 @@ func TestSQLiteIsDurable(t *testing.T) {
 // TestAnErrorOfTheDatabaseIsNobodysFault holds the write lock: the batch is not judged, and is through once it is free.
 func TestAnErrorOfTheDatabaseIsNobodysFault(t *testing.T) {
 	both(t, func(t *testing.T, p *place) {
+		k := direct(t, p.open(t), "a", "b")
 		p.cfg.WriteTimeout = 1500 * time.Millisecond
-		s := p.open(t)
-		k := direct(t, s, "a", "b")
+		hasty := p.open(t)
 		k.must(k.say("a", "hi"))
 		driver, dsn := "mysql", p.cfg.DSN
 		if p.cfg.Driver == store.SQLite {
@@ -111,11 +111,11 @@ func TestAnErrorOfTheDatabaseIsNobodysFault(t *testing.T) {
 		}
 		msg := k.say("b", "hello")
 		began := time.Now()
-		out, err := s.Append(t.Context(), []conversation.Proposal{msg})
+		out, err := hasty.Append(t.Context(), []conversation.Proposal{msg})
 		if err == nil || out != nil {
 			t.Fatalf("got %+v, want an error", out)
 		}
-		if took := time.Since(began); took > 5*time.Second {
+		if took := time.Since(began); took > 20*time.Second {
 			t.Fatalf("waited %v", took)
 		}
 		if err := tx.Rollback(); err != nil {

@@ -20,7 +20,6 @@ var planRows = flag.Int("plan-rows", 4000, "rows of each table in the test of pl
 // statement: what is found by reading a table or an index from one end to the other is found out here, and not at a million rows.
 func TestNoStatementReadsATableWhole(t *testing.T) {
 	both(t, func(t *testing.T, p *place) {
-		p.cfg.WriteTimeout, p.cfg.ReadTimeout = p.cfg.WriteTimeout*10, p.cfg.ReadTimeout*10
 		s := p.open(t)
 		crowd(t, s, *planRows)
 		type statement struct {

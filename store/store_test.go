@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	_ "github.com/go-sql-driver/mysql"
 	"github.com/google/uuid"
@@ -25,6 +26,16 @@ const envMySQL = "HALLEY_TEST_MYSQL"
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
+}
+
+// patience is the time limit of a read and of a transaction, where a test isn't about that limit: a process that stands still for seconds, as one among
+// many does, is no failure of the database.
+const patience = 30 * time.Second
+
+func settings() store.Config {
+	cfg := store.Default()
+	cfg.ReadTimeout, cfg.WriteTimeout = patience, patience
+	return cfg
 }
 
 // place is a database of a test's own.
@@ -46,7 +57,7 @@ func (p *place) open(t testing.TB) *store.Store {
 }
 
 func sqlitePlace(t testing.TB) *place {
-	cfg := store.Default()
+	cfg := settings()
 	cfg.DSN = filepath.Join(t.TempDir(), "chat ü.db")
 	return &place{cfg}
 }
@@ -71,7 +82,7 @@ func mysqlPlace(t testing.TB) *place {
 		}
 		db.Close()
 	})
-	cfg := store.Default()
+	cfg := settings()
 	cfg.Driver, cfg.DSN, cfg.MaxConns = store.MySQL, dsn+name, 4
 	return &place{cfg}
 }

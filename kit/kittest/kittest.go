@@ -88,7 +88,8 @@ func Redis(t testing.TB) (redis.UniversalClient, string) {
 		t.Cleanup(r.Close)
 		addr = r.Addr()
 	}
-	c, err := redisconn.Open(redisconn.Config{Addrs: []string{addr}, Timeout: 2 * time.Second})
+	// A process that stands still for seconds, as one among many does, is no Redis that is away: a command that is tried again for that may count twice.
+	c, err := redisconn.Open(redisconn.Config{Addrs: []string{addr}, Timeout: 15 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

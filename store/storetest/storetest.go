@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	_ "github.com/go-sql-driver/mysql" // the driver "mysql"
 
@@ -19,10 +20,15 @@ import (
 // root@tcp(127.0.0.1:3306)/
 const EnvMySQL = "HALLEY_TEST_MYSQL"
 
+// patience is the time limit of a statement and of a transaction: a process that stands still for seconds, as one among many does, is no failure of the
+// database.
+const patience = 30 * time.Second
+
 // Config returns the settings of an empty database that goes away with the test: on the server that EnvMySQL names, else a file.
 func Config(t testing.TB) store.Config {
 	t.Helper()
 	cfg := store.Default()
+	cfg.ReadTimeout, cfg.WriteTimeout = patience, patience
 	dsn := os.Getenv(EnvMySQL)
 	if dsn == "" {
 		cfg.DSN = filepath.Join(t.TempDir(), "halley.db")

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/halley-im/halley/logic/internal/call"
 	"github.com/halley-im/halley/logic/internal/call/machine"
@@ -37,7 +38,8 @@ func TestAskingInIsLimitedAsInvitingIs(t *testing.T) {
 // Whoever goes on giving commands while Kafka is away makes the call larger to an end only, and all of it is told when Kafka is back.
 func TestWhatIsUntoldOfACallIsBounded(t *testing.T) {
 	t.Parallel()
-	w, ann, bob := pairOf(t)
+	// Nobody's lease is renewed while nothing is told, however long that takes here.
+	w, ann, bob := pairOf(t, func(c *call.Config) { c.Lease = 10 * time.Minute })
 	id := talk(w, ann, bob)
 	w.beats(id, bob)
 	for _, n := range w.nodes {

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/uuid"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
@@ -59,7 +58,7 @@ func (h *host) says(status int, answer string) {
 }
 
 func (h *host) settings(c *call.Config) {
-	c.AskURL, c.AskSecret, c.AskTimeout = h.url, askSecret, 5*time.Second
+	c.AskURL, c.AskSecret, c.AskTimeout = h.url, askSecret, patience
 }
 
 func TestTheHostMayRefuseACall(t *testing.T) {

@@ -139,7 +139,7 @@ func TestCancelAgainstAccept(t *testing.T) {
 
 func TestNoAnswer(t *testing.T) {
 	t.Parallel()
-	w, ann, bob := pairOf(t, func(c *call.Config) { c.Ring = 300 * time.Millisecond })
+	w, ann, bob := pairOf(t, func(c *call.Config) { c.Ring = 3 * time.Second })
 	id := ann.call("bob")
 	bob.verb(id, machine.DoRinging)
 	w.beats(id, ann)
@@ -242,12 +242,11 @@ func TestTwoDevicesOneAnswersTheOtherStops(t *testing.T) {
 	id := ann.call("bob")
 	bob.verb(id, machine.DoRinging)
 	laptop.verb(id, machine.DoRinging)
-	start := time.Now()
 	laptop.accept(id)
-	bob.waitStop(machine.StopAnswered)
-	if took := time.Since(start); took > time.Second {
-		t.Errorf("stopped after %s", took)
+	if bob.count("call.stop") == 0 {
+		t.Error("it was answered, and the other device not yet told to stop")
 	}
+	bob.waitStop(machine.StopAnswered)
 	if laptop.count("call.stop") != 0 {
 		t.Error("who answered was told to stop")
 	}
@@ -392,7 +391,7 @@ func TestMediaThatDoesNotComeEndsTheCall(t *testing.T) {
 
 func TestACallDoesNotLastForEver(t *testing.T) {
 	t.Parallel()
-	w, ann, bob := pairOf(t, func(c *call.Config) { c.MaxLength, c.EndingNotice = 3*time.Second, time.Minute })
+	w, ann, bob := pairOf(t, func(c *call.Config) { c.MaxLength, c.EndingNotice = 5*time.Second, time.Minute })
 	id := talk(w, ann, bob)
 	w.beats(id, ann, bob)
 	ann.wait("call.state", func(e *event) bool { return e.view().Ending })
@@ -486,5 +485,5 @@ func TestRepeatedCommandsHaveOneEffect(t *testing.T) {
 	if again := bob.do(id, cmd); again.Generation != 0 {
 		t.Errorf("who has left comes back by an old answer: %+v", again)
 	}
-	kittest.Eventually(t, 5*time.Second, func() bool { return ann.count("call.ended") > 0 })
+	kittest.Eventually(t, patience, func() bool { return ann.count("call.ended") > 0 })
 }

@@ -87,7 +87,7 @@ func TestADroppedSessionIsAwayThenBackOrLost(t *testing.T) {
 		t.Run(fmt.Sprint("back ", back), func(t *testing.T) {
 			t.Parallel()
 			w, ann, bob := pairOf(t, func(c *call.Config) {
-				c.Lease = time.Second
+				c.Lease = 3 * time.Second
 				if !back {
 					c.Away = 300 * time.Millisecond
 				}
@@ -105,9 +105,11 @@ func TestADroppedSessionIsAwayThenBackOrLost(t *testing.T) {
 				return
 			}
 			again := bob.again()
-			if r := again.accept(id); r.Generation != 2 || r.Call.State != machine.Active {
+			if r := again.accept(id); r.Generation != 2 {
 				t.Errorf("back: %+v", r)
 			}
+			// At once, unless ann's heartbeats are late: then she is away as well, until the next one.
+			kittest.Eventually(t, patience, func() bool { return w.get(id).State == machine.Active }, "back, and not active")
 			w.beats(id, again)
 			again.verb(id, machine.DoHangup)
 			ann.waitEnd(id, machine.Completed)
@@ -121,6 +123,7 @@ func TestLeavingPageComesBackOrEnds(t *testing.T) {
 		t.Run(fmt.Sprint("back ", back), func(t *testing.T) {
 			t.Parallel()
 			w, ann, bob := pairOf(t, func(c *call.Config) {
+				c.Leaving = patience
 				if !back {
 					c.Leaving = 300 * time.Millisecond
 				}
@@ -133,7 +136,7 @@ func TestLeavingPageComesBackOrEnds(t *testing.T) {
 			again := bob.again()
 			if !back {
 				ann.waitEnd(id, machine.ConnectionLost)
-				if took := time.Since(start); took > 8*time.Second {
+				if took := time.Since(start); took > patience {
 					t.Errorf("a closed tab was waited for for %s", took)
 				}
 				return
@@ -194,7 +197,7 @@ func TestLogicKilledInEachState(t *testing.T) {
 				ann.verb(id, machine.DoHangup)
 				die()
 				bob.waitEnd(id, machine.Completed)
-				kittest.Eventually(t, 5*time.Second, func() bool { return w.entry(id) != "" && len(w.hooked("call.ended")) == 1 })
+				kittest.Eventually(t, patience, func() bool { return w.entry(id) != "" && len(w.hooked("call.ended")) == 1 })
 				return
 			}
 			// And goes on by the other process.
@@ -208,12 +211,12 @@ func TestLogicKilledInEachState(t *testing.T) {
 // A timer that comes while nobody lives, and that its claimer doesn't come to do, is done by another.
 func TestTimersOutliveTheirProcess(t *testing.T) {
 	t.Parallel()
-	w, ann, bob := pairOf(t, func(c *call.Config) { c.Ring, c.Hold = 500*time.Millisecond, 300*time.Millisecond })
+	w, ann, bob := pairOf(t, func(c *call.Config) { c.Ring, c.Hold = 3*time.Second, 300*time.Millisecond })
 	id := ann.call("bob")
 	bob.verb(id, machine.DoRinging)
 	w.nodes[0].kill()
 	w.nodes[1].kill()
-	kittest.Eventually(t, 10*time.Second, func() bool {
+	kittest.Eventually(t, patience, func() bool {
 		claimed, err := w.nodes[0].Claim(context.Background())
 		return err == nil && claimed == 1
 	}, "its time never comes")
@@ -335,7 +338,7 @@ func TestATimerIsNotLostToALookInBetween(t *testing.T) {
 	rdb := redis.NewClient(&redis.Options{Addr: one.Options().Addr, Password: one.Options().Password})
 	t.Cleanup(func() { _ = rdb.Close() })
 	rdb.AddHook(&beforeSave{do: func() {
-		kittest.Eventually(t, 10*time.Second, func() bool {
+		kittest.Eventually(t, patience, func() bool {
 			keys, err := w.redis.Keys(context.Background(), w.prefix+":{calltimer:*").Result()
 			return err == nil && len(keys) == 0
 		}, "nobody looks")
@@ -528,7 +531,8 @@ func TestSessionsAreLimited(t *testing.T) {
 			limited++
 		}
 	}
-	if limited < 50 || limited > 75 {
+	// 29, and one more in each second. Of the 30 each process takes up to 15 in advance, which it may not come to use in a second.
+	if limited < 40 || limited > 90 {
 		t.Errorf("%d of 100 signals at once were refused", limited)
 	}
 	cy := w.device("cy", "c")

@@ -111,7 +111,7 @@ func TestGroupGoesOnWhenItsHostLeaves(t *testing.T) {
 // A ghost, whose process was killed, is away, then gone; the last but one who goes ends the call.
 func TestGroupGhostAfterKill(t *testing.T) {
 	t.Parallel()
-	w, d := teaTime(t, 3, func(c *call.Config) { c.Lease, c.Away = time.Second, 300*time.Millisecond })
+	w, d := teaTime(t, 3, func(c *call.Config) { c.Lease, c.Away = 3*time.Second, time.Second })
 	id := d[0].callGroup()
 	d[0].connected(id, 1)
 	d[1].join(id)
@@ -134,7 +134,7 @@ func TestGroupGhostAfterKill(t *testing.T) {
 func TestEmptyGroupCallEnds(t *testing.T) {
 	t.Parallel()
 	w, d := teaTime(t, 3, func(c *call.Config) {
-		c.Lease, c.Away, c.Empty = 300*time.Millisecond, 300*time.Millisecond, 300*time.Millisecond
+		c.Lease, c.Away, c.Empty = 3*time.Second, 300*time.Millisecond, 300*time.Millisecond
 	})
 	id := d[0].callGroup()
 	d[0].connected(id, 1)
@@ -143,7 +143,7 @@ func TestEmptyGroupCallEnds(t *testing.T) {
 	for _, x := range d {
 		x.again()
 	}
-	kittest.Eventually(t, 10*time.Second, func() bool { return w.get(id).State == machine.Ended })
+	kittest.Eventually(t, patience, func() bool { return w.get(id).State == machine.Ended })
 	if got := w.leg(id, "u2").State; got != machine.LegMissed {
 		t.Errorf("who was still asked is %s", got)
 	}
@@ -281,7 +281,7 @@ func TestGroupsOfOneCallAtOnce(t *testing.T) {
 
 func TestGroupThatNobodyAnswers(t *testing.T) {
 	t.Parallel()
-	w, d := teaTime(t, 3, func(c *call.Config) { c.RingGroup = 500 * time.Millisecond })
+	w, d := teaTime(t, 3, func(c *call.Config) { c.RingGroup = 3 * time.Second })
 	id := d[0].callGroup()
 	w.beats(id, d[0])
 	d[1].verb(id, machine.DoRinging)

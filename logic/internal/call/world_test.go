@@ -30,6 +30,10 @@ import (
 
 func TestMain(m *testing.M) { kittest.Main(m) }
 
+// patience is how long is waited for what comes: a process that stands still for seconds, as one among many does, is no failure. It is shorter than the times
+// that docs/calls.md tells of legs, so that what a test shortens is seen not to work.
+const patience = 20 * time.Second
+
 // config has the times that docs/calls.md tells: a test shortens the one that it is about, so that no other one gets in its way on a slow machine.
 func config(t testing.TB) call.Config {
 	t.Helper()
@@ -42,6 +46,7 @@ func config(t testing.TB) call.Config {
 		t.Fatal(err)
 	}
 	c.Poll, c.InviteRate, c.SignalRate = 10*time.Millisecond, 0, 0
+	c.RedisTimeout, c.ProduceTimeout, c.LostAfter = patience, patience, patience
 	return c
 }
 
@@ -150,8 +155,8 @@ func (w *world) newNode(rdb redis.UniversalClient) *node {
 	n := &node{w: w, done: make(chan struct{})}
 	rules := entry.DefaultRules()
 	s, err := call.New(w.cfg, call.Deps{
-		Redis: rdb, RedisPrefix: w.prefix, Producer: n, Router: w, RouterTimeout: time.Second, People: w, Entries: &rules,
-		Limiter: limit.New(w.redis, w.prefix, time.Second, nil),
+		Redis: rdb, RedisPrefix: w.prefix, Producer: n, Router: w, RouterTimeout: patience, People: w, Entries: &rules,
+		Limiter: limit.New(w.redis, w.prefix, patience, nil),
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -439,7 +444,7 @@ func (d *device) count(name string) int {
 func (d *device) wait(name string, good func(*event) bool) *event {
 	d.w.t.Helper()
 	var found *event
-	kittest.Eventually(d.w.t, 10*time.Second, func() bool {
+	kittest.Eventually(d.w.t, patience, func() bool {
 		for _, e := range d.events() {
 			if e.Name == name && (good == nil || good(&e)) {
 				found = &e
@@ -538,7 +543,7 @@ func (w *world) leg(id, uid string) call.LegView {
 
 func (w *world) waitLeg(id, uid string, s machine.LegState) {
 	w.t.Helper()
-	kittest.Eventually(w.t, 10*time.Second, func() bool { return w.leg(id, uid).State == s }, uid, "is never", s)
+	kittest.Eventually(w.t, patience, func() bool { return w.leg(id, uid).State == s }, uid, "is never", s)
 }
 
 // entry returns what the call left in its conversation: empty for nothing.
@@ -562,7 +567,7 @@ func (w *world) hooked(kind string) (out []hooked) {
 // free checks that nobody is busy any more.
 func (w *world) free() {
 	w.t.Helper()
-	kittest.Eventually(w.t, 10*time.Second, func() bool {
+	kittest.Eventually(w.t, patience, func() bool {
 		keys, err := w.redis.Keys(context.Background(), w.prefix+":{calluser:*}:busy").Result()
 		return err == nil && len(keys) == 0
 	}, "somebody stays busy")

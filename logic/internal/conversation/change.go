@@ -195,7 +195,7 @@ func (s *Service) reached(ctx context.Context, tenant, id, what string, seq int6
 	}
 	if s.d.Redis != nil {
 		// What is there is never too high, and is there for what was written in the last minutes.
-		rctx, cancel := context.WithTimeout(ctx, redisWait)
+		rctx, cancel := context.WithTimeout(ctx, s.cfg.RedisTimeout)
 		last, err := cursor.Seq(rctx, s.d.Redis, s.d.RedisPrefix, tenant, id)
 		cancel()
 		if err == nil && seq <= last {

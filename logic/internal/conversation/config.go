@@ -29,6 +29,8 @@ type Config struct {
 	Timeout time.Duration `help:"How long a message waits for Kafka." default:"4s"`
 	// OutcomeWait is how long a call of the HTTP API waits for the outcome of what it wrote.
 	OutcomeWait time.Duration `help:"How long a call of the HTTP API waits for the outcome of what it wrote." default:"2s"`
+	// RedisTimeout is the longest that one question to Redis may take; then it is done without.
+	RedisTimeout time.Duration `help:"How long Redis may take for one question about a conversation; then it is done without." default:"200ms"`
 	// PageBytes bounds a page of entries; below what comet lets wait for one session (comet.outbox_bytes).
 	PageBytes int64 `help:"Most bytes in a page of messages, one message apart." default:"262144"`
 	// SyncEntries is the most entries, and the most user changes, in a page of sync.
@@ -52,6 +54,7 @@ func (c Config) Validate() error {
 		v    time.Duration
 	}{
 		{"membership-ttl", c.MembershipTTL}, {"store-pause", c.StorePause}, {"timeout", c.Timeout}, {"outcome-wait", c.OutcomeWait},
+		{"redis-timeout", c.RedisTimeout},
 	} {
 		if d.v <= 0 {
 			return fmt.Errorf("chat: %s must be more than 0", d.name)

@@ -54,7 +54,7 @@ func (s *Service) cursorByRedis(ctx context.Context, tenant, uid string) *Cursor
 	if s.d.Redis == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, redisWait)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.RedisTimeout)
 	defer cancel()
 	text, err := s.d.Redis.Get(ctx, s.listKey(tenant, uid)).Bytes()
 	var list listed
@@ -81,7 +81,7 @@ func (s *Service) keepCursor(ctx context.Context, tenant, uid string, seqs map[s
 	if s.d.Redis == nil || len(seqs) > mostListed {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, redisWait)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.RedisTimeout)
 	defer cancel()
 	var marks cursor.Marks
 	marks.Change(tenant, uid, change)

@@ -22,14 +22,20 @@ type groups struct {
 	*conversation.Service
 	t *testing.T
 	j *fake.Judge
+	// soon gives up soon what job doesn't come to.
+	soon *conversation.Service
 }
 
 func newGroups(t *testing.T) *groups {
 	t.Helper()
 	rdb, prefix := kittest.Redis(t)
-	s, j := newService(t, func(_ *conversation.Config, d *conversation.Deps) { d.Redis, d.RedisPrefix = rdb, prefix })
+	var deps conversation.Deps
+	s, j := newService(t, func(_ *conversation.Config, d *conversation.Deps) {
+		d.Redis, d.RedisPrefix = rdb, prefix
+		deps = *d
+	})
 	j.Redis, j.Prefix = rdb, prefix
-	return &groups{s, t, j}
+	return &groups{s, t, j, hasty(t, deps)}
 }
 
 func (g *groups) create(owner string, members ...string) string {
@@ -89,7 +95,8 @@ func TestRequestIsAcceptedWhenItsUserIsAMember(t *testing.T) {
 	g.want(g.ask("joe", id), nil)
 	// Job is behind: it isn't known whether he is one.
 	g.j.Hold()
-	g.want(g.answer("ann", id, "a1", "joe", true), errcode.Unknown)
+	_, err := g.soon.AnswerGroup(t.Context(), backend, tenant, "ann", id, "a1", "joe", true)
+	g.want(err, errcode.Unknown)
 	g.j.Release()
 	if got := g.request("joe", id, "joe"); got != "asked" {
 		t.Errorf("before it is known: got %q", got)

@@ -26,8 +26,6 @@ type Outcome struct {
 }
 
 const (
-	// redisWait is the longest that one question to Redis may take.
-	redisWait = 200 * time.Millisecond
 	// firstPoll is the first wait for an outcome; each further one is twice as long, up to lastPoll.
 	firstPoll = 5 * time.Millisecond
 	lastPoll  = 160 * time.Millisecond
@@ -41,7 +39,7 @@ func (s *Service) clearOutcomes(ctx context.Context, of ...Accepted) {
 	if s.d.Redis == nil || len(of) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, redisWait)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.RedisTimeout)
 	defer cancel()
 	p := s.d.Redis.Pipeline()
 	for _, a := range of {

@@ -108,7 +108,7 @@ func (j *Judge) Judge(msgs ...kafka.Message) {
 
 func (j *Judge) judge(msgs []kafka.Message) {
 	j.T.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if j.outs == nil {
 		j.outs = map[string]store.Outcome{}

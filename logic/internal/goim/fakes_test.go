@@ -125,7 +125,7 @@ func setUp(t testing.TB, change ...func(*goim.Config)) *fixture {
 	}
 	f := &fixture{t: t, push: &pusher{keep: true}, router: &router{rooms: map[string]uint32{}}}
 	h, err := goim.New(cfg, goim.Deps{
-		Push: f.push, Router: f.router, Nodes: nodes.New(f.router, time.Second, time.Second), MaxBodyBytes: 64 << 10, Timeout: time.Second,
+		Push: f.push, Router: f.router, Nodes: nodes.New(f.router, time.Minute, time.Second), MaxBodyBytes: 64 << 10, Timeout: time.Minute,
 		Admit: func(_ *http.Request, scope apikey.Scope) (goim.Caller, error) {
 			f.scope = scope
 			return goim.Caller{Tenant: "default", APIKey: "a", SeesCluster: true}, f.admit

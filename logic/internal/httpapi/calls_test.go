@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/halley-im/halley/logic/internal/call"
 	"github.com/halley-im/halley/logic/internal/call/machine"
@@ -32,8 +31,10 @@ func TestCallsAreListedShownAndEnded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if calls, err = call.New(defaults[call.Config](t), call.Deps{
-			Redis: rdb, RedisPrefix: prefix, Producer: &fake.Producer{}, Router: halleyv1.NewRouterClient((&fake.Router{}).Dial(t)), RouterTimeout: time.Second, People: chat,
+		cfg := defaults[call.Config](t)
+		cfg.RedisTimeout = patience
+		if calls, err = call.New(cfg, call.Deps{
+			Redis: rdb, RedisPrefix: prefix, Producer: &fake.Producer{}, Router: halleyv1.NewRouterClient((&fake.Router{}).Dial(t)), RouterTimeout: patience, People: chat,
 		}); err != nil {
 			t.Fatal(err)
 		}

@@ -287,6 +287,9 @@ type server struct {
 	keys map[string]string
 }
 
+// patience is how long is waited for what comes: a process that stands still for seconds, as one among many does, is no failure of Redis', nor of router's.
+const patience = 15 * time.Second
+
 var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 var signingKey = "k1:HS256:" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldC1zZWNyZXQ="
@@ -297,6 +300,7 @@ func newServer(t testing.TB, opts ...option) *server {
 	t.Helper()
 	s := &server{t: t, kafka: &producer{}, router: newRouter(), revoker: &revoker{}, keys: map[string]string{}}
 	cfg := defaults[httpapi.Config](t)
+	cfg.RateTimeout, cfg.Idempotency.Timeout = patience, patience
 	for _, k := range []struct {
 		name, tenant string
 		scopes       apikey.Scope
@@ -312,11 +316,13 @@ func newServer(t testing.TB, opts ...option) *server {
 		cfg.APIKeys = append(cfg.APIKeys, line)
 	}
 	clock := func() time.Time { return now }
-	pushes, err := push.New(defaults[push.Config](t), push.Deps{Producer: s.kafka, Now: clock})
+	sends := defaults[push.Config](t)
+	sends.Timeout = patience
+	pushes, err := push.New(sends, push.Deps{Producer: s.kafka, Now: clock})
 	if err != nil {
 		t.Fatal(err)
 	}
-	rooms, err := room.New(defaults[room.Config](t), pushes, s.router, time.Second)
+	rooms, err := room.New(defaults[room.Config](t), pushes, s.router, patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -332,7 +338,7 @@ func newServer(t testing.TB, opts ...option) *server {
 		t.Fatal(err)
 	}
 	deps := httpapi.Deps{
-		Push: pushes, Rooms: rooms, Minter: minter, Revoker: s.revoker, Router: s.router, RouterTimeout: time.Second, RoomBodyBytes: 32 << 10,
+		Push: pushes, Rooms: rooms, Minter: minter, Revoker: s.revoker, Router: s.router, RouterTimeout: patience, RoomBodyBytes: 32 << 10,
 		Secret: []byte("0123456789abcdef0123456789abcdef"), Version: "test", Now: clock,
 	}
 	for _, o := range opts {

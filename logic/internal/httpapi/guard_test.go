@@ -113,25 +113,22 @@ func TestRateLimitSaysWhenToComeBack(t *testing.T) {
 	}
 	s := newServer(t, func(c *httpapi.Config, d *httpapi.Deps) {
 		d.Redis, d.RedisPrefix = rdb, prefix
-		d.APIKeys = []string{line + ":2"}
+		d.APIKeys = []string{line + ":1"}
 	})
 	s.keys["slow"] = text
-	limited := 0
-	for range 6 {
-		a := s.do("POST", "/v1/push", "slow", `{"uids":["ann"]}`)
-		if a.status == 200 {
-			continue
-		}
-		limited++
-		a.want(t, 429, "rate_limited")
-		if a.header.Get("Retry-After") != "1" {
-			t.Errorf("got Retry-After %q", a.header.Get("Retry-After"))
-		}
+	// Of two that come in one second the second one is refused. On a slow machine they may take longer.
+	refused := func(path, body string) (a answer) {
+		t.Helper()
+		kittest.Eventually(t, patience, func() bool {
+			a = s.do("POST", path, "slow", body)
+			return a.status != 200
+		}, path, "always passes, with a limit of 1 a second")
+		return a
 	}
-	if limited == 0 {
-		t.Error("6 requests at once with a limit of 2 a second all passed")
+	if a := refused("/v1/push", `{"uids":["ann"]}`).want(t, 429, "rate_limited"); a.header.Get("Retry-After") != "1" {
+		t.Errorf("got Retry-After %q", a.header.Get("Retry-After"))
 	}
-	if a := s.do("POST", "/goim/push/mids?operation=1000&mids=1", "slow", "x"); a.status != 429 || a.header.Get("Retry-After") == "" {
+	if a := refused("/goim/push/mids?operation=1000&mids=1", "x"); a.status != 429 || a.header.Get("Retry-After") == "" {
 		t.Errorf("goim: got %d", a.status)
 	}
 	s.do("POST", "/v1/push", "push", `{"uids":["ann"]}`).want(t, 200, "")
@@ -205,7 +202,7 @@ func TestIdempotencyKeyInProgressIs409(t *testing.T) {
 			t.Errorf("first: got %d %s", a.status, a.body)
 		}
 	})
-	kittest.Eventually(t, 5*time.Second, func() bool {
+	kittest.Eventually(t, patience/2, func() bool {
 		return slices.ContainsFunc(keysOf(t, rdb, prefix), func(k string) bool { return strings.Contains(k, ":idem:") })
 	})
 	s.do("POST", "/v1/push", "push", `{"uids":["ann"]}`, "Idempotency-Key", "k").want(t, 409, "idempotency_in_progress")
@@ -373,7 +370,7 @@ func TestSlowBackendEndsInTime(t *testing.T) {
 	s.kafka.hold = make(chan struct{})
 	start := time.Now()
 	s.do("POST", "/v1/push", "push", `{"uids":["ann"]}`).want(t, 503, "unavailable")
-	if took := time.Since(start); took > 3*time.Second {
+	if took := time.Since(start); took > patience {
 		t.Errorf("took %v", took)
 	}
 }

@@ -20,7 +20,7 @@ import (
 )
 
 var (
-	times = idempotency.Config{Keep: 24 * time.Hour, Progress: 30 * time.Second, Timeout: 500 * time.Millisecond}
+	times = idempotency.Config{Keep: 24 * time.Hour, Progress: 30 * time.Second, Timeout: 30 * time.Second}
 	scope = idempotency.Scope{Tenant: "default", APIKey: "a", Method: "POST", Path: "/v1/push"}
 	body  = sha256.Sum256([]byte("body"))
 	other = sha256.Sum256([]byte("other"))
@@ -43,7 +43,7 @@ func onRedis(t *testing.T) *idempotency.Store {
 func open(t *testing.T) (*idempotency.Store, *miniredis.Miniredis) {
 	t.Helper()
 	mr := miniredis.RunT(t)
-	rdb := redis.NewClient(&redis.Options{Addr: mr.Addr(), MaxRetries: -1, DialerRetries: 1})
+	rdb := redis.NewClient(&redis.Options{Addr: mr.Addr(), MaxRetries: -1, DialerRetries: 1, DialTimeout: times.Timeout, ReadTimeout: times.Timeout, WriteTimeout: times.Timeout})
 	t.Cleanup(func() { rdb.Close() })
 	s, err := idempotency.New(rdb, "t", times, nil)
 	if err != nil {

@@ -18,9 +18,10 @@ import (
 
 func TestMain(m *testing.M) { kittest.Main(m) }
 
-// open returns a Limiter on Redis, a real one if the environment names it.
-const timeout = 200 * time.Millisecond
+// timeout is longer than a process stands still, as one among many does: what is let through because Redis was slow is counted wrong.
+const timeout = 30 * time.Second
 
+// open returns a Limiter on Redis, a real one if the environment names it.
 func open(t testing.TB) *limit.Limiter {
 	t.Helper()
 	rdb, prefix := kittest.Redis(t)
@@ -29,7 +30,7 @@ func open(t testing.TB) *limit.Limiter {
 
 func client(t testing.TB, addr string) redis.UniversalClient {
 	t.Helper()
-	rdb := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1, DialerRetries: 1, DialTimeout: 200 * time.Millisecond, ContextTimeoutEnabled: true})
+	rdb := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1, DialerRetries: 1, DialTimeout: timeout, ReadTimeout: timeout, ContextTimeoutEnabled: true})
 	t.Cleanup(func() { rdb.Close() })
 	return rdb
 }
@@ -49,38 +50,41 @@ func count(t testing.TB, l *limit.Limiter, caller string, rate limit.Rate, tries
 
 func TestBurstThenRefusalThatSaysWhen(t *testing.T) {
 	l := open(t)
-	allowed, wait := count(t, l, "a", limit.Rate{PerSecond: 0.5, Burst: 5}, 9)
+	start := time.Now()
+	allowed, wait := count(t, l, "a", limit.Rate{PerSecond: 0.01, Burst: 5}, 9)
 	if allowed != 5 {
 		t.Errorf("got %d allowed, want 5", allowed)
 	}
-	if wait < time.Second || wait > 2*time.Second {
-		t.Errorf("got a wait of %v, want just under 2s", wait)
+	if took := time.Since(start); wait < 99*time.Second-took || wait > 100*time.Second {
+		t.Errorf("got a wait of %v after %v, want just under 100s", wait, took)
 	}
 }
 
 func TestTokensComeBack(t *testing.T) {
 	l := open(t)
-	rate := limit.Rate{PerSecond: 50, Burst: 1}
-	if n, _ := count(t, l, "a", rate, 2); n != 1 {
-		t.Fatalf("got %d, want 1", n)
-	}
-	deadline := time.Now().Add(3 * time.Second)
-	for {
-		wait, ok := l.Allow(context.Background(), "a", rate)
-		if ok {
+	rate := limit.Rate{PerSecond: 10, Burst: 1}
+	var wait time.Duration
+	kittest.Eventually(t, timeout, func() bool {
+		var ok bool
+		wait, ok = l.Allow(context.Background(), "a", rate)
+		return !ok
+	}, "never refused")
+	for deadline := time.Now().Add(timeout); ; {
+		time.Sleep(wait)
+		var ok bool
+		if wait, ok = l.Allow(context.Background(), "a", rate); ok {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("no token within 3s")
+			t.Fatalf("no token within %v", timeout)
 		}
-		time.Sleep(wait)
 	}
 }
 
 func TestCallersAndPrefixesDoNotShare(t *testing.T) {
 	rdb, prefix := kittest.Redis(t)
 	l, other := limit.New(rdb, prefix, timeout, nil), limit.New(rdb, prefix+"u", timeout, nil)
-	rate := limit.Rate{PerSecond: 0.1, Burst: 2}
+	rate := limit.Rate{PerSecond: 0.01, Burst: 2}
 	for _, c := range []struct {
 		l      *limit.Limiter
 		caller string
@@ -117,7 +121,7 @@ func TestProcessesShareOneLimit(t *testing.T) {
 func TestWithoutRedisEverythingIsAllowedSoon(t *testing.T) {
 	mr := miniredis.RunT(t)
 	l := limit.New(client(t, mr.Addr()), "t", timeout, nil)
-	rate := limit.Rate{PerSecond: 0.1, Burst: 1}
+	rate := limit.Rate{PerSecond: 0.01, Burst: 1}
 	if n, _ := count(t, l, "a", rate, 3); n != 1 {
 		t.Fatalf("got %d, want 1", n)
 	}
@@ -128,7 +132,7 @@ func TestWithoutRedisEverythingIsAllowedSoon(t *testing.T) {
 			t.Fatal("refused without Redis")
 		}
 	}
-	if took := time.Since(start); took > 2*time.Second {
+	if took := time.Since(start); took > timeout/2 {
 		t.Errorf("1000 requests waited %v for a Redis that is away", took)
 	}
 	if _, ok := limit.New(nil, "t", timeout, nil).Allow(context.Background(), "a", rate); !ok {
@@ -148,7 +152,7 @@ func TestRequestWaitsForRedisAsLongAsIsSet(t *testing.T) {
 	if _, ok := l.Allow(context.Background(), "a", limit.Rate{PerSecond: 1}); !ok {
 		t.Error("refused without Redis")
 	}
-	if took := time.Since(start); took < wait || took > wait+2*time.Second {
+	if took := time.Since(start); took < wait || took > timeout/2 {
 		t.Errorf("let through after %v, set are %v", took, wait)
 	}
 }

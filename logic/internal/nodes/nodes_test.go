@@ -13,6 +13,9 @@ import (
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 )
 
+// life is how old a list may be: longer than any test takes, since one counts how often router is asked.
+const life = time.Hour
+
 type lister struct {
 	mu     sync.Mutex
 	calls  int
@@ -47,7 +50,7 @@ func names(cs []*halleyv1.CometInfo) (s string) {
 }
 
 func TestFewestConnectionsFirst(t *testing.T) {
-	n := nodes.New(&lister{comets: []*halleyv1.CometInfo{comet("a", 500, false), comet("b", 100, false), comet("c", 300, false), comet("d", 0, true)}}, time.Second, time.Second)
+	n := nodes.New(&lister{comets: []*halleyv1.CometInfo{comet("a", 500, false), comet("b", 100, false), comet("c", 300, false), comet("d", 0, true)}}, time.Minute, life)
 	got, err := n.Ordered(t.Context(), any_)
 	if err != nil || names(got) != "bca" {
 		t.Fatalf("got %s, %v, want bca", names(got), err)
@@ -55,7 +58,7 @@ func TestFewestConnectionsFirst(t *testing.T) {
 }
 
 func TestClientsAtOnceAreSpread(t *testing.T) {
-	n := nodes.New(&lister{comets: []*halleyv1.CometInfo{comet("a", 0, false), comet("b", 0, false), comet("c", 20, false)}}, time.Second, time.Second)
+	n := nodes.New(&lister{comets: []*halleyv1.CometInfo{comet("a", 0, false), comet("b", 0, false), comet("c", 20, false)}}, time.Minute, life)
 	first := map[string]int{}
 	for range 60 {
 		got, err := n.Ordered(t.Context(), any_)
@@ -73,11 +76,11 @@ func TestClientsAtOnceAreSpread(t *testing.T) {
 }
 
 func TestDrainingOnesOnlyIfThereAreNoOthers(t *testing.T) {
-	n := nodes.New(&lister{comets: []*halleyv1.CometInfo{comet("a", 5, true)}}, time.Second, time.Second)
+	n := nodes.New(&lister{comets: []*halleyv1.CometInfo{comet("a", 5, true)}}, time.Minute, life)
 	if got, err := n.Ordered(t.Context(), any_); err != nil || names(got) != "a" {
 		t.Errorf("got %s, %v", names(got), err)
 	}
-	n = nodes.New(&lister{}, time.Second, time.Second)
+	n = nodes.New(&lister{}, time.Minute, life)
 	if got, err := n.Ordered(t.Context(), any_); err != nil || len(got) != 0 {
 		t.Errorf("got %s, %v", names(got), err)
 	}
@@ -85,7 +88,7 @@ func TestDrainingOnesOnlyIfThereAreNoOthers(t *testing.T) {
 
 func TestRouterIsAskedOnceForMany(t *testing.T) {
 	l := &lister{comets: []*halleyv1.CometInfo{comet("a", 5, false)}}
-	n := nodes.New(l, time.Second, time.Second)
+	n := nodes.New(l, time.Minute, life)
 	var wg sync.WaitGroup
 	for range 16 {
 		wg.Go(func() {
@@ -102,7 +105,7 @@ func TestRouterIsAskedOnceForMany(t *testing.T) {
 
 func TestErrorIsNotKept(t *testing.T) {
 	l := &lister{err: errors.New("away")}
-	n := nodes.New(l, time.Second, time.Second)
+	n := nodes.New(l, time.Minute, life)
 	if _, err := n.Live(t.Context()); err == nil {
 		t.Fatal("no error")
 	}

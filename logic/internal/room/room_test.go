@@ -32,7 +32,7 @@ func (c *controls) Control(_ context.Context, tenant string, targets []*halleyv1
 func service(t *testing.T, r *fake.Router, public ...string) (*room.Service, *controls) {
 	t.Helper()
 	c := &controls{}
-	s, err := room.New(room.Config{Public: public, PerSession: 10, BackendBatch: 3}, c, halleyv1.NewRouterClient(r.Dial(t)), time.Second)
+	s, err := room.New(room.Config{Public: public, PerSession: 10, BackendBatch: 3}, c, halleyv1.NewRouterClient(r.Dial(t)), 30*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

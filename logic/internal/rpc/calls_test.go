@@ -60,6 +60,7 @@ func newCallRig(t *testing.T) *rig {
 	if _, err := p.Parse(nil); err != nil {
 		t.Fatal(err)
 	}
+	cfg.RedisTimeout, cfg.ProduceTimeout = long, long
 	return newRig(t, func(_ *rpc.Config, d *rpc.Deps) {
 		chat, err := conversation.New(chatConfig(t), conversation.Deps{})
 		if err != nil {
@@ -69,7 +70,7 @@ func newCallRig(t *testing.T) *rig {
 		if !ok {
 			t.Fatal("router lists no sessions")
 		}
-		if d.Calls, err = call.New(cfg, call.Deps{Redis: rdb, RedisPrefix: prefix, Producer: d.Producer, Router: router, RouterTimeout: time.Second, People: chat}); err != nil {
+		if d.Calls, err = call.New(cfg, call.Deps{Redis: rdb, RedisPrefix: prefix, Producer: d.Producer, Router: router, RouterTimeout: long, People: chat}); err != nil {
 			t.Fatal(err)
 		}
 		tcfg := turn.Config{StunURLs: []string{"stun:s.example"}, URLs: []string{"turn:t.example"}, Secret: strings.Repeat("s", 20)}

@@ -464,7 +464,7 @@ func TestTooManyMessagesAreRefused(t *testing.T) {
 	rdb, prefix := kittest.Redis(t)
 	r := newChatRig(t, func(c *conversation.Config, d *conversation.Deps) {
 		c.Rate, c.Burst, c.ReadRate, c.ReadBurst = 0.001, 3, 0.001, 2
-		d.Limiter = limit.New(rdb, prefix, time.Second, nil)
+		d.Limiter = limit.New(rdb, prefix, long, nil)
 	})
 	limited := func(uid, body string) (n int) {
 		for i := range 8 {

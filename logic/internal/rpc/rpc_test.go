@@ -48,7 +48,7 @@ type rig struct {
 func config() rpc.Config {
 	return rpc.Config{
 		MaxPerUID: 5, NewestWins: []string{"ios"}, Heartbeat: 30 * time.Second, IdleTimeout: 75 * time.Second,
-		GoimHeartbeat: 240 * time.Second, GoimHeartbeatMax: 2, GoimTenant: "default", Watch: 50, RoomBodyBytes: 32 << 10, ReplaceTimeout: time.Second, ResumeLinger: time.Second,
+		GoimHeartbeat: 240 * time.Second, GoimHeartbeatMax: 2, GoimTenant: "default", Watch: 50, RoomBodyBytes: 32 << 10, ReplaceTimeout: long, ResumeLinger: time.Second,
 	}
 }
 
@@ -65,20 +65,20 @@ func newRig(t testing.TB, change ...func(*rpc.Config, *rpc.Deps)) *rig {
 	}
 	pusher, err := push.New(push.Config{
 		UrgentTTL: time.Second, NormalTTL: time.Second, BulkTTL: time.Second, MaxTTL: 10 * time.Second, MaxBodyBytes: 1 << 20, MaxTargets: 100, RecordTargets: 100,
-		Timeout: time.Second, RetryAfter: time.Second,
+		Timeout: long, RetryAfter: time.Second,
 	}, push.Deps{Producer: r.kafka, Now: clock})
 	if err != nil {
 		t.Fatal(err)
 	}
 	router := halleyv1.NewRouterClient(r.router.Dial(t))
-	rooms, err := room.New(room.Config{Public: []string{"public://*"}, PerSession: 3, BackendBatch: 10}, pusher, router, time.Second)
+	rooms, err := room.New(room.Config{Public: []string{"public://*"}, PerSession: 3, BackendBatch: 10}, pusher, router, long)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg := config()
 	deps := rpc.Deps{
 		Router: router, Verifier: verifier, Revoked: r.revoked, Rooms: rooms, Push: pusher, Producer: r.kafka,
-		RouterTimeout: time.Second, ProduceTimeout: time.Second, ProduceRetry: 3 * time.Second, Now: clock,
+		RouterTimeout: long, ProduceTimeout: long, ProduceRetry: 3 * time.Second, Now: clock,
 	}
 	for _, c := range change {
 		c(&cfg, &deps)
