@@ -57,6 +57,7 @@ type instance struct {
 	env  []string
 	cmd  *exec.Cmd
 	done chan error
+	gone chan struct{} // closed once it has ended
 
 	mu     sync.Mutex
 	errors bytes.Buffer
@@ -80,7 +81,7 @@ func launch(t *testing.T, dir string, env ...string) *instance {
 		t.Fatal(err)
 	}
 	i := &instance{
-		t: t, dir: dir, done: make(chan error, 1),
+		t: t, dir: dir, done: make(chan error, 1), gone: make(chan struct{}),
 		tcp: freeAddr(t), ws: freeAddr(t), api: freeAddr(t), private: freeAddr(t),
 	}
 	i.env = append(cleanEnv(),
@@ -119,10 +120,15 @@ func (i *instance) begin() io.Reader {
 		i.t.Fatal(err)
 	}
 	w.Close()
-	go func() { i.done <- i.cmd.Wait() }()
+	go func() {
+		defer close(i.gone)
+		i.done <- i.cmd.Wait()
+	}()
 	i.t.Cleanup(func() {
 		r.Close()
 		i.cmd.Process.Kill()
+		// Its folder goes next, and can't while something is being written into it.
+		<-i.gone
 		if i.t.Failed() {
 			i.t.Logf("log of halley all:\n%s", i.log())
 		}
