@@ -240,14 +240,28 @@ func next(t *testing.T, c *client.Conn) (frame.Op, string) {
 	}
 }
 
+// given are the ports that freeAddr has given out.
+var (
+	givenMu sync.Mutex
+	given   = map[int]bool{}
+)
+
+// freeAddr returns an address on which nothing listens, another one each time: those who asked before may not have taken theirs yet.
 func freeAddr(t *testing.T) string {
 	t.Helper()
+	givenMu.Lock()
+	defer givenMu.Unlock()
 	// Below the ports that the kernel gives to clients (32768 and up): between here and the process' start one of those could be
 	// taken by any connection that is made.
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000)))
+	for range 1000 {
+		port := 20000 + rand.IntN(12000)
+		if given[port] {
+			continue
+		}
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			defer l.Close()
+			given[port] = true
 			return l.Addr().String()
 		}
 	}
