@@ -194,8 +194,11 @@ func TestConversationsLoseNothingWhenHalleyAllIsKilled(t *testing.T) {
 	bob.chat.MarkRead(direct, nil)
 	waitFor(t, "the mark is stored", func() bool { c, ok := list()[direct]; return ok && c.Unread == 0 })
 	ann.say(t, group, 1)
-	waitFor(t, "bob has something unread", func() bool { c := list()[group]; return c.LastSeq == each*3+2 && c.Unread > 0 })
-	before := list()
+	var before map[string]client.Conversation
+	waitFor(t, "bob has something unread", func() bool {
+		before = list()
+		return before[group].LastSeq == each*3+2 && before[group].Unread > 0
+	})
 	if before[group].Title != "Tea" {
 		t.Errorf("bob's list: %+v", before)
 	}
