@@ -112,7 +112,10 @@ func TestConversationsOnAFullDisk(t *testing.T) {
 	people := []*talker{newTalker(t, "ann", i.mustTool("token", "--uid", "ann"), where), newTalker(t, "bob", i.mustTool("token", "--uid", "bob"), where)}
 	direct := client.DirectID("ann", "bob")
 	const before, during, full, after = 20, 100, 10, 20
-	people[0].say(t, direct, before)
+	// The first one by itself: of a conversation that a device has never heard of it gets the newest entries only, by a reset.
+	people[0].say(t, direct, 1)
+	waitFor(t, "both know the conversation", func() bool { return people[0].has(direct) == 1 && people[1].has(direct) == 1 })
+	people[0].say(t, direct, before-1)
 	waitFor(t, "bob has the first ones", func() bool { return people[1].has(direct) == before })
 
 	var talking sync.WaitGroup
