@@ -625,8 +625,7 @@ func TestBenchMeasuresWithoutLoss(t *testing.T) {
 		{"calls", "--pairs", "10", "--rate", "20", "--bulk-members", "20", "--comet", i.tcp},
 	} {
 		args = append(append([]string{"bench"}, args...), "--pids", pid, "--json", "-", "--quiet", "--duration", "500ms", "--warm-up", "100ms")
-		out := i.mustTool(args...)
-		var r struct {
+		type result struct {
 			Sessions, Lost, Duplicates int64
 			OutOfOrder                 int64 `json:"out_of_order"`
 			Deliveries                 int64
@@ -640,8 +639,14 @@ func TestBenchMeasuresWithoutLoss(t *testing.T) {
 			} `json:"accept_latency"`
 			Beside *struct{ Deliveries, Lost int64 }
 		}
-		if err := json.Unmarshal([]byte(out), &r); err != nil {
-			t.Fatalf("%v: %v in %q", args, err, out)
+		var r result
+		// Half a second may pass before anything is sent, on a machine that does something else meanwhile: then there is nothing to be measured.
+		for try := 0; try < 3 && (try == 0 || args[1] != "idle" && args[1] != "connect" && r.Deliveries == 0); try++ {
+			r = result{}
+			out := i.mustTool(args...)
+			if err := json.Unmarshal([]byte(out), &r); err != nil {
+				t.Fatalf("%v: %v in %q", args, err, out)
+			}
 		}
 		if r.Lost != 0 || r.Duplicates != 0 || r.OutOfOrder != 0 || r.Deliveries != r.Expected || len(r.Processes) != 1 {
 			t.Errorf("%v: got %+v, want all delivered once and in order", args, r)
