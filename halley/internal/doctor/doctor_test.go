@@ -3,6 +3,7 @@ package doctor_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -21,7 +22,7 @@ import (
 // see takes one look and returns its findings as text.
 func see(t *testing.T, l doctor.Look) (doctor.State, string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	var b strings.Builder
 	worst, err := doctor.Print(&b, doctor.Examine(ctx, []doctor.Look{l}))
@@ -33,18 +34,31 @@ func see(t *testing.T, l doctor.Look) (doctor.State, string) {
 
 func want(t *testing.T, l doctor.Look, state doctor.State, texts ...string) {
 	t.Helper()
+	if wrong := differs(t, l, state, texts...); wrong != "" {
+		t.Error(wrong)
+	}
+}
+
+// differs says what a look finds otherwise than it should; "": nothing.
+func differs(t *testing.T, l doctor.Look, state doctor.State, texts ...string) string {
+	t.Helper()
 	got, text := see(t, l)
+	var wrong []string
 	if got != state {
-		t.Errorf("got %v, want %v:\n%s", got, state, text)
+		wrong = append(wrong, fmt.Sprintf("got %v, want %v", got, state))
 	}
 	for _, w := range texts {
 		if !strings.Contains(text, w) {
-			t.Errorf("want %q in\n%s", w, text)
+			wrong = append(wrong, fmt.Sprintf("want %q", w))
 		}
 	}
 	if state != doctor.OK && !strings.Contains(text, "→") {
-		t.Errorf("no remedy in\n%s", text)
+		wrong = append(wrong, "no remedy")
 	}
+	if len(wrong) == 0 {
+		return ""
+	}
+	return strings.Join(wrong, ", ") + ":\n" + text
 }
 
 func closedAddr(t *testing.T) string {
