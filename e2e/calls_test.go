@@ -75,6 +75,8 @@ func (s *scene) talk(ann, bob *Phone) string {
 	s.t.Helper()
 	id := ann.Call("", bob.UID).GetCall().GetCall()
 	bob.Incoming(id)
+	// His phone says by itself that it rings. Only who has heard that knows that it came before the answer.
+	ann.State(id, "ringing")
 	bob.Do("call.accept", id, nil)
 	ann.State(id, "connecting")
 	ann.Connected(id)
@@ -88,7 +90,6 @@ func (s *scene) talk(ann, bob *Phone) string {
 func (s *scene) answer() {
 	ann, bob := s.two()
 	id := s.talk(ann, bob)
-	ann.State(id, "ringing")
 	ann.Do("call.update", id, map[string]any{"sends": map[string]bool{"video": true, "screen": true}})
 	bob.Leg(id, func(l *halleyv1.CallLeg) bool { return l.GetUid() == ann.UID && l.GetSends().GetScreen() })
 	ann.Do("call.hangup", id, nil)
