@@ -553,13 +553,15 @@ func (s *scene) endedByHost() {
 	}
 	ann.End(id, "ended_by_host")
 	bob.End(id, "ended_by_host")
-	if a, err = api.Do(ctx, http.MethodGet, "/v1/calls/"+id, nil, nil); err != nil || !strings.Contains(string(a.Body), `"loss":0.5`) {
-		s.t.Errorf("record: %v %v", a, err)
-	}
-	var list struct {
-		Calls []json.RawMessage `json:"calls"`
-	}
-	if a, err = api.Do(ctx, http.MethodGet, "/v1/calls?uid="+bob.UID+"&state=ended", nil, nil); err != nil || json.Unmarshal(a.Body, &list) != nil || len(list.Calls) != 1 {
-		s.t.Errorf("list: %v %v", a, err)
-	}
+	within(s.t, waitTime, "the call is on record", func() (bool, string) {
+		a, err := api.Do(ctx, http.MethodGet, "/v1/calls/"+id, nil, nil)
+		if err != nil || !strings.Contains(string(a.Body), `"loss":0.5`) {
+			return false, fmt.Sprint(a, err)
+		}
+		var list struct {
+			Calls []json.RawMessage `json:"calls"`
+		}
+		a, err = api.Do(ctx, http.MethodGet, "/v1/calls?uid="+bob.UID+"&state=ended", nil, nil)
+		return err == nil && json.Unmarshal(a.Body, &list) == nil && len(list.Calls) == 1, fmt.Sprint(a, err)
+	})
 }

@@ -37,7 +37,7 @@ func TestFaults(t *testing.T) {
 			f.stream.Stop()
 		}
 	}()
-	f.allOnline(t, 15*time.Second)
+	f.allOnline(t, 30*time.Second)
 	f.stream.Post(ctx)
 	stopWatchers := f.watch(ctx)
 	defer stopWatchers()
@@ -134,7 +134,7 @@ func (f *faults) begin(t *testing.T) *stretch {
 	t.Helper()
 	f.stream.CaughtUp(t, 30*time.Second)
 	// What the stretch before did to users must not be taken for this one's doing.
-	within(t, 10*time.Second, "the users are settled", func() (bool, string) {
+	within(t, 30*time.Second, "the users are settled", func() (bool, string) {
 		for _, u := range f.stream.Users {
 			if told := u.Told(time.Now()); len(told) > 0 {
 				return false, fmt.Sprintf("%s was told %+v", u.UID, told)
@@ -346,13 +346,13 @@ func (f *faults) logicsAway(t *testing.T) {
 	begin := time.Now()
 	_, err = f.Comets[0].Login("ws", &halleyv1.Auth{Token: f.Token("late", nil)})
 	f.refusedLater(t, err)
-	if took := time.Since(begin); took > 7*time.Second {
+	if took := time.Since(begin); took > 12*time.Second {
 		t.Errorf("a login without logic was answered after %v", took)
 	}
 	for _, n := range f.Logics {
 		f.Restart(n)
 	}
-	within(t, 15*time.Second, "requests are carried out again", func() (bool, string) {
+	within(t, 30*time.Second, "requests are carried out again", func() (bool, string) {
 		err := one.Join("public://other")
 		return err == nil, fmt.Sprint(err)
 	})
@@ -403,7 +403,7 @@ func (f *faults) cometStalled(t *testing.T) {
 	f.offline(t, "sleeper-stalled", presenceLimit)
 	f.flow(t, 20, 20*time.Second)
 	n.Signal(syscall.SIGCONT)
-	if _, err := sleeper.AwaitEvent(15*time.Second, func(e *halleyv1.Event) bool { return e.GetResync() != nil }); err != nil {
+	if _, err := sleeper.AwaitEvent(30*time.Second, func(e *halleyv1.Event) bool { return e.GetResync() != nil }); err != nil {
 		t.Errorf("waiting for resync: %v", err)
 	}
 	within(t, presenceLimit, "the sleeper is online again", func() (bool, string) {
@@ -455,7 +455,7 @@ func (f *faults) cometCutOff(t *testing.T) {
 	for _, p := range f.Proxies {
 		p.Mend()
 	}
-	if _, err := sleeper.AwaitEvent(15*time.Second, func(e *halleyv1.Event) bool { return e.GetResync() != nil }); err != nil {
+	if _, err := sleeper.AwaitEvent(30*time.Second, func(e *halleyv1.Event) bool { return e.GetResync() != nil }); err != nil {
 		t.Errorf("waiting for resync: %v", err)
 	}
 	s.end(t, affected)
@@ -487,7 +487,7 @@ func (f *faults) redisRestarted(t *testing.T) {
 	}
 	f.presenceOf(t, "sleeper-redis", true)
 	f.api.Push(t, Push{UIDs: []string{"sleeper-redis"}, Op: 7001, Text: "found"})
-	got, err := sleeper.Await(10*time.Second, func(fr Frame) bool { return fr.Op == 7001 || fr.Op == shortOp })
+	got, err := sleeper.Await(waitTime, func(fr Frame) bool { return fr.Op == 7001 || fr.Op == shortOp })
 	if err != nil || string(got.Body) != "found" {
 		t.Errorf("a push to a session from before the loss: %v, %v; nothing that has expired may come", got, err)
 	}

@@ -70,7 +70,7 @@ func testPythonClient(t *testing.T, c *Cluster) {
 	})
 	expect := func(pattern string) {
 		t.Helper()
-		re, limit := regexp.MustCompile(pattern), time.After(15*time.Second)
+		re, limit := regexp.MustCompile(pattern), time.After(30*time.Second)
 		for {
 			select {
 			case line, ok := <-lines:

@@ -64,9 +64,9 @@ func (f *verified) pass(t *testing.T, d time.Duration) {
 // it goes on until there was some traffic upon it, and waits until everybody has everything: nothing of it reaches into the next one.
 func (f *verified) fault(t *testing.T, name string, do func(t *testing.T) string) {
 	t.Run(name, func(t *testing.T) {
-		f.v.say(t, 10*time.Second, "phase "+name, "phase ")
+		f.v.say(t, 30*time.Second, "phase "+name, "phase ")
 		f.proofs[name] = do(t)
-		f.v.say(t, 10*time.Second, "over", "over")
+		f.v.say(t, 30*time.Second, "over", "over")
 		f.flow(t, 60)
 		// As long as verify itself waits, and a little.
 		if answer := f.v.say(t, 100*time.Second, "quiet", "quiet after", "not quiet"); strings.Contains(answer, "not quiet") {
