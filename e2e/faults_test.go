@@ -417,6 +417,7 @@ func (f *faults) cometStalled(t *testing.T) {
 // balance moves users back so that each comet has some.
 func (f *faults) balance(t *testing.T) {
 	t.Helper()
+	before := map[*User]int{}
 	for i, n := range f.Comets {
 		if len(f.at(n)) > 1 {
 			continue
@@ -424,11 +425,21 @@ func (f *faults) balance(t *testing.T) {
 		// As an operator would: the sessions of some users are ended, they come back elsewhere.
 		for j, u := range f.stream.Users {
 			if j%2 == i {
+				before[u] = u.count()
 				u.moveTo(i)
 				f.api.Must(t, http.StatusOK, "POST", "/v1/sessions/kick", map[string]any{"uid": u.UID}, nil)
 			}
 		}
 	}
+	// All of them: who is put out later would be so in the stretch that follows.
+	within(t, 30*time.Second, "who was put out is back", func() (bool, string) {
+		for u, n := range before {
+			if u.count() == n || !u.Online() {
+				return false, u.UID
+			}
+		}
+		return true, ""
+	})
 	within(t, 20*time.Second, "each comet has users", func() (bool, string) {
 		for _, n := range f.Comets {
 			if len(f.at(n)) < 2 {
