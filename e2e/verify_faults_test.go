@@ -80,12 +80,20 @@ func (f *verified) flooded(t *testing.T) {
 	f.fault(t, "a device floods over", func(t *testing.T) string {
 		dropped := func() float64 { return Metric(All(f.Comets), "halley_comet_outbox_dropped_volatile_total") }
 		before := dropped()
-		for try := 0; f.v.say(t, 10*time.Second, "flood", "flooding", "not flooding") != "verify: flooding"; try++ {
-			if try == 20 {
-				t.Fatal("no device is connected")
+		// Again if it read before all of it was there: the cluster was slow just then.
+		for flood := 1; dropped() == before; flood++ {
+			if flood > 3 {
+				t.Fatal("no outbox was ever full")
+			}
+			for try := 0; f.v.say(t, 30*time.Second, "flood", "flooding", "not flooding") != "verify: flooding"; try++ {
+				if try == 20 {
+					t.Fatal("no device is connected")
+				}
+			}
+			for end := time.Now().Add(10 * time.Second); dropped() == before && time.Now().Before(end); {
+				time.Sleep(100 * time.Millisecond)
 			}
 		}
-		within(t, 20*time.Second, "its outbox is full", func() (bool, string) { return dropped() > before, "" })
 		return "its outbox dropped what was pushed; verify counts what it was told"
 	})
 }
@@ -257,7 +265,7 @@ func (f *verified) believe(t *testing.T, n, other *Node) {
 		again, waits := f.again(), 0
 		// Its transactions may just have given up waiting, and begin anew, when it is stopped.
 		for try := 0; waits == 0; try++ {
-			if try == 3 {
+			if try == 6 {
 				t.Fatalf("%s never held anything when it was stopped", n.Name)
 			}
 			within(t, 20*time.Second, "both jobs have partitions", func() (bool, string) {
