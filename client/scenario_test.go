@@ -395,7 +395,7 @@ func (r *run) expect(want any, op frame.Op, on *scriptedConn) (*asked, error) {
 	var found *asked
 	ok := r.s.until(limit, func() bool {
 		i := slices.IndexFunc(r.s.asked, func(a *asked) bool {
-			return a.op == op && (on == nil || a.conn == on) && r.match(want, a.body)
+			return a.op == op && (on == nil || a.conn == on) && r.matches(want, a.body)
 		})
 		if i >= 0 {
 			found = r.s.asked[i]
@@ -502,6 +502,16 @@ func isEmpty(v any) bool {
 	case map[string]any:
 		return len(v) == 0
 	}
+	return false
+}
+
+// matches is match that binds no variable by what is another request.
+func (r *run) matches(want, got any) bool {
+	before := maps.Clone(r.vars)
+	if r.match(want, got) {
+		return true
+	}
+	r.vars = before
 	return false
 }
 
