@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 	"github.com/segmentio/kafka-go"
@@ -26,6 +25,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/halley-im/halley/kit/embedded"
 	"github.com/halley-im/halley/kit/kafkaconn"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 	"github.com/halley-im/halley/proto/topic"
@@ -38,7 +38,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type world struct {
 	t      testing.TB
 	cfg    router.Config
-	mini   *miniredis.Miniredis // nil: a real Redis
 	redis  redis.UniversalClient
 	prefix string
 	kafka  *fakeKafka
@@ -50,9 +49,12 @@ func newWorld(t testing.TB, c router.Config) *world {
 	w := &world{t: t, cfg: c, kafka: &fakeKafka{}}
 	addr := os.Getenv("HALLEY_TEST_REDIS")
 	if addr == "" {
-		w.mini = miniredis.RunT(t)
-		w.mini.ClockTTL(true)
-		addr = w.mini.Addr()
+		r, err := embedded.StartRedis()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(r.Close)
+		addr = r.Addr()
 	}
 	if os.Getenv("HALLEY_TEST_REDIS_CLUSTER") != "" {
 		w.redis = redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{addr}, ContextTimeoutEnabled: true, DisableIdentity: true})

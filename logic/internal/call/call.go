@@ -228,8 +228,8 @@ const (
 // It returns the call as it is then. Where nothing comes of it that process is dead, or Kafka away.
 func (s *Service) afterOthers(ctx context.Context, l *loaded) (*loaded, error) {
 	begin := time.Now()
-	if len(l.unsent) == 0 || begin.UnixNano() < s.hasty.Load() || s.flights.several(memberOf(l.Tenant, l.ID)) {
-		// Within a process flights see to it.
+	// What this process has kept is told by flights, one step after the other.
+	if call := memberOf(l.Tenant, l.ID); begin.UnixNano() < s.hasty.Load() || !s.flights.foreign(call, l.unsent) {
 		return l, nil
 	}
 	last := l.unsent[len(l.unsent)-1].number
@@ -242,7 +242,7 @@ func (s *Service) afterOthers(ctx context.Context, l *loaded) (*loaded, error) {
 			return nil, errcode.CallUnknown
 		}
 		l = next
-		if len(l.unsent) == 0 {
+		if !s.flights.foreign(memberOf(l.Tenant, l.ID), l.unsent) {
 			break
 		}
 		if time.Since(begin) > patience {
@@ -271,10 +271,13 @@ func (s *Service) keep(ctx context.Context, l *loaded, next *machine.Call, st *m
 			return false, err
 		}
 	}
+	call := memberOf(next.Tenant, next.ID)
+	defer s.flights.hold(call)()
 	unsent, ok, err := s.db.save(ctx, l, next, records, s.kept(next))
 	if err != nil || !ok {
 		return false, err
 	}
+	s.flights.keeps(call, unsent, l.last)
 	s.leases(ctx, l.Call, next)
 	s.send(ctx, next, unsent, &m, l.now)
 	if len(unsent) == 0 && l.Call != nil && next.Due() > 0 && next.Due() < l.Call.Due() {
@@ -313,6 +316,7 @@ func (s *Service) send(ctx context.Context, c *machine.Call, unsent []event, m *
 		return
 	}
 	s.metrics.sent.Add(float64(len(unsent)))
+	defer s.flights.forget(f, unsent)
 	if err := s.db.sent(ctx, c, unsent, m, now); err != nil {
 		// They will be told once more, or it is looked at early: harmless.
 		s.d.Log.DebugContext(ctx, "call's events not forgotten", "call", c.ID, "err", err)

@@ -2,6 +2,7 @@ package call
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
@@ -17,6 +18,8 @@ type flight struct {
 	turn chan struct{} // holds one while somebody tells
 	in   int           // who tells, waits to, or forgets what was told; under flights.mu
 	sent int64         // number of the last event that Kafka has; whoever has the turn owns it
+	// own are the numbers of the events that this process has kept with the call and tells; under flights.mu.
+	own map[int64]bool
 }
 
 func (f *flights) join(call string) *flight {
@@ -41,12 +44,37 @@ func (f *flights) hold(call string) (leave func()) {
 	return func() { f.leave(call, x) }
 }
 
-// several reports whether others than who asks, who holds it, have to do with a call.
-func (f *flights) several(call string) bool {
+// keeps notes that who holds the call has kept events with it that he is about to tell: those of unsent that come after last.
+func (f *flights) keeps(call string, unsent []event, last int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	x := f.m[call]
-	return x != nil && x.in > 1
+	for _, e := range unsent {
+		if e.number <= last {
+			continue
+		}
+		if x.own == nil {
+			x.own = map[int64]bool{}
+		}
+		x.own[e.number] = true
+	}
+}
+
+// foreign reports whether another process kept some of what is unsent of the call, which whoever asks holds.
+func (f *flights) foreign(call string, unsent []event) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	x := f.m[call]
+	return slices.ContainsFunc(unsent, func(e event) bool { return !x.own[e.number] })
+}
+
+// forget drops what was noted of events that were told.
+func (f *flights) forget(x *flight, told []event) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, e := range told {
+		delete(x.own, e.number)
+	}
 }
 
 func (f *flights) leave(call string, x *flight) {

@@ -103,6 +103,7 @@ type world struct {
 	hooks   []hooked
 	entries map[string]json.RawMessage // by client_msg_id
 	told    int
+	slowest time.Duration      // of what was asked of logic
 	blocks  map[[2]string]bool // who blocks whom
 	groups  map[string][]string
 }
@@ -351,12 +352,20 @@ func (d *device) again() *device {
 	return d.w.device(d.UID, d.Device)
 }
 
+// took notes how long logic took for what was begun then.
+func (w *world) took(begun time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.slowest = max(w.slowest, time.Since(begun))
+}
+
 func (d *device) who() call.Who { return call.Who{Tenant: "default", Who: d.Who} }
 
 func (d *device) try(id string, cmd machine.Command) (*call.Reply, error) {
 	if cmd.Verb != machine.DoHeartbeat && cmd.ID == "" {
 		cmd.ID = uuid.NewString()
 	}
+	defer d.w.took(time.Now())
 	return d.node.Command(context.Background(), d.who(), id, &cmd)
 }
 
@@ -395,6 +404,7 @@ func (d *device) invite(a call.Invitation) (*call.Reply, error) {
 	if a.Media == "" {
 		a.Media = "video"
 	}
+	defer d.w.took(time.Now())
 	return d.node.Invite(context.Background(), d.who(), &a)
 }
 
