@@ -61,7 +61,7 @@ type Control struct {
 
 // DialTCP connects to a comet's TCP listener.
 func DialTCP(addr string) (*Conn, error) {
-	raw, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	raw, err := net.DialTimeout("tcp", addr, 10*time.Second)
 	if err != nil {
 		return nil, err
 	}

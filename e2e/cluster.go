@@ -18,7 +18,7 @@ import (
 const (
 	leaseTTL      = 5 * time.Second
 	renewInterval = 1500 * time.Millisecond
-	groupSession  = 2 * time.Second // what a killed job costs its partitions
+	groupSession  = 4 * time.Second // what a killed job costs its partitions; one that stands still for longer loses them, and its records come twice
 	settleDelay   = time.Second     // from a change of a user's sessions to its presence event
 	startLimit    = 40 * time.Second
 	presenceLimit = 15 * time.Second // the promise: presence is right within this time of any crash

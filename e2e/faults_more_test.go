@@ -59,7 +59,7 @@ func (f *faults) clientStops(t *testing.T) {
 			f.api.Push(t, Push{UIDs: []string{uid}, Op: 7003, Text: "the end"})
 			got, dropped, last := 0, 0, 0
 			for over := false; !over; {
-				fr, err := slow.Conn.Next(10 * time.Second)
+				fr, err := slow.Conn.Next(30 * time.Second)
 				if err != nil {
 					t.Fatalf("after %d pushes and %d dropped: %v", got, dropped, err)
 				}

@@ -198,8 +198,9 @@ func (p *Process) Tail(lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
-// privateHTTP has no keep-alive: the servers behind it come and go.
-var privateHTTP = &http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+// privateHTTP has no keep-alive: the servers behind it come and go. Its time limit is longer than any pause: what a process that runs doesn't
+// tell is left out of sums, which others are compared with.
+var privateHTTP = &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 
 var metricLine = regexp.MustCompile(`^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{.*\})? (\S+)`)
 

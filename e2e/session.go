@@ -71,7 +71,7 @@ func Authenticate(c *Conn, auth *halleyv1.Auth) (*Session, error) {
 	if err := c.Send(frame.OpAuth, 1, body); err != nil {
 		return nil, err
 	}
-	f, err := c.Next(10 * time.Second)
+	f, err := c.Next(15 * time.Second)
 	if err != nil {
 		return nil, fmt.Errorf("waiting for the auth reply: %w", err)
 	}
@@ -103,7 +103,7 @@ func (s *Session) RequestRaw(op frame.Op, body []byte) (*halleyv1.Reply, error) 
 	if err := s.Send(op, seq, body); err != nil {
 		return nil, err
 	}
-	f, err := s.await(15*time.Second, func(f Frame) bool { return f.Op == frame.OpReply && f.Seq == seq })
+	f, err := s.await(waitTime, func(f Frame) bool { return f.Op == frame.OpReply && f.Seq == seq })
 	if err != nil {
 		return nil, fmt.Errorf("waiting for the reply: %w", err)
 	}
@@ -135,7 +135,7 @@ func (s *Session) Beat() error {
 	if err := s.Send(frame.OpHeartbeat, seq, nil); err != nil {
 		return err
 	}
-	_, err := s.await(5*time.Second, func(f Frame) bool { return f.Op == frame.OpHeartbeatReply && f.Seq == seq })
+	_, err := s.await(waitTime, func(f Frame) bool { return f.Op == frame.OpHeartbeatReply && f.Seq == seq })
 	return err
 }
 

@@ -91,7 +91,7 @@ func TestStartThatCannotBe(t *testing.T) {
 				for k, v := range c.env {
 					env[k] = v
 				}
-				code, out := runToEnd(t, c.args, env, 40*time.Second)
+				code, out := runToEnd(t, c.args, env, 75*time.Second)
 				if code <= 0 {
 					t.Errorf("exit code %d, want above 0", code)
 				}

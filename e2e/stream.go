@@ -286,7 +286,7 @@ func (s *Stream) Check(from, to Mark) Report {
 func isStream(f Frame) bool { return f.Op == frame.Op(streamOp) }
 
 // waitTime is how long a test waits for what takes no time.
-const waitTime = 5 * time.Second
+const waitTime = 20 * time.Second
 
 // within waits for a condition, which says what it still misses.
 func within(t testing.TB, limit time.Duration, what string, ok func() (bool, string)) {

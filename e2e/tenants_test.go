@@ -103,10 +103,10 @@ func testTenants(t *testing.T, c *Cluster) {
 		if e, err := blue.ann.AwaitEvent(100*time.Millisecond, func(e *halleyv1.Event) bool { return e.GetRoomMessage() != nil }); err == nil {
 			t.Errorf("blue got red's message: %v", e)
 		}
-		reply, err := blue.bob.Request(&halleyv1.Request{Method: &halleyv1.Request_RoomMembers{RoomMembers: &halleyv1.RoomMembers{Room: room}}})
-		if err != nil || fmt.Sprint(reply.GetRoomMembers().GetUids()) != "[ann bob]" || reply.GetRoomMembers().GetCount() != 2 {
-			t.Errorf("members: got %v, %v", reply, err)
-		}
+		within(t, waitTime, "blue's room has its two", func() (bool, string) {
+			reply, err := blue.bob.Request(&halleyv1.Request{Method: &halleyv1.Request_RoomMembers{RoomMembers: &halleyv1.RoomMembers{Room: room}}})
+			return err == nil && fmt.Sprint(reply.GetRoomMembers().GetUids()) == "[ann bob]" && reply.GetRoomMembers().GetCount() == 2, fmt.Sprint(reply, err)
+		})
 		if err := red.bob.Leave(room); err != nil {
 			t.Fatal(err)
 		}
@@ -125,23 +125,23 @@ func testTenants(t *testing.T, c *Cluster) {
 			r, b := count(t, red), count(t, blue)
 			return r == 1 && b == 2, fmt.Sprint(r, b)
 		})
-		var top struct {
-			Rooms []struct {
-				Room  string
-				Count int
+		within(t, waitTime, "blue's top rooms", func() (bool, string) {
+			var top struct {
+				Rooms []struct {
+					Room  string
+					Count int
+				}
 			}
-		}
-		blue.api.Must(t, 200, "GET", "/v1/rooms?type=chat", nil, &top)
-		if len(top.Rooms) != 1 || top.Rooms[0].Room != room || top.Rooms[0].Count != 2 {
-			t.Errorf("top rooms of blue: got %v", top)
-		}
+			blue.api.Must(t, 200, "GET", "/v1/rooms?type=chat", nil, &top)
+			return len(top.Rooms) == 1 && top.Rooms[0].Room == room && top.Rooms[0].Count == 2, fmt.Sprint(top)
+		})
 		red.api.Must(t, 200, "PUT", path+"/members/bob", nil, nil)
 		within(t, waitTime, "red counts 2", func() (bool, string) { return count(t, red) == 2, "" })
-		var page struct{ UIDs []string }
-		red.api.Must(t, 200, "GET", path+"/members", nil, &page)
-		if fmt.Sprint(page.UIDs) != "[ann bob]" {
-			t.Errorf("members: got %v", page)
-		}
+		within(t, waitTime, "red's room has its two", func() (bool, string) {
+			var page struct{ UIDs []string }
+			red.api.Must(t, 200, "GET", path+"/members", nil, &page)
+			return fmt.Sprint(page.UIDs) == "[ann bob]", fmt.Sprint(page)
+		})
 		red.api.Must(t, 200, "DELETE", path+"/members/bob", nil, nil)
 		within(t, waitTime, "red counts 1", func() (bool, string) { return count(t, red) == 1, "" })
 		if n := count(t, blue); n != 2 {

@@ -250,6 +250,13 @@ func (u *User) Online() bool {
 	return u.online
 }
 
+// count returns how often the user has logged in.
+func (u *User) count() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.logins
+}
+
 // Comet returns the name of the comet that the user is at, or was last.
 func (u *User) Comet() string {
 	u.mu.Lock()

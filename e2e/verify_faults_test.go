@@ -64,9 +64,9 @@ func (f *verified) pass(t *testing.T, d time.Duration) {
 // it goes on until there was some traffic upon it, and waits until everybody has everything: nothing of it reaches into the next one.
 func (f *verified) fault(t *testing.T, name string, do func(t *testing.T) string) {
 	t.Run(name, func(t *testing.T) {
-		f.v.say(t, 10*time.Second, "phase "+name, "phase ")
+		f.v.say(t, 30*time.Second, "phase "+name, "phase ")
 		f.proofs[name] = do(t)
-		f.v.say(t, 10*time.Second, "over", "over")
+		f.v.say(t, 30*time.Second, "over", "over")
 		f.flow(t, 60)
 		// As long as verify itself waits, and a little.
 		if answer := f.v.say(t, 100*time.Second, "quiet", "quiet after", "not quiet"); strings.Contains(answer, "not quiet") {
@@ -80,12 +80,20 @@ func (f *verified) flooded(t *testing.T) {
 	f.fault(t, "a device floods over", func(t *testing.T) string {
 		dropped := func() float64 { return Metric(All(f.Comets), "halley_comet_outbox_dropped_volatile_total") }
 		before := dropped()
-		for try := 0; f.v.say(t, 10*time.Second, "flood", "flooding", "not flooding") != "verify: flooding"; try++ {
-			if try == 20 {
-				t.Fatal("no device is connected")
+		// Again if it read before all of it was there: the cluster was slow just then.
+		for flood := 1; dropped() == before; flood++ {
+			if flood > 3 {
+				t.Fatal("no outbox was ever full")
+			}
+			for try := 0; f.v.say(t, 30*time.Second, "flood", "flooding", "not flooding") != "verify: flooding"; try++ {
+				if try == 20 {
+					t.Fatal("no device is connected")
+				}
+			}
+			for end := time.Now().Add(10 * time.Second); dropped() == before && time.Now().Before(end); {
+				time.Sleep(100 * time.Millisecond)
 			}
 		}
-		within(t, 20*time.Second, "its outbox is full", func() (bool, string) { return dropped() > before, "" })
 		return "its outbox dropped what was pushed; verify counts what it was told"
 	})
 }
@@ -257,7 +265,7 @@ func (f *verified) believe(t *testing.T, n, other *Node) {
 		again, waits := f.again(), 0
 		// Its transactions may just have given up waiting, and begin anew, when it is stopped.
 		for try := 0; waits == 0; try++ {
-			if try == 3 {
+			if try == 6 {
 				t.Fatalf("%s never held anything when it was stopped", n.Name)
 			}
 			within(t, 20*time.Second, "both jobs have partitions", func() (bool, string) {

@@ -37,7 +37,7 @@ func (e *UpgradeError) Error() string {
 // DialWS connects to a comet's WebSocket listener and upgrades at path. The masking and framing are its own, so
 // that a test may get them wrong.
 func DialWS(addr, path string, header http.Header) (*Conn, error) {
-	raw, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	raw, err := net.DialTimeout("tcp", addr, 10*time.Second)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func upgrade(raw net.Conn, addr, path string, header http.Header) (*Conn, error)
 		return nil, err
 	}
 	b.WriteString("\r\n")
-	if err := raw.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := raw.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return nil, err
 	}
 	if _, err := raw.Write(b.Bytes()); err != nil {

@@ -3,19 +3,15 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
-	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -24,241 +20,6 @@ import (
 	"github.com/halley-im/halley/proto/frame"
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 )
-
-// limit is how long anything in these tests may take before they fail.
-const limit = 30 * time.Second
-
-// binary is the halley command, built once.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "halley-test-*")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "halley")
-	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("go build: %w: %s", err, out)
-	}
-	return path, nil
-})
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if path, err := binary(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
-	}
-	os.Exit(code)
-}
-
-// instance is a `halley all` that runs.
-type instance struct {
-	t    *testing.T
-	dir  string
-	env  []string
-	cmd  *exec.Cmd
-	done chan error
-
-	mu     sync.Mutex
-	errors bytes.Buffer
-
-	tcp, ws, api, private string
-	out                   []string // what it printed when it was ready
-}
-
-// startAll starts `halley all` on a data folder and waits until it says that it runs.
-func startAll(t *testing.T, dir string, env ...string) *instance {
-	t.Helper()
-	i := launch(t, dir, env...)
-	i.awaitWelcome()
-	return i
-}
-
-func launch(t *testing.T, dir string, env ...string) *instance {
-	t.Helper()
-	path, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	i := &instance{
-		t: t, dir: dir, done: make(chan error, 1),
-		tcp: freeAddr(t), ws: freeAddr(t), api: freeAddr(t), private: freeAddr(t),
-	}
-	i.env = append(cleanEnv(),
-		"HALLEY_DATA_DIR="+dir, "HALLEY_COMET_TCP_ADDR="+i.tcp, "HALLEY_COMET_WS_ADDR="+i.ws, "HALLEY_LOGIC_HTTP_ADDR="+i.api,
-		"HALLEY_ALL_PRIVATE_ADDR="+i.private, "HALLEY_ALL_TURN_ADDR=127.0.0.1:0", "HALLEY_ALL_TURN_TLS_ADDR=127.0.0.1:0", "HALLEY_URL=http://"+i.api)
-	i.env = append(i.env, env...)
-	i.cmd = exec.Command(path, "all")
-	i.cmd.Env = i.env
-	i.cmd.Stderr = i
-	return i
-}
-
-// Write collects the log.
-func (i *instance) Write(b []byte) (int, error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.errors.Write(b)
-}
-
-func (i *instance) log() string {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.errors.String()
-}
-
-// begin starts the process without waiting for more.
-func (i *instance) begin() io.Reader {
-	i.t.Helper()
-	// A pipe of our own: Wait would close that of StdoutPipe while it is read.
-	r, w, err := os.Pipe()
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	i.cmd.Stdout = w
-	if err := i.cmd.Start(); err != nil {
-		i.t.Fatal(err)
-	}
-	w.Close()
-	go func() { i.done <- i.cmd.Wait() }()
-	i.t.Cleanup(func() {
-		r.Close()
-		i.cmd.Process.Kill()
-		if i.t.Failed() {
-			i.t.Logf("log of halley all:\n%s", i.log())
-		}
-	})
-	return r
-}
-
-func (i *instance) awaitWelcome() {
-	i.t.Helper()
-	out := i.begin()
-	lines := make(chan string)
-	go func() {
-		defer close(lines)
-		for sc := bufio.NewScanner(out); sc.Scan(); {
-			lines <- sc.Text()
-		}
-	}()
-	late := time.After(limit)
-	for {
-		select {
-		case line, ok := <-lines:
-			if !ok {
-				i.t.Fatalf("halley all ended before it was ready:\n%s", i.log())
-			}
-			i.out = append(i.out, line)
-			if strings.HasPrefix(line, "Stop it") {
-				return
-			}
-		case <-late:
-			i.t.Fatalf("halley all is not ready:\n%s", i.log())
-		}
-	}
-}
-
-// signal sends a signal and returns the exit code.
-func (i *instance) signal(s syscall.Signal) int {
-	i.t.Helper()
-	if err := i.cmd.Process.Signal(s); err != nil {
-		i.t.Fatal(err)
-	}
-	return i.wait()
-}
-
-func (i *instance) wait() int {
-	i.t.Helper()
-	select {
-	case <-i.done:
-		return i.cmd.ProcessState.ExitCode()
-	case <-time.After(limit):
-		i.t.Fatal("it does not end")
-		return -1
-	}
-}
-
-// tool runs another halley command with the instance's environment.
-func (i *instance) tool(args ...string) (code int, stdout, stderr string) {
-	i.t.Helper()
-	ctx, cancel := context.WithTimeout(i.t.Context(), limit)
-	defer cancel()
-	path, err := binary()
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env = i.env
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
-		i.t.Fatal(err)
-	}
-	return cmd.ProcessState.ExitCode(), strings.TrimSpace(out.String()), errs.String()
-}
-
-func (i *instance) mustTool(args ...string) string {
-	i.t.Helper()
-	code, out, errs := i.tool(args...)
-	if code != 0 {
-		i.t.Fatalf("halley %v: exit code %d: %s", args, code, errs)
-	}
-	return out
-}
-
-// dial connects by WebSocket with a token of `halley token`.
-func (i *instance) dial(uid string) *client.Conn {
-	i.t.Helper()
-	jwt := i.mustTool("token", "--uid", uid, "--rooms", "test://*")
-	c, err := client.Dial(i.t.Context(), "ws://"+i.ws+"/sub", &halleyv1.Auth{Token: jwt, Rooms: []string{"test://1"}}, client.DialOptions{})
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	i.t.Cleanup(func() { c.Close() })
-	return c
-}
-
-// next returns the body of the next push.
-func next(t *testing.T, c *client.Conn) (frame.Op, string) {
-	t.Helper()
-	// The read below ends with the connection, at the latest.
-	timer := time.AfterFunc(limit, func() { c.Close() })
-	defer timer.Stop()
-	for {
-		f, err := c.Read()
-		if err != nil {
-			t.Fatalf("no push came: %v", err)
-		}
-		if f.Op != frame.OpEvent {
-			return f.Op, string(f.Body)
-		}
-	}
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	// Below the ports that the kernel gives to clients (32768 and up): between here and the process' start one of those could be
-	// taken by any connection that is made.
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000)))
-		if err == nil {
-			defer l.Close()
-			return l.Addr().String()
-		}
-	}
-	t.Fatal("no free port")
-	return ""
-}
-
-// cleanEnv is the environment without settings.
-func cleanEnv() []string {
-	var out []string
-	for _, e := range os.Environ() {
-		if !strings.HasPrefix(e, "HALLEY_") {
-			out = append(out, e)
-		}
-	}
-	return out
-}
 
 func TestAllCarriesAPushFromTheToolToAClient(t *testing.T) {
 	t.Parallel()
@@ -304,10 +65,8 @@ func TestAllCarriesAPushFromTheToolToAClient(t *testing.T) {
 		t.Errorf("a wrong key: got exit code %d, %q", code, errs)
 	}
 
-	ready := i.get("http://" + i.private + "/readyz?verbose")
-	if !strings.Contains(ready, "[+] comet") || !strings.Contains(ready, "[+] need kafka") || !strings.HasSuffix(ready, "ready\n") {
-		t.Errorf("readyz: got %q", ready)
-	}
+	// A check has a time limit, which a machine that does something else for a moment outlives.
+	i.shows("http://"+i.private+"/readyz?verbose", "[+] comet", "[+] need kafka", "\nready\n")
 	if metrics := i.get("http://" + i.private + "/metrics"); !strings.Contains(metrics, "halley_comet_") || !strings.Contains(metrics, "halley_job_") {
 		t.Error("metrics of the roles are missing")
 	}
@@ -317,20 +76,6 @@ func TestAllCarriesAPushFromTheToolToAClient(t *testing.T) {
 	if strings.Contains(i.log(), "level=ERROR") {
 		t.Errorf("errors in the log:\n%s", i.log())
 	}
-}
-
-func (i *instance) get(url string) string {
-	i.t.Helper()
-	resp, err := http.Get(url)
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	return string(b)
 }
 
 // TestRestartKeepsKeysAndUndeliveredPushes kills `halley all` while a push waits in its Kafka: after a start, look-ups wait
@@ -343,7 +88,8 @@ func TestRestartKeepsKeysAndUndeliveredPushes(t *testing.T) {
 	first.mustTool("push", "--uid", "ann", "--body", "before the end", "--ttl", "5m")
 	first.signal(syscall.SIGKILL)
 
-	second := startAll(t, dir, "HALLEY_ROUTER_WARM_UP=3s")
+	// Long enough for a start and a log-in on a machine that stands still for some seconds: nobody is nobody afterwards.
+	second := startAll(t, dir, "HALLEY_ROUTER_WARM_UP=8s")
 	c, err := client.Dial(t.Context(), "tcp://"+second.tcp, &halleyv1.Auth{Token: jwt}, client.DialOptions{})
 	if err != nil {
 		t.Fatalf("a token of before the restart: %v", err)
@@ -591,8 +337,7 @@ func TestBenchMeasuresWithoutLoss(t *testing.T) {
 		{"calls", "--pairs", "10", "--rate", "20", "--bulk-members", "20", "--comet", i.tcp},
 	} {
 		args = append(append([]string{"bench"}, args...), "--pids", pid, "--json", "-", "--quiet", "--duration", "500ms", "--warm-up", "100ms")
-		out := i.mustTool(args...)
-		var r struct {
+		type result struct {
 			Sessions, Lost, Duplicates int64
 			OutOfOrder                 int64 `json:"out_of_order"`
 			Deliveries                 int64
@@ -606,8 +351,14 @@ func TestBenchMeasuresWithoutLoss(t *testing.T) {
 			} `json:"accept_latency"`
 			Beside *struct{ Deliveries, Lost int64 }
 		}
-		if err := json.Unmarshal([]byte(out), &r); err != nil {
-			t.Fatalf("%v: %v in %q", args, err, out)
+		var r result
+		// Half a second may pass before anything is sent, on a machine that does something else meanwhile: then there is nothing to be measured.
+		for try := 0; try < 3 && (try == 0 || args[1] != "idle" && args[1] != "connect" && r.Deliveries == 0); try++ {
+			r = result{}
+			out := i.mustTool(args...)
+			if err := json.Unmarshal([]byte(out), &r); err != nil {
+				t.Fatalf("%v: %v in %q", args, err, out)
+			}
 		}
 		if r.Lost != 0 || r.Duplicates != 0 || r.OutOfOrder != 0 || r.Deliveries != r.Expected || len(r.Processes) != 1 {
 			t.Errorf("%v: got %+v, want all delivered once and in order", args, r)

@@ -9,6 +9,22 @@ import (
 	"testing"
 )
 
+// turn has the doctor look at TURN, again if it didn't find what is wanted: an answer that a pause held back for its whole time limit is told
+// as a fault, and rightly.
+func (i *instance) turn(wantCode int, words []string, args ...string) {
+	i.t.Helper()
+	for try := 1; ; try++ {
+		code, out, errs := i.tool(append([]string{"doctor", "turn"}, args...)...)
+		if code == wantCode && !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(out, w) }) {
+			return
+		}
+		if try == 3 {
+			i.t.Errorf("halley doctor turn %q: exit code %d, want %d and %q:\n%s%s", args, code, wantCode, words, out, errs)
+			return
+		}
+	}
+}
+
 // TestClientsAreToldOfTheRelayInsideAndItRelays has the doctor ask as a client does.
 func TestClientsAreToldOfTheRelayInsideAndItRelays(t *testing.T) {
 	t.Parallel()
@@ -16,10 +32,7 @@ func TestClientsAreToldOfTheRelayInsideAndItRelays(t *testing.T) {
 	i := startAll(t, t.TempDir(), "HALLEY_TLS_SELF_SIGNED=true", "HALLEY_ALL_TLS_ADDR="+freeAddr(t), "HALLEY_ALL_WSS_ADDR="+wss, "HALLEY_ALL_HTTPS_ADDR="+freeAddr(t))
 	jwt := i.mustTool("token", "--uid", "ann")
 	// With a client's credential. No authority has signed the certificate.
-	code, out, errs := i.tool("doctor", "turn", "--comet", "ws://"+i.ws+"/sub", "--token", jwt)
-	if code != 1 || !strings.Contains(out, "TLS certificate wrong") || !strings.Contains(out, "self-signed") || !strings.Contains(out, "4 well, 0 to look at, 1 wrong") {
-		t.Fatalf("halley doctor turn --comet: exit code %d:\n%s%s", code, out, errs)
-	}
+	i.turn(1, []string{"TLS certificate wrong", "self-signed", "4 well, 0 to look at, 1 wrong"}, "--comet", "ws://"+i.ws+"/sub", "--token", jwt)
 	var urls []string
 	for _, m := range regexp.MustCompile(`(?m)^ *calls +(.*)$`).FindAllStringSubmatch(strings.Join(i.out, "\n"), -1) {
 		urls = strings.Fields(m[1])
@@ -28,31 +41,19 @@ func TestClientsAreToldOfTheRelayInsideAndItRelays(t *testing.T) {
 		t.Fatalf("the welcome names %q:\n%s", urls, strings.Join(i.out, "\n"))
 	}
 
-	code, out, errs = i.tool("doctor", "turn", "--comet", "wss://"+wss+"/sub", "--token", jwt, "--ca", filepath.Join(i.dir, "tls-self-signed.crt"))
-	if code != 0 || !strings.Contains(out, "All 6 well") {
-		t.Errorf("halley doctor turn --comet wss: exit code %d:\n%s%s", code, out, errs)
-	}
+	i.turn(0, []string{"All 6 well"}, "--comet", "wss://"+wss+"/sub", "--token", jwt, "--ca", filepath.Join(i.dir, "tls-self-signed.crt"))
 	// With its settings, from its own machine, as docs/turn.md has it.
 	at := func(url string) string {
 		_, rest, _ := strings.Cut(url, ":")
 		addr, _, _ := strings.Cut(rest, "?")
 		return addr
 	}
-	code, out, errs = i.tool("doctor", "turn", "--all", "--all-turn-addr", at(urls[0]), "--all-turn-tls-addr", at(urls[2]))
-	if code != 1 || !strings.Contains(out, "self-signed") || !strings.Contains(out, "4 well, 0 to look at, 1 wrong") {
-		t.Errorf("halley doctor turn --all: exit code %d:\n%s%s", code, out, errs)
-	}
+	i.turn(1, []string{"self-signed", "4 well, 0 to look at, 1 wrong"}, "--all", "--all-turn-addr", at(urls[0]), "--all-turn-tls-addr", at(urls[2]))
 	// A cluster without TURN.
-	code, out, errs = i.tool("doctor", "turn")
-	if code != 1 || !strings.Contains(out, "no TURN configured") || !strings.Contains(out, "HALLEY_LOGIC_TURN_URLS") {
-		t.Errorf("halley doctor turn without servers: exit code %d:\n%s%s", code, out, errs)
-	}
+	i.turn(1, []string{"no TURN configured", "HALLEY_LOGIC_TURN_URLS"})
 
 	// With the data folder's secret, and with the certificate trusted.
-	code, out, errs = i.tool("doctor", "turn", "--logic-turn-secret", "@"+filepath.Join(i.dir, "turn-secret"), "--logic-turn-urls", strings.Join(urls, ","), "--ca", filepath.Join(i.dir, "tls-self-signed.crt"))
-	if code != 0 || !strings.Contains(out, "All 6 well") {
-		t.Errorf("halley doctor turn: exit code %d:\n%s%s", code, out, errs)
-	}
+	i.turn(0, []string{"All 6 well"}, "--logic-turn-secret", "@"+filepath.Join(i.dir, "turn-secret"), "--logic-turn-urls", strings.Join(urls, ","), "--ca", filepath.Join(i.dir, "tls-self-signed.crt"))
 }
 
 func TestRelayOfAllIsToldWhereOthersReachIt(t *testing.T) {

@@ -21,8 +21,8 @@ import (
 	entry "github.com/halley-im/halley/store/conversation"
 )
 
-// shortVerify is a run of some seconds over i, by way of a comet's address.
-func shortVerify(t *testing.T, i *instance, comet string, during func(ctx context.Context)) *verify.Report {
+// shortVerify is a run of some seconds over i, by way of a comet's address. settle is how long it may take until nothing is missing.
+func shortVerify(t *testing.T, i *instance, comet string, settle time.Duration, during func(ctx context.Context)) *verify.Report {
 	t.Helper()
 	key, err := keys.ReadAPI(i.dir)
 	if err != nil {
@@ -44,8 +44,21 @@ func shortVerify(t *testing.T, i *instance, comet string, during func(ctx contex
 	}()
 	talking, enough := context.WithCancel(ctx)
 	defer enough()
+	// Connecting and making the conversations takes as long as it takes, and is no traffic.
+	sending := make(chan struct{})
+	var begun sync.Once
+	progress := func(format string, args ...any) {
+		if strings.HasPrefix(format, "sending ") {
+			begun.Do(func() { close(sending) })
+		}
+		t.Logf(format, args...)
+	}
 	go func() {
 		<-planted
+		select {
+		case <-ctx.Done():
+		case <-sending:
+		}
 		// Some more traffic upon what was planted.
 		select {
 		case <-ctx.Done():
@@ -56,7 +69,7 @@ func shortVerify(t *testing.T, i *instance, comet string, during func(ctx contex
 	r, _, err := verify.Run(talking, verify.Config{
 		Comets: []string{comet}, API: verify.API{URLs: []string{"http://" + i.api}, Key: key}, Sign: sign,
 		Users: 4, Devices: 2, Direct: 4, Groups: 1, Members: 3, Rate: 60, Changes: .3, Repeats: .1, Disturb: 300 * time.Millisecond,
-		Moves: .05, Marks: .1, Flood: 2 * time.Second, Ask: time.Second, Settle: 10 * time.Second, Late: 10 * time.Second, Progress: t.Logf,
+		Moves: .05, Marks: .1, Flood: 2 * time.Second, Ask: time.Second, Settle: settle, Late: 10 * time.Second, Progress: progress,
 	})
 	<-planted
 	if err != nil {
@@ -65,6 +78,10 @@ func shortVerify(t *testing.T, i *instance, comet string, during func(ctx contex
 	t.Logf("%+v", r)
 	return r
 }
+
+// toldLong is after what time the sender of an entry, and who was there, have been told of it: what is planted before that may be all that
+// they ever hear.
+const toldLong = 1500 * time.Millisecond
 
 // table is a way to the conversations' tables that is none of Halley's.
 type table struct {
@@ -132,7 +149,7 @@ func (p *table) swapped(tx *sql.Tx) (bool, error) {
 	err := tx.QueryRow(`SELECT a.conversation, a.seq FROM entries a JOIN entries b ON b.tenant = a.tenant AND b.conversation = a.conversation
 		AND b.seq = a.seq + 1 AND b.sender = a.sender JOIN conversations c ON c.tenant = a.tenant AND c.conversation = a.conversation
 		WHERE a.kind = b.kind AND a.body IS NOT NULL AND b.body IS NOT NULL AND a.changed_seq = a.seq AND b.changed_seq = b.seq
-		AND a.seq > 2 AND c.created_at >= ? LIMIT 1`, p.since).Scan(&conversation, &seq)
+		AND a.seq > 2 AND c.created_at >= ? AND b.accepted_at < ? LIMIT 1`, p.since, time.Now().Add(-toldLong).UnixMilli()).Scan(&conversation, &seq)
 	if err != nil {
 		return false, err
 	}
@@ -147,7 +164,7 @@ func (p *table) dropped(tx *sql.Tx) (bool, error) {
 	var conversation string
 	var seq int64
 	err := tx.QueryRow(`SELECT e.conversation, e.target_seq FROM entries e JOIN conversations c USING (tenant, conversation)
-		WHERE e.kind = ? AND c.created_at >= ? LIMIT 1`, entry.Recall, p.since).Scan(&conversation, &seq)
+		WHERE e.kind = ? AND c.created_at >= ? AND e.accepted_at < ? LIMIT 1`, entry.Recall, p.since, time.Now().Add(-toldLong).UnixMilli()).Scan(&conversation, &seq)
 	if err != nil {
 		return false, err
 	}
@@ -176,29 +193,43 @@ func (p *table) returned(tx *sql.Tx) (bool, error) {
 	return n == 1, err
 }
 
-// kicked has the API end the sessions of somebody who has said something.
+// kicked has the API end the sessions of all who have said something: of one whose devices have just been cut off there may be none.
 func (p *table) kicked(tx *sql.Tx, i *instance) (bool, error) {
-	var uid string
-	if err := tx.QueryRow(`SELECT sender FROM entries WHERE kind = ? AND accepted_at >= ? LIMIT 1`, entry.Message, p.since).Scan(&uid); err != nil {
+	rows, err := tx.Query(`SELECT DISTINCT sender FROM entries WHERE kind = ? AND accepted_at >= ?`, entry.Message, p.since)
+	if err != nil {
+		return false, err
+	}
+	defer rows.Close()
+	var uids []string
+	for rows.Next() {
+		var uid string
+		if err := rows.Scan(&uid); err != nil {
+			return false, err
+		}
+		uids = append(uids, uid)
+	}
+	if err := rows.Err(); err != nil || len(uids) < 3 {
 		return false, err
 	}
 	key, err := keys.ReadAPI(i.dir)
 	if err != nil {
 		return false, err
 	}
-	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodPost, "http://"+i.api+"/v1/sessions/kick", strings.NewReader(fmt.Sprintf(`{"uid":%q}`, uid)))
-	if err != nil {
-		return false, err
-	}
-	req.Header.Set("Authorization", "Bearer "+key)
-	req.Header.Set("Content-Type", "application/json")
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return false, err
-	}
-	_ = res.Body.Close()
-	if res.StatusCode/100 != 2 {
-		return false, fmt.Errorf("kick: %s", res.Status)
+	for _, uid := range uids {
+		req, err := http.NewRequestWithContext(p.t.Context(), http.MethodPost, "http://"+i.api+"/v1/sessions/kick", strings.NewReader(fmt.Sprintf(`{"uid":%q}`, uid)))
+		if err != nil {
+			return false, err
+		}
+		req.Header.Set("Authorization", "Bearer "+key)
+		req.Header.Set("Content-Type", "application/json")
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return false, err
+		}
+		_ = res.Body.Close()
+		if res.StatusCode/100 != 2 {
+			return false, fmt.Errorf("kick: %s", res.Status)
+		}
 	}
 	return true, nil
 }
@@ -334,15 +365,17 @@ func (s *swallower) swallow(f frame.Frame) []byte {
 func TestVerifySaysWhatIsBroken(t *testing.T) {
 	dir := t.TempDir()
 	i := startAll(t, dir, "HALLEY_LOGIC_CHAT_RATE=0", "HALLEY_LOGIC_CHAT_READ_RATE=0")
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, allDatabase)+"?_txlock=immediate&_pragma=busy_timeout(5000)")
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, allDatabase)+"?_txlock=immediate&_pragma=busy_timeout(30000)")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
 	comet := "ws://" + i.ws + "/sub"
+	// What is broken may never settle.
+	const broken = 10 * time.Second
 	inTables := func(t *testing.T, f func(p *table) func(*sql.Tx) (bool, error)) *verify.Report {
 		p := &table{t: t, db: db, since: time.Now().UnixMilli()}
-		return shortVerify(t, i, comet, func(ctx context.Context) { p.plant(ctx, f(p)) })
+		return shortVerify(t, i, comet, broken, func(ctx context.Context) { p.plant(ctx, f(p)) })
 	}
 	says := func(t *testing.T, r *verify.Report, what int, words string) {
 		t.Helper()
@@ -351,14 +384,23 @@ func TestVerifySaysWhatIsBroken(t *testing.T) {
 		}
 	}
 	t.Run("nothing", func(t *testing.T) {
-		r := shortVerify(t, i, comet, nil)
+		since := time.Now().UnixMilli()
+		r := shortVerify(t, i, comet, time.Minute, func(ctx context.Context) {
+			// However slow the machine is: enough for all of it to prove something.
+			for n := 0; n < 40 && ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
+				if err := db.QueryRowContext(ctx, `SELECT COUNT(*) FROM entries WHERE accepted_at >= ?`, since).Scan(&n); err != nil && ctx.Err() == nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
 		if r.Broken() || r.Unsettled != "" || len(r.Refused) > 0 || r.Sent < 30 {
 			t.Errorf("got store %+v, handed %+v, unsettled %q, refused %v, %d sent: %q", r.Store, r.Handed, r.Unsettled, r.Refused, r.Sent, r.Examples)
 		}
 	})
 	t.Run("a skipped offset", func(t *testing.T) {
 		s := newSwallower(t, i.tcp)
-		r := shortVerify(t, i, "tcp://"+s.l.Addr().String(), func(ctx context.Context) {
+		r := shortVerify(t, i, "tcp://"+s.l.Addr().String(), broken, func(ctx context.Context) {
 			select {
 			case <-s.gone:
 			case <-ctx.Done():

@@ -16,9 +16,9 @@ import (
 	halleyv1 "github.com/halley-im/halley/proto/gen/halley/v1"
 )
 
-// config is one of short times.
+// config is one of short times, but for those that end a connection when the process stands still for some seconds.
 var config = grpcconn.Config{
-	KeepaliveTime: time.Second, KeepaliveTimeout: time.Second, ConnectTimeout: time.Second, RetryMin: 10 * time.Millisecond,
+	KeepaliveTime: time.Second, KeepaliveTimeout: 20 * time.Second, ConnectTimeout: 20 * time.Second, RetryMin: 10 * time.Millisecond,
 	RetryMax: 50 * time.Millisecond, MaxAge: time.Minute, MaxAgeGrace: time.Second, StopTimeout: time.Second,
 }
 
@@ -41,7 +41,7 @@ func call(t *testing.T, server, client string) codes.Code {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	_, err = halleyv1.NewLogicClient(conn).Connect(ctx, &halleyv1.ConnectRequest{})
 	return status.Code(err)
@@ -88,10 +88,13 @@ func TestServerOfAMaxAgeEndsItsConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.Connect()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
+		// Anew each time: a connection lives for a moment here, which may be over before it is seen.
+		if state == connectivity.Idle {
+			conn.Connect()
+		}
 		if !conn.WaitForStateChange(ctx, state) {
 			t.Fatal("never connected")
 		}

@@ -21,7 +21,7 @@ type item struct{ in, out int }
 func one(*item) int { return 1 }
 
 func config() joint.Config {
-	return joint.Config{Most: 100, Queue: 1000, Timeout: 10 * time.Second, Patience: time.Hour, Beside: 3}
+	return joint.Config{Most: 100, Queue: 1000, Timeout: time.Minute, Patience: time.Hour, Beside: 3}
 }
 
 func TestWhatComesMeanwhileGoesTogether(t *testing.T) {
@@ -45,12 +45,12 @@ func TestWhatComesMeanwhileGoesTogether(t *testing.T) {
 		})
 	}
 	call(1)
-	kittest.Eventually(t, 5*time.Second, func() bool { return rounds.Load() == 1 })
+	kittest.Eventually(t, 30*time.Second, func() bool { return rounds.Load() == 1 })
 	for n := range 250 {
 		call(n)
 	}
 	// All wait behind the first round; only then may the others go.
-	kittest.Eventually(t, 5*time.Second, func() bool { return j.Waiting() == 250 })
+	kittest.Eventually(t, 30*time.Second, func() bool { return j.Waiting() == 250 })
 	close(gate)
 	callers.Wait()
 	j.Wait()
@@ -98,7 +98,7 @@ func TestItemWhoseCallerLeftBeforeItsTurnIsLeftOut(t *testing.T) {
 	})
 	var callers sync.WaitGroup
 	callers.Go(func() { _ = j.Do(t.Context(), &item{in: 1}) })
-	kittest.Eventually(t, 5*time.Second, func() bool { return begun.Load() })
+	kittest.Eventually(t, 30*time.Second, func() bool { return begun.Load() })
 	ctx, cancel := context.WithCancel(t.Context())
 	for n := range 10 {
 		callers.Go(func() {
@@ -107,15 +107,15 @@ func TestItemWhoseCallerLeftBeforeItsTurnIsLeftOut(t *testing.T) {
 			}
 		})
 	}
-	kittest.Eventually(t, 5*time.Second, func() bool { return j.Waiting() == 10 })
+	kittest.Eventually(t, 30*time.Second, func() bool { return j.Waiting() == 10 })
 	cancel()
-	kittest.Eventually(t, 5*time.Second, func() bool { return j.Waiting() == 0 }, "who left takes the others' room")
+	kittest.Eventually(t, 30*time.Second, func() bool { return j.Waiting() == 0 }, "who left takes the others' room")
 	callers.Go(func() {
 		if err := j.Do(t.Context(), &item{in: 2}); err != nil {
 			t.Error(err)
 		}
 	})
-	kittest.Eventually(t, 5*time.Second, func() bool { return j.Waiting() == 1 })
+	kittest.Eventually(t, 30*time.Second, func() bool { return j.Waiting() == 1 })
 	close(gate)
 	callers.Wait()
 	j.Wait()
@@ -212,7 +212,7 @@ func TestRoundThatHangsHoldsUpNobodyForLong(t *testing.T) {
 	})
 	hung := make(chan error, 1)
 	go func() { hung <- j.Do(t.Context(), &item{}) }()
-	kittest.Eventually(t, 5*time.Second, func() bool { return n.Load() == 1 })
+	kittest.Eventually(t, 30*time.Second, func() bool { return n.Load() == 1 })
 	for range 3 {
 		if err := j.Do(t.Context(), &item{}); err != nil {
 			t.Fatal(err)
@@ -239,7 +239,7 @@ func TestQueueIsBounded(t *testing.T) {
 			}
 		})
 	}
-	kittest.Eventually(t, 5*time.Second, func() bool { return refused.Load() == 39 })
+	kittest.Eventually(t, 30*time.Second, func() bool { return refused.Load() == 39 })
 	close(gate)
 	callers.Wait()
 	j.Wait()

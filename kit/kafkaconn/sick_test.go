@@ -71,6 +71,7 @@ func push(key []byte, value string) kafka.Message {
 
 func TestSickPartitionHoldsUpNoOther(t *testing.T) {
 	k, cfg := broker(t)
+	cfg.WriteTimeout = time.Minute // the sick one's; all others are written in it
 	var log lines
 	p := kafkaconn.NewProducer(cfg, slog.New(slog.NewTextHandler(&log, nil)))
 	defer p.Close()

@@ -106,7 +106,7 @@ func TestLeadersMoveWithoutLossOrDisorder(t *testing.T) {
 	}
 	defer k.Close()
 	cfg.Brokers, cfg.Partitions, cfg.MetadataTTL = k.ListenAddrs(), 6, 50*time.Millisecond
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := kafkaconn.EnsureTopics(ctx, cfg, quiet); err != nil {
 		t.Fatal(err)
@@ -232,7 +232,8 @@ func TestOffsetOutOfRangeIsToldAndReadFromTheOldest(t *testing.T) {
 
 func TestProducerRefusesWhatItsQueueHasNoRoomFor(t *testing.T) {
 	cfg := kittest.Kafka(t)
-	cfg.QueueBytes = 1 << 16
+	// Whoever is refused by then is refused for want of room.
+	cfg.QueueBytes, cfg.WriteTimeout = 1<<16, time.Minute
 	blocked := make(chan struct{})
 	k, err := kfake.NewCluster(kfake.NumBrokers(1))
 	if err != nil {
@@ -262,7 +263,7 @@ func TestProducerRefusesWhatItsQueueHasNoRoomFor(t *testing.T) {
 	}
 	select {
 	case <-refused:
-	case <-time.After(time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("64 KB have room for 16 × 8 KB")
 	}
 	cancel()
@@ -275,7 +276,7 @@ func TestPartitionWithoutLeaderIsWrittenOnceItHasOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer k.Close()
-	cfg.Brokers, cfg.MetadataTTL = k.ListenAddrs(), 50*time.Millisecond
+	cfg.Brokers, cfg.MetadataTTL, cfg.WriteTimeout = k.ListenAddrs(), 50*time.Millisecond, 30*time.Second
 	if err := kafkaconn.EnsureTopics(t.Context(), cfg, quiet); err != nil {
 		t.Fatal(err)
 	}

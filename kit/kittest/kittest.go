@@ -48,13 +48,14 @@ func Eventually(t testing.TB, limit time.Duration, cond func() bool, msg ...any)
 	}
 }
 
-// Kafka returns the configuration of a Kafka that has all topics, under a prefix of this test's own. Times are short.
+// Kafka returns the configuration of a Kafka that has all topics, under a prefix of this test's own. Times are short, but for those that a test
+// process which stands still for some seconds would outlive.
 func Kafka(t testing.TB) kafkaconn.Config {
 	t.Helper()
 	cfg := kafkaconn.Config{
 		Prefix: unique(), Partitions: 4, Replication: 1, MinInsync: 1, Retention: time.Hour,
-		WriteTimeout: 3 * time.Second, QueueBytes: 64 << 20, RetryMin: 20 * time.Millisecond, RetryMax: 250 * time.Millisecond,
-		SessionTimeout: 2 * time.Second, HeartbeatInterval: 250 * time.Millisecond, RebalanceTimeout: 5 * time.Second,
+		WriteTimeout: 10 * time.Second, QueueBytes: 64 << 20, RetryMin: 20 * time.Millisecond, RetryMax: 250 * time.Millisecond,
+		SessionTimeout: 4 * time.Second, HeartbeatInterval: 250 * time.Millisecond, RebalanceTimeout: 5 * time.Second,
 		JoinBackoff: 100 * time.Millisecond, MaxWait: 200 * time.Millisecond, GroupTimeout: 2 * time.Second, MetadataTTL: 500 * time.Millisecond,
 		CheckTimeout: time.Second,
 	}

@@ -17,7 +17,7 @@ import (
 // Times of a run.
 const (
 	settleTime   = time.Second     // after connecting, before the warm-up
-	quietTime    = 3 * time.Second // without a delivery: what is missing then is lost
+	quietTime    = 8 * time.Second // without a delivery: what is missing then is lost, and not held up by a pause
 	drainTimeout = 20 * time.Second
 	tokenTTL     = 2 * time.Hour
 	firstUID     = 1_000_000

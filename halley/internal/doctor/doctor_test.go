@@ -3,6 +3,7 @@ package doctor_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -21,7 +22,7 @@ import (
 // see takes one look and returns its findings as text.
 func see(t *testing.T, l doctor.Look) (doctor.State, string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	var b strings.Builder
 	worst, err := doctor.Print(&b, doctor.Examine(ctx, []doctor.Look{l}))
@@ -33,18 +34,31 @@ func see(t *testing.T, l doctor.Look) (doctor.State, string) {
 
 func want(t *testing.T, l doctor.Look, state doctor.State, texts ...string) {
 	t.Helper()
+	if wrong := differs(t, l, state, texts...); wrong != "" {
+		t.Error(wrong)
+	}
+}
+
+// differs says what a look finds otherwise than it should; "": nothing.
+func differs(t *testing.T, l doctor.Look, state doctor.State, texts ...string) string {
+	t.Helper()
 	got, text := see(t, l)
+	var wrong []string
 	if got != state {
-		t.Errorf("got %v, want %v:\n%s", got, state, text)
+		wrong = append(wrong, fmt.Sprintf("got %v, want %v", got, state))
 	}
 	for _, w := range texts {
 		if !strings.Contains(text, w) {
-			t.Errorf("want %q in\n%s", w, text)
+			wrong = append(wrong, fmt.Sprintf("want %q", w))
 		}
 	}
 	if state != doctor.OK && !strings.Contains(text, "→") {
-		t.Errorf("no remedy in\n%s", text)
+		wrong = append(wrong, "no remedy")
 	}
+	if len(wrong) == 0 {
+		return ""
+	}
+	return strings.Join(wrong, ", ") + ":\n" + text
 }
 
 func closedAddr(t *testing.T) string {
@@ -58,7 +72,7 @@ func closedAddr(t *testing.T) string {
 }
 
 func TestKafkaFaultsAreNamedWithTheirRemedy(t *testing.T) {
-	c := kafkaconn.Config{Brokers: []string{closedAddr(t)}, Partitions: 4, Replication: 1, MinInsync: 1, WriteTimeout: time.Second, Retention: time.Hour}
+	c := kafkaconn.Config{Brokers: []string{nobody()}, Partitions: 4, Replication: 1, MinInsync: 1, WriteTimeout: time.Second, Retention: time.Hour}
 	want(t, doctor.Kafka(c), doctor.Fail, "no answer at "+c.Brokers[0], "HALLEY_KAFKA_BROKERS")
 
 	k, err := embedded.StartKafka(embedded.KafkaConfig{})
@@ -66,7 +80,7 @@ func TestKafkaFaultsAreNamedWithTheirRemedy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer k.Close()
-	c.Brokers = k.Addrs()
+	c.Brokers, c.WriteTimeout = k.Addrs(), 20*time.Second
 	want(t, doctor.Kafka(c), doctor.OK, "not there yet")
 	if err := kafkaconn.EnsureTopics(t.Context(), c, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
@@ -79,7 +93,7 @@ func TestKafkaFaultsAreNamedWithTheirRemedy(t *testing.T) {
 }
 
 func TestRedisFaultsAreNamedWithTheirRemedy(t *testing.T) {
-	c := redisconn.Config{Addrs: []string{closedAddr(t)}, Timeout: time.Second}
+	c := redisconn.Config{Addrs: []string{nobody()}, Timeout: time.Second}
 	want(t, doctor.Redis(c), doctor.Fail, "no answer at "+c.Addrs[0], "HALLEY_REDIS_ADDRS")
 
 	r, err := embedded.StartRedis()
@@ -87,7 +101,7 @@ func TestRedisFaultsAreNamedWithTheirRemedy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	c.Addrs = []string{r.Addr()}
+	c.Addrs, c.Timeout = []string{r.Addr()}, 20*time.Second
 	// The Redis inside tells neither its version nor its settings.
 	want(t, doctor.Redis(c), doctor.Warn, "answers at", "7.0", "noeviction")
 }
@@ -154,7 +168,7 @@ func TestDatabaseFaultsAreNamedWithTheirRemedy(t *testing.T) {
 	}
 	want(t, doctor.Database(c), doctor.Fail, "can't be used")
 
-	c.Driver, c.DSN = store.MySQL, "halley:secret-password@tcp("+closedAddr(t)+")/halley"
+	c.Driver, c.DSN = store.MySQL, "halley:secret-password@tcp("+nobody()+")/halley"
 	want(t, doctor.Database(c), doctor.Fail, "can't be used", "start it")
 	if _, text := see(t, doctor.Database(c)); strings.Contains(text, "secret-password") {
 		t.Errorf("the password is told: %s", text)

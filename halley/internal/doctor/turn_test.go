@@ -209,7 +209,7 @@ func TestTURNLookedAtFromItsOwnMachine(t *testing.T) {
 		d.External, c.MinPort, c.MaxPort, at = own, 61000, 61999, d.UDP.LocalAddr().String()
 	})
 	c := doctor.TURNConfig{URLs: []string{"turn:" + at}, Secret: []byte(turnKey), Life: time.Hour, Wait: 500 * time.Millisecond}
-	want(t, doctor.TURN(c), doctor.OK, "over two relays", "which is this one")
+	wantTURN(t, c, doctor.OK, "over two relays", "which is this one")
 }
 
 // TestTURNFaultsOfCoturnAreNamed provokes the same with coturn.
@@ -247,7 +247,19 @@ func lookAtTURN(t *testing.T, f turnFault, urls map[string]string, roots *x509.C
 	if f.look != nil {
 		f.look(&c)
 	}
-	want(t, doctor.TURN(c), f.state, f.texts...)
+	wantTURN(t, c, f.state, f.texts...)
+}
+
+// wantTURN looks again where something else was found: an answer that a pause holds back for its whole time limit, which is short here, is
+// told as silence, and rightly.
+func wantTURN(t *testing.T, c doctor.TURNConfig, state doctor.State, texts ...string) {
+	t.Helper()
+	for range 2 {
+		if differs(t, doctor.TURN(c), state, texts...) == "" {
+			return
+		}
+	}
+	want(t, doctor.TURN(c), state, texts...)
 }
 
 // startPion starts halley all's relay and returns its URLs by transport.
@@ -397,15 +409,8 @@ func portOf(addr string) string {
 	return port
 }
 
-// nobody is an address of this machine at which nobody listens.
-func nobody() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		panic(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
+// nobody is an address of this machine at which nobody listens, by TCP or UDP. It is none that others are given.
+func nobody() string { return "127.0.0.1:1" }
 
 // turnCertificate makes a self-signed certificate of 127.0.0.1 that is good for life from now on, and a pool that trusts it.
 func turnCertificate(t *testing.T, life time.Duration) (certFile, keyFile string, roots *x509.CertPool) {

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
 	secret = "north-and-south-by-east"
-	wait   = 2 * time.Second
+	wait   = 20 * time.Second // for what takes no time
 )
 
 var local = netip.MustParseAddr("127.0.0.1")
@@ -422,20 +422,19 @@ func TestRateIsBounded(t *testing.T) {
 	if err := c.Permit(t.Context(), local); err != nil {
 		t.Fatal(err)
 	}
-	for range 5 { // two seconds at most take 2 of them
-		if err := c.Send(netip.MustParseAddrPort("127.0.0.1:9"), make([]byte, 900)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for end := time.Now().Add(10 * time.Second); b.metric(t, "dropped_packets_total", "rate") < 3; time.Sleep(5 * time.Millisecond) {
+	// Each second takes one of them: on the slowest machine some are too many.
+	for end := time.Now().Add(wait); b.metric(t, "dropped_packets_total", "rate") < 3; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("nothing was dropped")
+		}
+		if err := c.Send(netip.MustParseAddrPort("127.0.0.1:9"), make([]byte, 900)); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
 
 func TestConnectionsAreBoundedAndStrangersPutOut(t *testing.T) {
-	b := start(t, func(c *relay.Config, _ *relay.Deps) { c.MaxConnections, c.LoginTimeout = 2, 300*time.Millisecond })
+	b := start(t, func(c *relay.Config, _ *relay.Deps) { c.MaxConnections, c.LoginTimeout = 2, 4*time.Second })
 	at := strings.TrimSuffix(strings.TrimPrefix(b.turns[1], "turn:"), "?transport=tcp")
 	b.must(t, b.turns[1], "ann") // has a relay, so it may stay
 	silent, err := net.Dial("tcp", at)
@@ -450,7 +449,7 @@ func TestConnectionsAreBoundedAndStrangersPutOut(t *testing.T) {
 	}
 	defer third.Close()
 	for _, c := range []net.Conn{third, silent} {
-		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		c.SetReadDeadline(time.Now().Add(wait))
 		if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("got %v, want the end", err)
 		}

@@ -95,8 +95,9 @@ func (d *device) start() {
 	chat, err := client.NewChat(client.ChatOptions{
 		Options: client.Options{
 			Where: d.where, TLS: d.TLS, Token: func(context.Context, client.TokenReason) (string, error) { return d.token, nil },
-			Backoff: client.Backoff{Base: 100 * time.Millisecond, Max: 2 * time.Second}, RequestTimeout: 5 * time.Second, HeartbeatTimeout: 5 * time.Second,
-			HandshakeTimeout: 5 * time.Second,
+			Backoff: client.Backoff{Base: 100 * time.Millisecond, Max: 2 * time.Second}, RequestTimeout: 5 * time.Second, HandshakeTimeout: 5 * time.Second,
+			// Far longer than the run itself holds a device up: a session that ends in a flood leaves it unjudged.
+			HeartbeatTimeout: 12 * time.Second,
 			OnState: func(s client.State) {
 				d.mu.Lock()
 				defer d.mu.Unlock()

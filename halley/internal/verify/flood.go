@@ -40,7 +40,6 @@ func (r *run) flood(ctx context.Context) bool {
 	}
 	r.floods.Add(1)
 	r.slow(d, floodSlow)
-	end := time.Now().Add(floodSlow)
 	r.wg.Go(func() {
 		defer d.endFlood(id)
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
@@ -60,10 +59,12 @@ func (r *run) flood(ctx context.Context) bool {
 				r.note(check.Event{Kind: check.Pushed, Device: d.name, ID: id, Seq: first + i})
 			}
 		}
+		// From the last one on: a cluster may need its time to take them, and they are to find a device that doesn't read.
+		r.slow(d, floodSlow)
 		select {
 		case <-d.life.Done():
 			return
-		case <-time.After(time.Until(end)):
+		case <-time.After(floodSlow):
 		}
 		if err := r.API.call(ctx, http.MethodPost, r.API.URLs[0], "/v1/push", pushItem{[]string{d.uid}, silenceOp, floodTTL, id}, nil); err != nil {
 			r.Progress("the end of a flood: %v", err)
