@@ -2,7 +2,8 @@ package transport
 
 import (
 	"sync"
-	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/halley-im/halley/comet/internal/session"
 	"github.com/halley-im/halley/proto/errcode"
@@ -12,19 +13,21 @@ import (
 // no limit.
 type Gate struct {
 	maxConns, maxPerAddr int
-	rate                 float64
+	handshakes           *rate.Limiter
 
 	mu     sync.Mutex
 	conns  int
-	tokens float64
-	filled time.Time
 	addrs  map[string]int
 	closed bool
 }
 
-// NewGate returns a gate.
-func NewGate(maxConns, maxPerAddr int, rate float64) *Gate {
-	return &Gate{maxConns: maxConns, maxPerAddr: maxPerAddr, rate: rate, tokens: rate, filled: time.Now(), addrs: make(map[string]int)}
+// NewGate returns a gate that lets perSecond connections in a second, and as many at once.
+func NewGate(maxConns, maxPerAddr int, perSecond float64) *Gate {
+	g := &Gate{maxConns: maxConns, maxPerAddr: maxPerAddr, handshakes: rate.NewLimiter(rate.Inf, 0), addrs: make(map[string]int)}
+	if perSecond > 0 {
+		g.handshakes = rate.NewLimiter(rate.Limit(perSecond), max(int(perSecond), 1))
+	}
+	return g
 }
 
 // Enter admits one more connection, or says why not.
@@ -37,14 +40,8 @@ func (g *Gate) Enter() *errcode.Code {
 	if g.maxConns > 0 && g.conns >= g.maxConns {
 		return errcode.TooManyConnections
 	}
-	if g.rate > 0 {
-		now := time.Now()
-		g.tokens = min(g.tokens+now.Sub(g.filled).Seconds()*g.rate, max(g.rate, 1))
-		g.filled = now
-		if g.tokens < 1 {
-			return errcode.RateLimited
-		}
-		g.tokens--
+	if !g.handshakes.Allow() {
+		return errcode.RateLimited
 	}
 	g.conns++
 	return nil
