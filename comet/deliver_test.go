@@ -214,6 +214,7 @@ func TestStreamOfAnotherEpochIsRefused(t *testing.T) {
 }
 
 func TestPushToAllIsPaced(t *testing.T) {
+	t.Parallel()
 	n := start(t)
 	var cs []*client
 	for i := range 40 {
@@ -260,6 +261,7 @@ func TestKickTellsSignedSessionsAndClosesUnsignedOnesInSilence(t *testing.T) {
 }
 
 func TestKickedConnectionLingersUntilItsSuccessorIsInItsRooms(t *testing.T) {
+	t.Parallel()
 	onAll(t, nil, func(t *testing.T, n *node, tr string) {
 		c := n.login(tr, `{"token":"linger-`+tr+`"}`)
 		j := n.job(halleyv1.Lane_LANE_URGENT)

@@ -28,6 +28,7 @@ func (n *node) drained(limit time.Duration) time.Duration {
 }
 
 func TestDrainAsksThenClosesThenRetires(t *testing.T) {
+	t.Parallel()
 	n := start(t, withTLS, func(c *comet.Config, _ *comet.Deps, n *node) {
 		c.DrainGrace = time.Second
 		n.others(
@@ -83,6 +84,7 @@ func TestDrainAsksThenClosesThenRetires(t *testing.T) {
 }
 
 func TestDrainKeepsToItsPace(t *testing.T) {
+	t.Parallel()
 	n := start(t, with(func(c *comet.Config) { c.DrainRate, c.DrainTimeout = 1000, 20*time.Second }), func(_ *comet.Config, _ *comet.Deps, n *node) {
 		n.router.spare, n.router.room = 50, 1000 // what the others can take
 	})
@@ -178,6 +180,7 @@ func TestDrainSpreadsOverCometsOfOneAge(t *testing.T) {
 
 // TestDrainSoonSendsNobodyToACometThatIsToldToLeaveAtTheSameTime: that one hasn't said so yet when others are first looked at.
 func TestDrainSoonSendsNobodyToACometThatIsToldToLeaveAtTheSameTime(t *testing.T) {
+	t.Parallel()
 	twin, old := other("twin", time.Second, 1000, 1000), other("old", 48*time.Hour, 1000, 1000)
 	n := start(t, with(func(c *comet.Config) { c.RenewInterval, c.DrainRate = 3*time.Second, 10 }), func(_ *comet.Config, _ *comet.Deps, n *node) {
 		n.others(twin, old)
@@ -217,6 +220,7 @@ func TestDrainGivesNoCometMoreHandshakesThanItTakes(t *testing.T) {
 }
 
 func TestDrainSendsNoMoreThanOthersHaveRoomFor(t *testing.T) {
+	t.Parallel()
 	const total, room = 30, 6
 	n := start(t, with(func(c *comet.Config) {
 		c.DrainTimeout, c.DrainGrace, c.CloseGrace = 8*time.Second, 4*time.Second, 100*time.Millisecond
@@ -250,6 +254,7 @@ func TestDrainSendsNoMoreThanOthersHaveRoomFor(t *testing.T) {
 }
 
 func TestDrainGoesOnWhenRoomComes(t *testing.T) {
+	t.Parallel()
 	n := start(t, with(func(c *comet.Config) {
 		c.DrainTimeout = time.Minute
 		c.RenewInterval = 400 * time.Millisecond // three of them after they have left they are expected in the other's figures
@@ -303,6 +308,7 @@ func TestDefaultsDrainAFullCometAtItsPace(t *testing.T) {
 }
 
 func TestDrainEndsInTime(t *testing.T) {
+	t.Parallel()
 	n := start(t, with(func(c *comet.Config) {
 		c.DrainRate, c.DrainTimeout, c.DrainGrace, c.WriteTimeout = 1, time.Second, 500*time.Millisecond, time.Minute
 	}))
@@ -318,6 +324,7 @@ func TestDrainEndsInTime(t *testing.T) {
 }
 
 func TestDrainLetsNobodyIn(t *testing.T) {
+	t.Parallel()
 	n := start(t)
 	n.login("tcp", `{"token":"a"}`)
 	n.stop()

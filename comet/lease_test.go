@@ -141,6 +141,7 @@ func TestConversationsAreLeftWithADeadEpoch(t *testing.T) {
 }
 
 func TestAllIsRegisteredInANewEpochAtThePaceOfRewrites(t *testing.T) {
+	t.Parallel()
 	const sessions, rate = 40, 80
 	n := start(t, with(func(c *comet.Config) { c.RewriteRate, c.RewriteInterval = rate, time.Hour }))
 	var cs []*client
@@ -191,6 +192,7 @@ func TestAllIsRegisteredInANewEpochAtThePaceOfRewrites(t *testing.T) {
 
 // TestSessionThatCameDuringALongRewriteIsNamedByIt: what a rewrite doesn't name, and isn't new any more, is removed.
 func TestSessionThatCameDuringALongRewriteIsNamedByIt(t *testing.T) {
+	t.Parallel()
 	n := start(t, with(func(c *comet.Config) { c.RewriteRate, c.RewriteInterval = 20, 256*100*time.Millisecond }))
 	keyIn := func(from, to uint32, i int) string {
 		for {

@@ -51,6 +51,7 @@ func TestTooManyConnectionsAreToldSo(t *testing.T) {
 }
 
 func TestTooManyHandshakesAreToldSo(t *testing.T) {
+	t.Parallel()
 	n := start(t, with(func(c *comet.Config) { c.HandshakeRate = 1 }))
 	n.login("tcp", `{}`)
 	for try := 0; ; try++ {

@@ -97,6 +97,7 @@ func TestOrderedRequestsStayInOrderAndOthersOvertake(t *testing.T) {
 }
 
 func TestTooManyRequestsAreBusy(t *testing.T) {
+	t.Parallel()
 	n := start(t, with(func(c *comet.Config) { c.RequestTimeout = 2 * time.Second }))
 	n.onRequest(func(ctx context.Context, r *halleyv1.SessionRequest) (*halleyv1.SessionResponse, error) {
 		<-ctx.Done()
@@ -215,6 +216,7 @@ func TestErrorOfLogicIsRelayed(t *testing.T) {
 }
 
 func TestEffectsAreStoredBeforeTheReply(t *testing.T) {
+	t.Parallel()
 	n := start(t)
 	var step atomic.Int32
 	n.onRequest(func(_ context.Context, r *halleyv1.SessionRequest) (*halleyv1.SessionResponse, error) {
@@ -273,6 +275,7 @@ func TestConversationsHaveALimitOfTheirOwn(t *testing.T) {
 }
 
 func TestEffectThatFailsIsAnError(t *testing.T) {
+	t.Parallel()
 	n := start(t, with(func(c *comet.Config) { c.RequestTimeout, c.MaxRooms = 3*time.Second, 3 }))
 	n.onRequest(func(_ context.Context, r *halleyv1.SessionRequest) (*halleyv1.SessionResponse, error) {
 		return &halleyv1.SessionResponse{Reply: []byte("{}"), Effects: &halleyv1.Effects{Join: strings.Split(string(r.GetBody()), " ")}}, nil
@@ -400,6 +403,7 @@ func TestUpstreamForwardsAndEchoes(t *testing.T) {
 }
 
 func TestOnlyHeartbeatsKeepGoimSessionsAlive(t *testing.T) {
+	t.Parallel()
 	const idle = 3 * time.Second // those that beat may stand still for as long
 	n := start(t, withTLS, func(_ *comet.Config, _ *comet.Deps, n *node) { n.logic.idle = idle })
 	type of struct{ silent, talking, beating, asking *client }

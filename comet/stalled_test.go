@@ -136,6 +136,7 @@ func TestUnsignedClientThatLagsIsClosedAfterAPrefix(t *testing.T) {
 }
 
 func TestWriteWithoutProgressClosesTheConnection(t *testing.T) {
+	t.Parallel()
 	opts := []option{with(func(c *comet.Config) { c.WriteTimeout = time.Second })}
 	onAll(t, opts, func(t *testing.T, n *node, tr string) {
 		n.login(tr, `{"token":"stuck-`+tr+`"}`)
@@ -149,6 +150,7 @@ func TestWriteWithoutProgressClosesTheConnection(t *testing.T) {
 }
 
 func TestSlowButSteadyReaderIsKept(t *testing.T) {
+	t.Parallel()
 	n := start(t, with(func(c *comet.Config) { c.WriteTimeout = 3 * time.Second })) // it may stand still for as long
 	c := n.login("tcp", `{"token":"steady"}`)
 	c.conn.(*net.TCPConn).SetReadBuffer(64 << 10)
@@ -199,6 +201,7 @@ func TestClientThatResetsIsForgotten(t *testing.T) {
 }
 
 func TestClientThatReadsNoRepliesIsNotReadFrom(t *testing.T) {
+	t.Parallel()
 	n := start(t, withTLS, with(func(c *comet.Config) {
 		c.OutboxBytes, c.RequestRate, c.WriteTimeout = 64<<10, 0, time.Minute
 	}))

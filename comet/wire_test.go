@@ -225,6 +225,7 @@ func TestLargeRequestIsRead(t *testing.T) {
 }
 
 func TestHalfFrameEndsTheConnection(t *testing.T) {
+	t.Parallel()
 	opts := []option{with(func(c *comet.Config) { c.FrameTimeout = 150 * time.Millisecond })}
 	whole := frame.Append(nil, frame.Frame{Ver: 1, Op: frame.OpRequest, Body: make([]byte, 6000)})
 	onAll(t, opts, func(t *testing.T, n *node, tr string) {
@@ -244,6 +245,7 @@ func TestHalfFrameEndsTheConnection(t *testing.T) {
 }
 
 func TestHandshakeTimesOut(t *testing.T) {
+	t.Parallel()
 	// In this time they must have come as far as a first frame.
 	n := start(t, withTLS, with(func(c *comet.Config) { c.HandshakeTimeout = 3 * time.Second }))
 	var cs []*client

@@ -17,6 +17,7 @@ import (
 // TestConversationsSurviveChaos has random faults at every step while people talk, and then counts: each message is stored once, in
 // the order in which its sender sent it, without a gap; and every member was told of everything, first in the order of seq.
 func TestConversationsSurviveChaos(t *testing.T) {
+	t.Parallel()
 	c := newChat(t)
 	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
 	comets := []*cometServer{startComet(t, c.router, "a"), startComet(t, c.router, "b")}

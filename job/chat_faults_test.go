@@ -239,6 +239,7 @@ func TestStoringRunsAheadOnlySoFar(t *testing.T) {
 
 // TestStalledCometIsToldToResync has one comet that takes nothing more from the stream of conversations, and one that does.
 func TestStalledCometIsToldToResync(t *testing.T) {
+	t.Parallel()
 	c := newChat(t)
 	slow, fast := startComet(t, c.router, "slow"), startComet(t, c.router, "fast")
 	slow.login(tenant, "ann", conn(1))
@@ -303,6 +304,7 @@ func TestStalledCometIsToldToResync(t *testing.T) {
 
 // TestWhatAStalledCometOwedGoesToTheNextOne has a comet die that was stalled: what it had no room for goes to where its sessions are now.
 func TestWhatAStalledCometOwedGoesToTheNextOne(t *testing.T) {
+	t.Parallel()
 	c := newChat(t)
 	slow, next := startComet(t, c.router, "slow"), startComet(t, c.router, "next")
 	slow.login(tenant, "ann", conn(1))

@@ -30,6 +30,7 @@ func numbered(prefix string, n int, to *halleyv1.Target) []*halleyv1.PushRecord 
 }
 
 func TestStalledCometHoldsUpOthersNoLongerThanTheStallTime(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	slow, fast := startComet(t, c.router, "slow"), startComet(t, c.router, "fast")
 	slow.login("default", "anna", conn(1), "chat://1")
@@ -108,6 +109,7 @@ func TestStalledPushesToOneUserAreDroppedAndCounted(t *testing.T) {
 }
 
 func TestSilentCometIsCondemnedAndItsDeliveriesLookedUpAgain(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	mute, other := startComet(t, c.router, "mute"), startComet(t, c.router, "other")
 	mute.login("default", "anna", conn(1))
@@ -154,6 +156,7 @@ func deliveredIDs(c *cometServer, conn string) []string {
 }
 
 func TestOneMuteJobDoesNotCondemnEveryCometAtOnce(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	a, b := startComet(t, c.router, "a"), startComet(t, c.router, "b")
 	a.login("default", "anna", conn(1))
@@ -174,6 +177,7 @@ func TestOneMuteJobDoesNotCondemnEveryCometAtOnce(t *testing.T) {
 }
 
 func TestCometThatPacesPushesToAllIsNotCondemned(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	a := startComet(t, c.router, "a")
 	a.login("default", "anna", conn(1))
@@ -371,6 +375,7 @@ func TestKilledCometsPushesAreLookedUpAgainWhenItsLeaseIsOver(t *testing.T) {
 }
 
 func TestNewEpochIsLookedUpAgain(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	a := startComet(t, c.router, "a")
 	a.login("default", "anna", conn(1))
@@ -399,10 +404,13 @@ func TestNewEpochIsLookedUpAgain(t *testing.T) {
 }
 
 func TestEpochThatCometTakesALittleLateIsTriedAgain(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	a := startComet(t, c.router, "a")
 	a.login("default", "anna", conn(1))
-	r := c.start(testConfig())
+	cfg := testConfig()
+	cfg.RefusedFor = patience / 12 // It is waited for in full.
+	r := c.start(cfg)
 	// Router tells of e2 already, the comet still refuses it.
 	c.router.with(func() {
 		delete(c.router.comets, a.epoch)

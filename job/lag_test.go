@@ -90,6 +90,7 @@ func TestLagGrowsWhileNothingIsHeardOfAPartition(t *testing.T) {
 }
 
 func TestPartitionsThatNobodyReadsAreSeen(t *testing.T) {
+	t.Parallel()
 	k := ownKafka(t)
 	c := own(t, k, 2*time.Second)
 	defer c.prod.Close()

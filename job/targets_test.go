@@ -113,10 +113,13 @@ func TestPushToAllSplitsItsSpeedByConnections(t *testing.T) {
 }
 
 func TestConnectionIsNotLookedUp(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	a := startComet(t, c.router, "a")
 	a.with(func() { a.sessions[conn(1)] = map[string]bool{} })
-	r := c.start(testConfig())
+	cfg := testConfig()
+	cfg.RefusedFor = ms(300)
+	r := c.start(cfg)
 	c.push(topic.Urgent, control("close", toConn("a", a.epoch, conn(1))), control("gone", toConn("a", a.epoch, conn(9))), control("dead", toConn("x", "no-such-epoch", conn(7))))
 	c.waitCommitted(topic.Urgent, 3)
 	if got := a.bodies(conn(1)); len(got) != 1 {

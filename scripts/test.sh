@@ -50,7 +50,7 @@ for part in "$@"; do
       ) >"$dir/redis-cluster.out" 2>&1 &
       cluster=$!
       # Without the race detector, which watched the same tests on the servers in the process. The longest first.
-      go test -shuffle=on -count=1 -p 3 ./job/... ./router/... ./kit/kafkaconn/... ./store/... ./logic/... && failed=0 || failed=$?
+      go test -shuffle=on -count=1 -p 3 -parallel 4 ./job/... ./router/... ./kit/kafkaconn/... ./store/... ./logic/... && failed=0 || failed=$?
       step "the same for presence on a Redis Cluster"
       wait $cluster || failed=$?
       cat "$dir/redis-cluster.out"
