@@ -124,8 +124,8 @@ type stretch struct {
 	twice bool
 	// killed is when a comet was killed: what it held then is lost without a trace.
 	killed time.Time
-	// inHand is how many pushes a comet that was stopped or killed may have been about to acknowledge: they came, or come when it goes on, and job,
-	// which never hears of it, counts them as dropped.
+	// inHand is how many pushes a comet that was stopped or killed may have had, in its hands or in its sockets, without having acknowledged them: they
+	// came, or come when it goes on, and job, which never hears of it, counts them as dropped.
 	inHand int
 }
 
@@ -226,6 +226,17 @@ func (f *faults) at(n *Node) []*User {
 		}
 	}
 	return out
+}
+
+// posted returns how many pushes to one of these users alone were accepted since a mark, in the lane of the ledger.
+func (f *faults) posted(users []*User, since Mark) int {
+	n := 0
+	for _, fl := range f.stream.Flows {
+		if fl.Push.Lane == ledgerLane && slices.ContainsFunc(users, func(u *User) bool { return slices.Contains(fl.Push.UIDs, u.UID) }) {
+			n += fl.Accepted() - since.flows[fl.Name]
+		}
+	}
+	return n
 }
 
 // sleeper logs in a user that never comes back.
@@ -406,9 +417,10 @@ func (f *faults) cometStalled(t *testing.T) {
 	n := f.Comets[1]
 	sleeper := f.sleeper(t, n, "sleeper-stalled")
 	affected := f.at(n)
-	s.inHand = len(affected)
 	n.Signal(syscall.SIGSTOP)
 	f.offline(t, "sleeper-stalled", presenceLimit)
+	// What job wrote to it until then waits in its sockets: it may read that when it goes on, before it hears that it is dead.
+	s.inHand = len(affected) + f.posted(affected, s.from)
 	f.flow(t, 20, 20*time.Second)
 	n.Signal(syscall.SIGCONT)
 	if _, err := sleeper.AwaitEvent(30*time.Second, func(e *halleyv1.Event) bool { return e.GetResync() != nil }); err != nil {
