@@ -66,6 +66,8 @@ type history struct {
 	unsure map[string]bool
 	// lossy: Redis loses things; without, more can be asked of the rest.
 	lossy bool
+	// lost: when it lost the leases, too.
+	lost int64
 	// changed: when a uid's sessions last did.
 	changed   map[string]int64
 	announced map[string]bool
@@ -74,6 +76,8 @@ type history struct {
 
 const (
 	historyLimit = 2
+	// warmUp, in units, is how long routers wait for comets to renew leases that were lost.
+	warmUp = 4
 	// patience is how long a machine that runs tests may take for a trip to Redis.
 	patience = 30 * time.Second
 )
@@ -97,7 +101,7 @@ func runHistory(t *testing.T, seed uint64) {
 		t: t, lossy: seed%2 == 0, rnd: rand.New(rand.NewPCG(seed, 1)), unsure: map[string]bool{}, changed: map[string]int64{}, announced: map[string]bool{},
 	}
 	addr := os.Getenv("HALLEY_TEST_REDIS")
-	h.unit = 50 * time.Millisecond
+	h.unit = 100 * time.Millisecond
 	if addr == "" {
 		h.mini = miniredis.RunT(t)
 		h.clock = time.UnixMilli(1_700_000_000_000)
@@ -117,7 +121,7 @@ func runHistory(t *testing.T, seed uint64) {
 	for range 2 {
 		m, _ := NewMetrics(nil)
 		h.stores = append(h.stores, New(h.redis, h, slog.New(slog.DiscardHandler), m, Options{
-			Prefix: prefix, LeaseTTL: 9 * u, LeaseCache: time.Hour, WarmUp: 4 * u, LookGap: 3 * u, MarkerWindow: 3 * u,
+			Prefix: prefix, LeaseTTL: 9 * u, LeaseCache: time.Hour, WarmUp: warmUp * u, LookGap: 3 * u, MarkerWindow: 3 * u,
 			EpochTombstone: 86400 * u, ConnTombstone: 60 * u, RoomTombstone: 60 * u, GhostAge: 60 * u, SettleDelay: 3 * u, CountDelay: u,
 			PollInterval: u, ReapInterval: u, ClaimTime: 10 * u, SweepInterval: u, OrphanAge: time.Nanosecond, LastSeenFor: 100 * u,
 			RedisTimeout: patience, ProduceTimeout: time.Second, MemberLimit: 200, Hooks: true,
@@ -414,6 +418,7 @@ func (h *history) step(i int) {
 	case n < 78 && h.lossy:
 		h.say("all is lost")
 		h.lose(h.stores[0].keys.prefix + ":*")
+		h.lost = h.now()
 		h.spoil(func(string, string) bool { return true })
 		h.look()
 	case n < 79:
