@@ -388,6 +388,9 @@ describe("what is unread", () => {
         for (let i = 1; i <= n; i++) world.say(c, "mallory", { text: `number ${i}.` });
       }
     });
+    // The list moves while they come, and a line that moves between press and release isn't clicked.
+    await line(page, "Many").getByText("number 60.").waitFor();
+    await line(page, "Some").getByText("number 6.").waitFor();
     await talk(page, "Many");
     await bubble(page, "number 60.").waitFor();
     await page.getByRole("button", { name: "60 new messages" }).click();
