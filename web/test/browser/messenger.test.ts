@@ -561,6 +561,34 @@ describe("everybody", () => {
     await settings.and(page.locator(":focus")).waitFor();
   });
 
+  it("keeps the focus where he goes in the moment in which something opens or is gone", async () => {
+    const page = await open();
+    await talk(page, "Vera Rubin");
+    await page.locator(".composer textarea:focus").waitFor();
+    await page.getByRole("button", { name: "Settings", exact: true }).press("Enter");
+    await page.getByRole("dialog", { name: "Settings" }).waitFor();
+    /** Presses what is at press, goes to what is at to as soon as that is drawn, and tells what has the focus before, and in the end. */
+    const focus = (press: string, to: string) =>
+      page.evaluate(
+        async ([press, to]) => {
+          const named = () => document.activeElement?.getAttribute("aria-label") ?? document.activeElement?.getAttribute("title") ?? document.activeElement?.id;
+          document.querySelector<HTMLElement>(press)!.click();
+          await Promise.resolve();
+          const first = named();
+          document.querySelector<HTMLElement>(to)!.focus();
+          // Whatever is put off until after a frame has come by then.
+          for (let i = 0; i < 10; i++) await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve, 10)));
+          return [first, named()];
+        },
+        [press, to] as const,
+      );
+    const [box, search] = [".composer textarea", "#search"];
+    expect(await focus(".dialog[open] .dialog-head button", box)).toEqual(["Settings", "Message to Vera Rubin"]);
+    expect(await focus("[data-emoji-button]", search)).toEqual(["Search emoji", "Search chats and people"]);
+    await page.keyboard.press("Escape");
+    expect(await focus(".line:not([aria-current])", search)).toEqual([expect.stringMatching(/^Message to (?!Vera)/), "Search chats and people"]);
+  });
+
   it("finds every control named", async () => {
     const page = await open();
     await talk(page, "Comet watch");

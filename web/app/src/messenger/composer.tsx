@@ -85,7 +85,8 @@ function Writer({ conversation: c, members }: { conversation: Conversation; memb
   useLayoutEffect(() => {
     if (editing) edited.value = contentOf(editing.body).text;
   }, [editing]);
-  useEffect(() => {
+  // At once, too: what somebody goes to next keeps the focus.
+  useLayoutEffect(() => {
     // Phones would open their keyboard over the conversation.
     if (matchMedia("(hover: hover)").matches || act) area.current?.focus();
   }, [act, c.id]);

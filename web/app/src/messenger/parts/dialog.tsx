@@ -1,5 +1,5 @@
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import { t } from "../../i18n/index.ts";
 import { Close } from "../../parts/icons.tsx";
 import { closeDialog, dialogs, openDialog, run } from "../ui.ts";
@@ -16,7 +16,8 @@ interface Props {
 /** A dialog of the browser's own: it holds the focus and gives it back. */
 export function Dialog({ title, children, foot, onSubmit, narrow }: Props) {
   const ref = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
+  // With the drawing itself: an effect, and its end, come some frames later, and would take the focus from where somebody writes by then.
+  useLayoutEffect(() => {
     const dialog = ref.current;
     const before = document.activeElement;
     dialog?.showModal();

@@ -1,5 +1,5 @@
 import { useSignal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { language, t } from "../../i18n/index.ts";
 import { type Emoji, emojiOf, findEmoji, type Group, groups, oftenUsed, used } from "../emoji.ts";
 
@@ -21,18 +21,20 @@ export function EmojiPicker({ onPick, onClose }: Props) {
   const box = useRef<HTMLDivElement>(null);
   const lang = language.value;
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     // On phones the keyboard would take the place of what there is to pick.
     if (matchMedia("(hover: hover)").matches) box.current?.querySelector("input")?.focus();
-    oftenUsed(lang).then(
-      (all) => (often.value = all),
-      () => {},
-    );
     const outside = (event: PointerEvent) => {
       if (event.target instanceof Element && !box.current?.contains(event.target) && !event.target.closest("[data-emoji-button]")) onClose();
     };
     addEventListener("pointerdown", outside);
     return () => removeEventListener("pointerdown", outside);
+  }, []);
+  useEffect(() => {
+    oftenUsed(lang).then(
+      (all) => (often.value = all),
+      () => {},
+    );
   }, []);
 
   useEffect(() => {
