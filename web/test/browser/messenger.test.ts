@@ -572,7 +572,9 @@ describe("everybody", () => {
       page.evaluate(
         async ([press, to]) => {
           const named = () => document.activeElement?.getAttribute("aria-label") ?? document.activeElement?.getAttribute("title") ?? document.activeElement?.id;
-          document.querySelector<HTMLElement>(press)!.click();
+          const button = document.querySelector<HTMLElement>(press)!;
+          button.focus();
+          button.click();
           await Promise.resolve();
           const first = named();
           document.querySelector<HTMLElement>(to)!.focus();
@@ -582,10 +584,25 @@ describe("everybody", () => {
         },
         [press, to] as const,
       );
-    const [box, search] = [".composer textarea", "#search"];
-    expect(await focus(".dialog[open] .dialog-head button", box)).toEqual(["Settings", "Message to Vera Rubin"]);
+    const search = "#search";
+    expect(await focus(".dialog[open] .dialog-head button", ".composer textarea")).toEqual(["Settings", "Message to Vera Rubin"]);
     expect(await focus("[data-emoji-button]", search)).toEqual(["Search emoji", "Search chats and people"]);
     await page.keyboard.press("Escape");
+    // Nor is one taken away from it by what others do.
+    await line(page, "公告与活动").click();
+    await page.locator(".composer-note").waitFor();
+    await page.locator(search).pressSequentially("Ve");
+    await page.evaluate(() => {
+      const { world } = globalThis.fake!;
+      const c = world.conversations.get("g/0192-board")!;
+      c.muteAll = false;
+      world.store(c, { kind: "info", from: "tycho", info: { mute_all: false } });
+    });
+    await box(page).waitFor();
+    await page.keyboard.type("ra");
+    expect(await page.locator(search).inputValue()).toBe("Vera");
+    await page.keyboard.press("Escape");
+    await line(page, "Cecilia Payne").waitFor();
     expect(await focus(".line:not([aria-current])", search)).toEqual([expect.stringMatching(/^Message to (?!Vera)/), "Search chats and people"]);
   });
 
