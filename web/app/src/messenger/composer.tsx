@@ -85,7 +85,7 @@ function Writer({ conversation: c, members }: { conversation: Conversation; memb
   useLayoutEffect(() => {
     if (editing) edited.value = contentOf(editing.body).text;
   }, [editing]);
-  // At once, too: what somebody goes to next keeps the focus.
+  // At once: after the next paint it might be taken from something else that one began to write in.
   useLayoutEffect(() => {
     // Phones would open their keyboard over the conversation. And where others let one write again, who writes elsewhere goes on there.
     if (act || (matchMedia("(hover: hover)").matches && !document.activeElement?.matches("input, textarea"))) area.current?.focus();

@@ -16,7 +16,7 @@ interface Props {
 /** A dialog of the browser's own: it holds the focus and gives it back. */
 export function Dialog({ title, children, foot, onSubmit, narrow }: Props) {
   const ref = useRef<HTMLDialogElement>(null);
-  // With the drawing itself: an effect, and its end, come some frames later, and would take the focus from where somebody writes by then.
+  // In the rendering itself, not after the next paint: by then somebody may type somewhere, and would lose the focus to what had it before.
   useLayoutEffect(() => {
     const dialog = ref.current;
     const before = document.activeElement;
