@@ -1,0 +1,132 @@
+package call_test
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/halley-im/halley/kit/kittest"
+	"github.com/halley-im/halley/logic/internal/call"
+	"github.com/halley-im/halley/logic/internal/call/machine"
+	"github.com/halley-im/halley/proto/errcode"
+)
+
+// stall has the next write of n to Kafka wait until release is called; begun is closed when it does.
+func (n *node) stall() (begun chan struct{}, release func()) {
+	begun, free := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	f := func() error {
+		first := false
+		once.Do(func() { first = true })
+		if first {
+			close(begun)
+			<-free
+		}
+		return nil
+	}
+	n.writes.Store(&f)
+	release = sync.OnceFunc(func() { close(free) })
+	n.w.t.Cleanup(release)
+	return begun, release
+}
+
+// The call that is made after Redis forgot one numbers its events anew. What this process tells of the one before is no reason to take them for told.
+func TestRedisLosesTheCallWhileItIsTold(t *testing.T) {
+	t.Parallel()
+	w, ann, bob := pairOf(t, func(c *call.Config) { c.Poll = time.Hour })
+	bob.node = ann.node
+	id := talk(w, ann, bob)
+	begun, release := ann.node.stall()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer release()
+	wg.Go(func() { _, _ = ann.try(id, machine.Command{Verb: machine.DoUpdate, Sends: machine.Sends{Hand: true}}) })
+	<-begun
+	w.loseRedis()
+	again := make(chan error, 1)
+	wg.Go(func() {
+		_, err := bob.invite(call.Invitation{Call: id, To: []string{"ann"}, Resumed: true})
+		again <- err
+	})
+	kittest.Eventually(t, patience, func() bool {
+		keys, err := w.redis.Keys(context.Background(), w.prefix+":{call:default/"+id+"}").Result()
+		return err == nil && len(keys) == 1
+	}, "the call isn't made again")
+	release()
+	if err := <-again; err != nil {
+		t.Fatal(err)
+	}
+	if ann.count("call.incoming") != 1 {
+		t.Error("nobody asks ann into the call again")
+	}
+}
+
+// An invitation that is repeated while it is told, of the process that tells it or another, tells nothing again.
+func TestARepeatedInvitationIsNotToldTwice(t *testing.T) {
+	t.Parallel()
+	for _, same := range []bool{true, false} {
+		name := "another process"
+		if same {
+			name = "one process"
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, ann, bob := pairOf(t, func(c *call.Config) { c.Poll = time.Hour })
+			id := uuid.NewString()
+			begun, release := ann.node.stall()
+			var wg sync.WaitGroup
+			defer wg.Wait()
+			defer release()
+			wg.Go(func() { _, _ = ann.invite(call.Invitation{Call: id, To: []string{"bob"}}) })
+			<-begun
+			for _, n := range w.nodes {
+				if (n == ann.node) == same {
+					wg.Go(func() {
+						_, _ = n.Invite(context.Background(), ann.who(), &call.Invitation{Call: id, To: []string{"bob"}, Media: "video"})
+					})
+				}
+			}
+			time.AfterFunc(call.Patience/4, release)
+			wg.Wait()
+			if n := bob.count("call.incoming"); n != 1 {
+				t.Errorf("it was told %d times", n)
+			}
+		})
+	}
+}
+
+// What Kafka didn't take of the call's steps goes before a signal that it takes, or the signal doesn't go: it is of a leg that its receiver doesn't know.
+func TestASignalDoesNotOvertakeWhatKafkaDidNotTake(t *testing.T) {
+	t.Parallel()
+	_, ann, bob := pairOf(t, func(c *call.Config) { c.Poll = time.Hour })
+	id := ann.call("bob")
+	left := 2 // bob's answer, and what goes before his signal
+	fails := func() error {
+		if left--; left >= 0 {
+			return errGone
+		}
+		return nil
+	}
+	bob.node.writes.Store(&fails)
+	bob.accept(id)
+	signal := &call.Signal{Call: id, To: "ann", Generation: 1, ToGeneration: 1, Done: true}
+	if _, err := bob.node.Signal(context.Background(), bob.who(), signal); err != nil {
+		wantCode(t, err, errcode.Unavailable)
+		if sent, err := bob.node.Signal(context.Background(), bob.who(), signal); !sent || err != nil {
+			t.Fatalf("repeated: %v, %v", sent, err)
+		}
+	}
+	var order []string
+	for _, e := range ann.events() {
+		if v := e.view(); e.Name == "call.signal" || v != nil && v.State == machine.Connecting {
+			order = append(order, e.Name)
+		}
+	}
+	if !slices.Equal(order, []string{"call.state", "call.signal"}) {
+		t.Errorf("told %v: want the answer before the signal", order)
+	}
+}
