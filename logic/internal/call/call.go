@@ -309,14 +309,15 @@ func (s *Service) send(ctx context.Context, c *machine.Call, unsent []event, m *
 	call := memberOf(c.Tenant, c.ID)
 	f := s.flights.join(call)
 	defer s.flights.leave(call, f)
-	unsent, err := s.write(ctx, f, unsent)
+	wrote, err := s.write(ctx, f, unsent)
 	if err != nil {
-		s.metrics.late.Add(float64(len(unsent)))
+		s.metrics.late.Add(float64(len(wrote)))
 		s.d.Log.DebugContext(ctx, "call's events not sent yet", "call", c.ID, "err", err)
 		return err
 	}
-	s.metrics.sent.Add(float64(len(unsent)))
+	s.metrics.sent.Add(float64(len(wrote)))
 	defer s.flights.forget(f, unsent)
+	// With those that somebody here wrote before: he may not have been able to, and told again they would come after these.
 	if err := s.db.sent(ctx, c, unsent, m, now); err != nil {
 		// They will be told once more, or it is looked at early: harmless.
 		s.d.Log.DebugContext(ctx, "call's events not forgotten", "call", c.ID, "err", err)

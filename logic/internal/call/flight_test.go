@@ -2,12 +2,15 @@ package call_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/halley-im/halley/kit/kittest"
 	"github.com/halley-im/halley/logic/internal/call"
@@ -128,5 +131,72 @@ func TestASignalDoesNotOvertakeWhatKafkaDidNotTake(t *testing.T) {
 	}
 	if !slices.Equal(order, []string{"call.state", "call.signal"}) {
 		t.Errorf("told %v: want the answer before the signal", order)
+	}
+}
+
+// forgetful fails once to take out of Redis what was told.
+type forgetful struct {
+	beforeSave
+	failed atomic.Bool
+}
+
+func (f *forgetful) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (f *forgetful) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if len(cmds) > 0 && cmds[0].Name() == "hdel" && !f.failed.Swap(true) {
+			return errors.New("redis does not answer")
+		}
+		return next(ctx, cmds)
+	}
+}
+
+// What couldn't be taken out of Redis is taken out with what comes next: told again it would come after that.
+func TestWhatWasToldDoesNotComeAfterWhatCameNext(t *testing.T) {
+	t.Parallel()
+	w, ann, bob := pairOf(t, func(c *call.Config) { c.Poll = time.Hour })
+	one, ok := w.redis.(*redis.Client)
+	if !ok {
+		t.Skip("a client of one server is watched")
+	}
+	id := talk(w, ann, bob)
+	rdb := redis.NewClient(&redis.Options{Addr: one.Options().Addr, Password: one.Options().Password})
+	t.Cleanup(func() { _ = rdb.Close() })
+	rdb.AddHook(&forgetful{})
+	n := w.newNode(rdb)
+	ann.node, bob.node = n, n
+	revision := func() string {
+		r, err := w.redis.HGet(context.Background(), w.prefix+":{call:default/"+id+"}", "r").Result()
+		if err != nil {
+			t.Error(err)
+		}
+		return r
+	}
+	update := func(d *device, hand bool) {
+		_, err := d.try(id, machine.Command{Verb: machine.DoUpdate, Sends: machine.Sends{Hand: hand}})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	begun, release := n.stall()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer release()
+	wg.Go(func() { update(ann, true) })
+	<-begun
+	before := revision()
+	wg.Go(func() { update(bob, true) })
+	kittest.Eventually(t, patience, func() bool { return revision() != before }, "bob's isn't kept")
+	release()
+	wg.Wait()
+	update(ann, false)
+	last := int64(0)
+	for _, e := range bob.events() {
+		if e.Name != "call.leg" {
+			continue
+		}
+		if e.Body.Version <= last {
+			t.Errorf("version %d was told after %d", e.Body.Version, last)
+		}
+		last = e.Body.Version
 	}
 }
