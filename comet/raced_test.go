@@ -107,6 +107,33 @@ func TestConnectionThatIsResumedWithItsKeyEndsInOrder(t *testing.T) {
 	})
 }
 
+// Router has given its place to the log-in that comet refuses: nothing would find it any more.
+func TestConnectionEndsThatIsResumedByALogInTooLateForItsKey(t *testing.T) {
+	onAll(t, nil, func(t *testing.T, n *node, tr string) {
+		old := n.dial(tr)
+		id := connID(old.auth(`{"token":"u-` + tr + `","key":"old-` + tr + `"}`))
+		asked, answer := make(chan struct{}), make(chan struct{})
+		late, younger := n.dial(tr), n.dial(tr)
+		n.duringLogIn(func(string) {
+			close(asked)
+			<-answer
+		})
+		late.send(frame.Frame{Ver: 1, Op: frame.OpAuth, Seq: 1, Body: fmt.Appendf(nil, `{"token":"u-%s","key":"k-%[1]s","resume":{"replaces":%q}}`, tr, id)})
+		<-asked
+		n.duringLogIn(func(string) {})
+		younger.auth(`{"token":"u-` + tr + `","key":"k-` + tr + `"}`)
+		close(answer)
+		if f := late.next(); f.Op != frame.OpAuthReply {
+			t.Errorf("got op %v", f.Op)
+		}
+		late.closed()
+		if code := old.closed(); old.ws != nil && code != 1000 {
+			t.Errorf("close code %d, want 1000", code)
+		}
+		younger.barrier()
+	})
+}
+
 func TestSessionWhosePlaceAnOlderConnectionTookComesAgain(t *testing.T) {
 	n := start(t, with(func(c *comet.Config) { c.RewriteInterval = time.Hour }))
 	c := n.dial("ws")

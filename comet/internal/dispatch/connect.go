@@ -67,6 +67,7 @@ func (d *Dispatcher) connect(ctx context.Context, s *session.Session, f frame.Fr
 			why = session.Cause{Code: errcode.Replaced}
 		}
 		d.refuse(s, f, why.Told(), nil)
+		d.replace(s, resp.GetReplaces())
 		return
 	}
 	if older != nil && d.Table.ConnID(older) == resp.GetReplaces().GetId() {
