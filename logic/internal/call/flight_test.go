@@ -200,3 +200,25 @@ func TestWhatWasToldDoesNotComeAfterWhatCameNext(t *testing.T) {
 		last = e.Body.Version
 	}
 }
+
+// One process is told of late by Kafka, another takes the next step and tells both: when the first is done it doesn't put off what the second's step is
+// due for.
+func TestATimerIsNotPutOffByWhoIsLate(t *testing.T) {
+	t.Parallel()
+	w, ann, bob := pairOf(t, func(c *call.Config) { c.Leaving = 3 * time.Second })
+	id := talk(w, ann, bob)
+	if ann.node == bob.node {
+		t.Fatal("two processes are wanted")
+	}
+	begun, release := ann.node.stall()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer release()
+	wg.Go(func() { _, _ = ann.try(id, machine.Command{Verb: machine.DoUpdate, Sends: machine.Sends{Hand: true}}) })
+	<-begun
+	bob.do(id, machine.Command{Verb: machine.DoLeaving, Generation: 1})
+	release()
+	wg.Wait()
+	// Else when a leg's lease runs out.
+	ann.waitEnd(id, machine.ConnectionLost)
+}
