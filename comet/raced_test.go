@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -92,6 +93,37 @@ func TestSessionThatGivesWayToALogInThatFailsMayComeAgain(t *testing.T) {
 		ends.closed()
 		there.comesAgain()
 		n.duringLogIn(func(string) {})
+	})
+}
+
+// The same where it ends while its rooms are stored.
+func TestSessionThatGivesWayToALogInThatEndsLateMayComeAgain(t *testing.T) {
+	onAll(t, nil, func(t *testing.T, n *node, tr string) {
+		auth := `{"token":"u-` + tr + `","key":"k-` + tr + `"`
+		there := n.login(tr, auth+`}`)
+		var id string
+		n.duringLogIn(func(conn string) { id = conn })
+		defer n.duringLogIn(func(string) {})
+		storing, stored := make(chan struct{}), make(chan struct{})
+		once := sync.OnceFunc(func() { close(storing) })
+		n.router.with(func() {
+			n.router.hold = func() {
+				once()
+				<-stored
+			}
+		})
+		defer n.router.with(func() { n.router.hold = nil })
+		ends := n.dial(tr)
+		ends.send(frame.Frame{Ver: 1, Op: frame.OpAuth, Seq: 1, Body: []byte(auth + `,"rooms":["live://` + tr + `"]}`)})
+		<-storing
+		var ds []*halleyv1.Delivery
+		for range 65 { // more than a log-in keeps
+			ds = append(ds, &halleyv1.Delivery{ConnIds: []string{id}, Content: changeRooms(&halleyv1.RoomsChange{Join: []string{"live://1"}})})
+		}
+		n.job(halleyv1.Lane_LANE_URGENT).send(ds...)
+		close(stored)
+		ends.closed()
+		there.comesAgain()
 	})
 }
 
