@@ -85,7 +85,8 @@ function Writer({ conversation: c, members }: { conversation: Conversation; memb
   useLayoutEffect(() => {
     if (editing) edited.value = contentOf(editing.body).text;
   }, [editing]);
-  useEffect(() => {
+  // At once: after the next paint it might be taken from something else that one began to write in.
+  useLayoutEffect(() => {
     // Phones would open their keyboard over the conversation.
     if (matchMedia("(hover: hover)").matches || act) area.current?.focus();
   }, [act, c.id]);

@@ -1,6 +1,6 @@
 import { signal, useSignal } from "@preact/signals";
 import type { Call, Leg } from "@halley-im/sdk/call";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { t } from "../../i18n/index.ts";
 import { length } from "../../i18n/time.ts";
 import type { Messenger } from "../../model/messenger.ts";
@@ -59,7 +59,7 @@ export function CallWindow({ call }: { call: Call }) {
     };
   }, []);
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     const element = box.current;
     // Who began it by a button goes on here; who writes meanwhile goes on writing.
     if (!document.activeElement?.matches("input, textarea, [contenteditable]")) element?.focus({ preventScroll: true });

@@ -1,5 +1,5 @@
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import { t } from "../../i18n/index.ts";
 import { Close } from "../../parts/icons.tsx";
 import { closeDialog, dialogs, openDialog, run } from "../ui.ts";
@@ -16,7 +16,8 @@ interface Props {
 /** A dialog of the browser's own: it holds the focus and gives it back. */
 export function Dialog({ title, children, foot, onSubmit, narrow }: Props) {
   const ref = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
+  // In the rendering itself, not after the next paint: by then somebody may type somewhere, and would lose the focus to what had it before.
+  useLayoutEffect(() => {
     const dialog = ref.current;
     const before = document.activeElement;
     dialog?.showModal();

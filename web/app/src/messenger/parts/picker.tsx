@@ -1,5 +1,5 @@
 import { useSignal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { language, t } from "../../i18n/index.ts";
 import { type Emoji, emojiOf, findEmoji, type Group, groups, oftenUsed, used } from "../emoji.ts";
 
@@ -21,7 +21,7 @@ export function EmojiPicker({ onPick, onClose }: Props) {
   const box = useRef<HTMLDivElement>(null);
   const lang = language.value;
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     // On phones the keyboard would take the place of what there is to pick.
     if (matchMedia("(hover: hover)").matches) box.current?.querySelector("input")?.focus();
     oftenUsed(lang).then(

@@ -101,7 +101,7 @@ function Composer({ label, online, onSay }: { label: string; online: boolean; on
   const text = useSignal("");
   const input = useRef<HTMLTextAreaElement>(null);
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     // On a phone the keyboard would cover half of what one came to read.
     if (matchMedia("(pointer: fine)").matches) input.current?.focus();
   }, []);
