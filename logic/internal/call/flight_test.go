@@ -222,3 +222,13 @@ func TestATimerIsNotPutOffByWhoIsLate(t *testing.T) {
 	// Else when a leg's lease runs out.
 	ann.waitEnd(id, machine.ConnectionLost)
 }
+
+// A call that people never leave alone is told of for hours, and may be forgotten by Redis again and again.
+func TestWhatIsKnownOfWhatWasToldIsBounded(t *testing.T) {
+	t.Parallel()
+	for _, ends := range [][]int{{10 * call.MostSent}, {10 * call.MostSent, 10}, {100, 200, 2 * call.MostSent, 50, 3 * call.MostSent, 7}, {call.MostSent - 1, call.MostSent - 1, 3}} {
+		if known, again := call.Told(ends...); known > call.MostSent || again > 0 {
+			t.Errorf("%v: %d are known, %d of the last ones would be told again", ends, known, again)
+		}
+	}
+}
