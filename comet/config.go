@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
 	"runtime"
@@ -83,6 +84,13 @@ func (c *Config) Validate() error {
 		if v <= 0 {
 			errs = append(errs, fmt.Errorf("comet: %s must be greater than 0", key))
 		}
+	}
+	// The others are told them, and add them up.
+	if c.MaxConnections < 0 || c.MaxConnectionsPerAddress < 0 {
+		errs = append(errs, errors.New("comet: max-connections and max-connections-per-address must not be less than 0"))
+	}
+	if r := c.HandshakeRate; r < 0 || math.IsNaN(r) || math.IsInf(r, 0) {
+		errs = append(errs, errors.New("comet: handshake-rate must be a number, and not less than 0"))
 	}
 	// What waits for longer doesn't come at once any more, to people's eyes.
 	if c.FlushMax < 0 || c.FlushMax > 400*time.Millisecond {

@@ -2,6 +2,7 @@ package comet_test
 
 import (
 	"errors"
+	"math"
 	"net"
 	"strings"
 	"testing"
@@ -74,6 +75,15 @@ func TestTooManyHandshakesAreToldSo(t *testing.T) {
 	}, "let in again")
 }
 
+// As many as come in a second may come at once, but always one.
+func TestFirstHandshakeIsLetInHoweverFewMayCome(t *testing.T) {
+	for _, rate := range []float64{1e-300, 0.001} {
+		n := start(t, with(func(c *comet.Config) { c.HandshakeRate = rate }))
+		n.login("tcp", `{}`)
+		n.dial("tcp").refused("rate_limited", 4501)
+	}
+}
+
 func TestTooManyFramesEndTheSession(t *testing.T) {
 	opts := []option{with(func(c *comet.Config) { c.RequestRate, c.RequestBurst = 1, 20 })}
 	onAll(t, opts, func(t *testing.T, n *node, tr string) {
@@ -122,6 +132,31 @@ func TestConfigNamesItsMistakes(t *testing.T) {
 		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// What a comet takes is told to the others, which add it up: only 0 stands for no limit.
+func TestOnlyZeroIsNoLimit(t *testing.T) {
+	for _, x := range []struct {
+		name string
+		set  func(*comet.Config)
+	}{
+		{"handshake-rate", func(c *comet.Config) { c.HandshakeRate = -1 }},
+		{"handshake-rate", func(c *comet.Config) { c.HandshakeRate = math.NaN() }},
+		{"handshake-rate", func(c *comet.Config) { c.HandshakeRate = math.Inf(1) }},
+		{"max-connections and max-connections-per-address", func(c *comet.Config) { c.MaxConnections = -1 }},
+		{"max-connections and max-connections-per-address", func(c *comet.Config) { c.MaxConnectionsPerAddress = -1 }},
+	} {
+		c := defaults(t)
+		x.set(&c)
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "comet: "+x.name+" must") {
+			t.Errorf("%s: %v", x.name, err)
+		}
+	}
+	c := defaults(t)
+	c.HandshakeRate, c.MaxConnections, c.MaxConnectionsPerAddress = 0, 0, 0
+	if err := c.Validate(); err != nil {
+		t.Error(err)
 	}
 }
 

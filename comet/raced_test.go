@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -95,6 +96,37 @@ func TestSessionThatGivesWayToALogInThatFailsMayComeAgain(t *testing.T) {
 	})
 }
 
+// The same where it ends while its rooms are stored.
+func TestSessionThatGivesWayToALogInThatEndsLateMayComeAgain(t *testing.T) {
+	onAll(t, nil, func(t *testing.T, n *node, tr string) {
+		auth := `{"token":"u-` + tr + `","key":"k-` + tr + `"`
+		there := n.login(tr, auth+`}`)
+		var id string
+		n.duringLogIn(func(conn string) { id = conn })
+		defer n.duringLogIn(func(string) {})
+		storing, stored := make(chan struct{}), make(chan struct{})
+		once := sync.OnceFunc(func() { close(storing) })
+		n.router.with(func() {
+			n.router.hold = func() {
+				once()
+				<-stored
+			}
+		})
+		defer n.router.with(func() { n.router.hold = nil })
+		ends := n.dial(tr)
+		ends.send(frame.Frame{Ver: 1, Op: frame.OpAuth, Seq: 1, Body: []byte(auth + `,"rooms":["live://` + tr + `"]}`)})
+		<-storing
+		var ds []*halleyv1.Delivery
+		for range 65 { // more than a log-in keeps
+			ds = append(ds, &halleyv1.Delivery{ConnIds: []string{id}, Content: changeRooms(&halleyv1.RoomsChange{Join: []string{"live://1"}})})
+		}
+		n.job(halleyv1.Lane_LANE_URGENT).send(ds...)
+		close(stored)
+		ends.closed()
+		there.comesAgain()
+	})
+}
+
 // Its client asked for it, and knows: a log-in that it has given up must not end it for good.
 func TestConnectionThatIsResumedWithItsKeyEndsInOrder(t *testing.T) {
 	onAll(t, nil, func(t *testing.T, n *node, tr string) {
@@ -104,6 +136,33 @@ func TestConnectionThatIsResumedWithItsKeyEndsInOrder(t *testing.T) {
 		if code := old.closed(); old.ws != nil && code != 1000 {
 			t.Errorf("close code %d, want 1000", code)
 		}
+	})
+}
+
+// Router has given its place to the log-in that comet refuses: nothing would find it any more.
+func TestConnectionEndsThatIsResumedByALogInTooLateForItsKey(t *testing.T) {
+	onAll(t, nil, func(t *testing.T, n *node, tr string) {
+		old := n.dial(tr)
+		id := connID(old.auth(`{"token":"u-` + tr + `","key":"old-` + tr + `"}`))
+		asked, answer := make(chan struct{}), make(chan struct{})
+		late, younger := n.dial(tr), n.dial(tr)
+		n.duringLogIn(func(string) {
+			close(asked)
+			<-answer
+		})
+		late.send(frame.Frame{Ver: 1, Op: frame.OpAuth, Seq: 1, Body: fmt.Appendf(nil, `{"token":"u-%s","key":"k-%[1]s","resume":{"replaces":%q}}`, tr, id)})
+		<-asked
+		n.duringLogIn(func(string) {})
+		younger.auth(`{"token":"u-` + tr + `","key":"k-` + tr + `"}`)
+		close(answer)
+		if f := late.next(); f.Op != frame.OpAuthReply {
+			t.Errorf("got op %v", f.Op)
+		}
+		late.closed()
+		if code := old.closed(); old.ws != nil && code != 1000 {
+			t.Errorf("close code %d, want 1000", code)
+		}
+		younger.barrier()
 	})
 }
 

@@ -67,6 +67,7 @@ func (d *Dispatcher) connect(ctx context.Context, s *session.Session, f frame.Fr
 			why = session.Cause{Code: errcode.Replaced}
 		}
 		d.refuse(s, f, why.Told(), nil)
+		d.replace(s, resp.GetReplaces())
 		return
 	}
 	if older != nil && d.Table.ConnID(older) == resp.GetReplaces().GetId() {
@@ -87,21 +88,23 @@ func (d *Dispatcher) connect(ctx context.Context, s *session.Session, f frame.Fr
 	rctx, cancel := context.WithDeadline(ctx, deadline)
 	err = d.effects(rctx, s, resp.GetEffects())
 	cancel()
+	opened := false
+	if err == nil {
+		s.Reader.Authed = true
+		opened = s.Open(outbox.NewReply(f.Ver, frame.OpAuthReply, f.Seq, resp.GetReply()))
+	}
 	if older != nil {
-		// Only now: what was sent to a room of both meanwhile has reached the one or the other.
+		// Only now: what was sent to a room of both meanwhile has reached the one or the other, and it is known whether this one came to be.
 		why := session.Cause{Code: errcode.Replaced}
-		if err != nil {
+		if !opened {
 			why = session.Raced
 		}
 		older.Close(why)
 	}
 	if err != nil {
 		d.refuse(s, f, errcode.Proto(err), nil)
-		d.replace(s, resp.GetReplaces())
-		return
 	}
-	s.Reader.Authed = true
-	if !s.Open(outbox.NewReply(f.Ver, frame.OpAuthReply, f.Seq, resp.GetReply())) {
+	if !opened {
 		d.replace(s, resp.GetReplaces())
 		return
 	}

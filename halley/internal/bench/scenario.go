@@ -69,8 +69,8 @@ type Result struct {
 	Latency Latency `json:"latency"`
 	// Accepted is, of calls, from the acceptance to the caller's being told; Latency is from the invitation to the callee's.
 	Accepted *Latency `json:"accept_latency,omitempty"`
-	// Repeated are events of calls that came again: clients drop them by the call's version. Whoever takes a step by another logic process while
-	// the one before is still being told tells that once more.
+	// Repeated are events of calls that came again: clients drop them by the call's version. Another logic process tells once more what the one that
+	// took a step hasn't told within 200 ms.
 	Repeated int64 `json:"repeated_events,omitempty"`
 	// Requests is how long the HTTP API took to accept.
 	Requests *Latency `json:"request_latency,omitempty"`

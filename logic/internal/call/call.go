@@ -195,13 +195,13 @@ func (s *Service) step(ctx context.Context, tenant, id string, do func(*machine.
 			if try > 0 {
 				return nil, l.now, away(errors.New("too much of a call is untold"))
 			}
-			s.send(ctx, l.Call, l.unsent, nil, l.now)
+			_ = s.send(ctx, l.Call, l.unsent, nil, l.now)
 			continue
 		}
 		next := l.Clone()
 		st, err := do(next, l.now)
 		if err != nil || !st.Changed {
-			s.send(ctx, l.Call, l.unsent, nil, l.now)
+			_ = s.send(ctx, l.Call, l.unsent, nil, l.now)
 			return l.Call, l.now, err
 		}
 		ok, err := s.keep(ctx, l, next, &st)
@@ -279,7 +279,7 @@ func (s *Service) keep(ctx context.Context, l *loaded, next *machine.Call, st *m
 	}
 	s.flights.keeps(call, unsent, l.last)
 	s.leases(ctx, l.Call, next)
-	s.send(ctx, next, unsent, &m, l.now)
+	_ = s.send(ctx, next, unsent, &m, l.now)
 	if len(unsent) == 0 && l.Call != nil && next.Due() > 0 && next.Due() < l.Call.Due() {
 		// Who looked at it since the index was written has moved it to when it was due before.
 		if err := s.db.moveTo(context.WithoutCancel(ctx), m, next.Due(), l.now); err != nil {
@@ -298,29 +298,31 @@ func (s *Service) kept(c *machine.Call) time.Duration {
 	return s.cfg.MaxLength + s.cfg.RingGroup + s.cfg.Keep
 }
 
-// send writes what is to be told to Kafka, then forgets it. What could not be sent stays with the call, which is due in a second for that.
-// m is where the call stands in the index for that; nil: unknown.
-func (s *Service) send(ctx context.Context, c *machine.Call, unsent []event, m *mark, now int64) {
+// send writes what is to be told to Kafka, then forgets it. What could not be sent stays with the call, which is due in a second for that: the error
+// is for who has something to tell after it. m is where the call stands in the index for that; nil: unknown.
+func (s *Service) send(ctx context.Context, c *machine.Call, unsent []event, m *mark, now int64) error {
 	if len(unsent) == 0 {
-		return
+		return nil
 	}
 	// The step is taken: that its asker went away is no reason to keep it from the others.
 	ctx = context.WithoutCancel(ctx)
 	call := memberOf(c.Tenant, c.ID)
 	f := s.flights.join(call)
 	defer s.flights.leave(call, f)
-	unsent, err := s.write(ctx, f, unsent)
+	wrote, err := s.write(ctx, f, unsent)
 	if err != nil {
-		s.metrics.late.Add(float64(len(unsent)))
+		s.metrics.late.Add(float64(len(wrote)))
 		s.d.Log.DebugContext(ctx, "call's events not sent yet", "call", c.ID, "err", err)
-		return
+		return err
 	}
-	s.metrics.sent.Add(float64(len(unsent)))
+	s.metrics.sent.Add(float64(len(wrote)))
 	defer s.flights.forget(f, unsent)
+	// With those that somebody here wrote before: he may not have been able to, and told again they would come after these.
 	if err := s.db.sent(ctx, c, unsent, m, now); err != nil {
 		// They will be told once more, or it is looked at early: harmless.
 		s.d.Log.DebugContext(ctx, "call's events not forgotten", "call", c.ID, "err", err)
 	}
+	return nil
 }
 
 // write writes events to Kafka, but for those that somebody here has written meanwhile. It returns those that it wrote, or would have.
@@ -341,7 +343,7 @@ func (s *Service) write(ctx context.Context, f *flight, unsent []event) ([]event
 	if err := s.d.Producer.Produce(ctx, msgs...); err != nil {
 		return unsent, err
 	}
-	f.sent = unsent[len(unsent)-1].number
+	f.wrote(unsent)
 	return unsent, nil
 }
 

@@ -2,6 +2,8 @@ package call
 
 import (
 	"context"
+	"hash/maphash"
+	"maps"
 	"slices"
 	"sync"
 )
@@ -17,9 +19,23 @@ type flights struct {
 type flight struct {
 	turn chan struct{} // holds one while somebody tells
 	in   int           // who tells, waits to, or forgets what was told; under flights.mu
-	sent int64         // number of the last event that Kafka has; whoever has the turn owns it
-	// own are the numbers of the events that this process has kept with the call and tells; under flights.mu.
-	own map[int64]bool
+	// sent are the last events that Kafka has; whoever has the turn owns it.
+	sent map[eventID]bool
+	// own are the events that this process has kept with the call and tells; under flights.mu.
+	own map[eventID]bool
+}
+
+// eventID tells the events of a call apart. Their numbers alone don't: they begin anew where Redis has forgotten the call and it is made again,
+// or has lost its last changes.
+type eventID struct {
+	number int64
+	record uint64
+}
+
+var eventSeed = maphash.MakeSeed()
+
+func (e event) id() eventID {
+	return eventID{e.number, maphash.Bytes(eventSeed, e.record.Value)}
 }
 
 func (f *flights) join(call string) *flight {
@@ -49,14 +65,16 @@ func (f *flights) keeps(call string, unsent []event, last int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	x := f.m[call]
+	// What comes before them another process has told.
+	maps.DeleteFunc(x.own, func(id eventID, _ bool) bool { return len(unsent) > 0 && id.number < unsent[0].number })
 	for _, e := range unsent {
 		if e.number <= last {
 			continue
 		}
 		if x.own == nil {
-			x.own = map[int64]bool{}
+			x.own = map[eventID]bool{}
 		}
-		x.own[e.number] = true
+		x.own[e.id()] = true
 	}
 }
 
@@ -65,7 +83,7 @@ func (f *flights) foreign(call string, unsent []event) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	x := f.m[call]
-	return slices.ContainsFunc(unsent, func(e event) bool { return !x.own[e.number] })
+	return slices.ContainsFunc(unsent, func(e event) bool { return !x.own[e.id()] })
 }
 
 // forget drops what was noted of events that were told.
@@ -73,7 +91,7 @@ func (f *flights) forget(x *flight, told []event) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, e := range told {
-		delete(x.own, e.number)
+		delete(x.own, e.id())
 	}
 }
 
@@ -97,12 +115,24 @@ func (x *flight) take(ctx context.Context) error {
 
 func (x *flight) give() { <-x.turn }
 
+// mostSent bounds what is known of what Kafka has: as much as anybody can be behind who waits for the turn.
+const mostSent = 4 * mostUnsent
+
+// wrote notes that Kafka has events, one at least. It belongs to whoever has the turn.
+func (x *flight) wrote(events []event) {
+	if x.sent == nil {
+		x.sent = map[eventID]bool{}
+	}
+	for _, e := range events {
+		x.sent[e.id()] = true
+	}
+	if len(x.sent) > mostSent {
+		last := events[len(events)-1].number
+		maps.DeleteFunc(x.sent, func(id eventID, _ bool) bool { return id.number <= last-mostSent/2 || id.number > last })
+	}
+}
+
 // left returns those of the events that Kafka hasn't. It belongs to whoever has the turn.
 func (x *flight) left(unsent []event) []event {
-	for i, e := range unsent {
-		if e.number > x.sent {
-			return unsent[i:]
-		}
-	}
-	return nil
+	return slices.DeleteFunc(slices.Clone(unsent), func(e event) bool { return x.sent[e.id()] })
 }

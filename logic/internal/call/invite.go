@@ -90,8 +90,12 @@ func (s *Service) invited(ctx context.Context, who Who, have *loaded, a *Invitat
 	own := leg != nil && !leg.Silent && (leg.In() || !have.Live())
 	// The device that has the leg, by another connection, is given it: its answer, or its page, was lost.
 	if own && !(have.Live() && !leg.Holds(who.Session) && leg.Of(who.Who)) {
-		s.send(ctx, have.Call, have.unsent, nil, have.now)
-		return replyTo(have.Call, who.Who, have.now), nil
+		// A step without a change: somebody may be telling what is untold.
+		c, now, err := s.step(ctx, who.Tenant, have.ID, func(*machine.Call, int64) (machine.Step, error) { return machine.Step{}, nil })
+		if err != nil {
+			return nil, err
+		}
+		return replyTo(c, who.Who, now), nil
 	}
 	if (leg == nil || leg.Silent) && (have.Kind != machine.KindGroup || have.Conversation == "") {
 		return nil, errcode.Conflict.Errorf("this call is somebody else's")

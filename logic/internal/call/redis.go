@@ -27,6 +27,9 @@ var loadSource string
 //go:embed lua/save.lua
 var saveSource string
 
+//go:embed lua/index.lua
+var indexSource string
+
 //go:embed lua/due.lua
 var dueSource string
 
@@ -42,6 +45,7 @@ var swapSource string
 var (
 	loadScript  = redis.NewScript(loadSource)
 	saveScript  = redis.NewScript(saveSource)
+	indexScript = redis.NewScript(indexSource)
 	dueScript   = redis.NewScript(dueSource)
 	claimScript = redis.NewScript(claimSource)
 	swapScript  = redis.NewScript(swapSource)
@@ -231,17 +235,14 @@ type mark struct {
 
 func score(atMs int64) string { return strconv.FormatInt(atMs*1024+rand.Int64N(1024), 10) }
 
-// index has the call looked at at a time, or before. It comes before the change: whoever dies after it leaves no call that nobody looks at.
+// index has the call looked at at a time, or before. It comes before the change: whoever dies after it leaves no call that nobody looks at. Who has put
+// it there for an earlier change doesn't put it off any more.
 func (d *db) index(ctx context.Context, tenant, id string, atMs int64) (mark, error) {
-	m := mark{memberOf(tenant, id), score(atMs)}
-	f, err := strconv.ParseFloat(m.score, 64)
-	if err != nil {
-		return m, err
-	}
+	m := mark{member: memberOf(tenant, id)}
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
-	// LT: a look that is nearer stays.
-	err = d.rdb.ZAddArgs(ctx, d.keys.timer(slotOf(m.member)), redis.ZAddArgs{LT: true, Members: []redis.Z{{Score: f, Member: m.member}}}).Err()
+	var err error
+	m.score, err = indexScript.Run(ctx, d.rdb, []string{d.keys.timer(slotOf(m.member))}, m.member, score(atMs)).Text()
 	return m, away(err)
 }
 

@@ -64,7 +64,9 @@ func (s *Service) signal(ctx context.Context, who Who, g *Signal) (string, error
 		return "", err
 	}
 	// What was to be told before this goes before it.
-	s.send(ctx, l.Call, l.unsent, nil, l.now)
+	if err := s.send(ctx, l.Call, l.unsent, nil, l.now); err != nil {
+		return "", away(err)
+	}
 	from, to := l.Leg(who.UID), l.Leg(g.To)
 	switch {
 	case from == nil || from.Silent || to == nil || from == to:

@@ -121,6 +121,8 @@ type node struct {
 	dead   atomic.Bool
 	broken atomic.Bool  // Kafka is away, for this one
 	slow   atomic.Int64 // what Kafka takes to answer it, in ns
+	// writes is asked before Kafka takes anything; its error is Kafka's.
+	writes atomic.Pointer[func() error]
 	stop   context.CancelFunc
 	done   chan struct{}
 }
@@ -185,6 +187,11 @@ var errGone = errors.New("kafka does not answer")
 func (n *node) Produce(_ context.Context, msgs ...kafka.Message) error {
 	if n.dead.Load() || n.broken.Load() {
 		return errGone
+	}
+	if f := n.writes.Load(); f != nil {
+		if err := (*f)(); err != nil {
+			return err
+		}
 	}
 	time.Sleep(time.Duration(n.slow.Load()))
 	w := n.w

@@ -406,9 +406,13 @@ describe("the list", () => {
     // Without what looks, before a click, whether it would be taken.
     const { x, y } = (await list.boundingBox())!;
     await page.mouse.move(x + 100, y + 100);
-    const moved = list.evaluate((box) => new Promise((resolve) => box.addEventListener("scroll", () => requestAnimationFrame(() => requestAnimationFrame(resolve)), { once: true })));
+    // It scrolls as soon as it knows its rows.
+    await until(() => list.evaluate((box) => box.scrollHeight > box.clientHeight + 100));
+    const moved = await list.evaluateHandle((box) => ({
+      promise: new Promise((resolve) => box.addEventListener("scroll", () => requestAnimationFrame(() => requestAnimationFrame(resolve)), { once: true })),
+    }));
     await page.mouse.wheel(0, 40);
-    await moved;
+    await moved.evaluate(({ promise }) => promise);
     await page.mouse.down();
     await page.mouse.up();
     await page.locator("main[aria-label]").waitFor();
