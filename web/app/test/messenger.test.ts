@@ -198,6 +198,48 @@ describe("drafts", () => {
     expect(set).not.toHaveBeenCalled();
     expect(m.draft(id)).toBe("begun elsewhere, and gone on with");
   });
+
+  it("that are sent while the server is being told of them don't come back", async () => {
+    const world = new World();
+    const { id } = world.direct("ann", "bob");
+    const { m, port } = enter(world, "ann");
+    m.show(id);
+    const set = port.set.bind(port);
+    const slow: (() => Promise<void>)[] = [];
+    vi.spyOn(port, "set").mockImplementation(
+      (...args) => new Promise((resolve, reject) => slow.push(() => set(...args).then(resolve, reject))),
+    );
+    vi.useFakeTimers();
+    m.write(id, "hello");
+    await vi.advanceTimersByTimeAsync(2000);
+    vi.useRealTimers();
+    expect(slow.length).toBe(1);
+    say(m, id, "hello");
+    while (slow.length > 0) await slow.shift()!();
+    expect(world.settingsOf("ann", id).draft).toBe("");
+    m.leaveOpen();
+    expect(m.draft(id)).toBe("");
+    expect(port.device.size).toBe(0);
+  });
+
+  it("aren't overwritten in the conversation in view by what was kept before, however late that is told", async () => {
+    const world = new World();
+    const { id } = world.direct("ann", "bob");
+    const port = new FakePort(world, "ann");
+    const m = new Messenger(port);
+    started.push(m);
+    // A server that takes its time for what is new.
+    const start = port.start.bind(port);
+    let told: Parameters<typeof start>[0];
+    vi.spyOn(port, "start").mockImplementation((events) => start((told = { ...events, synced: () => {} })));
+    m.start();
+    m.show(id);
+    m.write(id, "begun here");
+    m.write(id, "begun here, and gone on with");
+    await until(() => port.device.size === 0);
+    told!.settings(id, { ...m.settingsOf(id), draft: "begun here" });
+    expect(m.draft(id)).toBe("begun here, and gone on with");
+  });
 });
 
 describe("names", () => {

@@ -575,6 +575,51 @@ describe("everybody", () => {
     expect(focused).toBe("Settings");
   });
 
+  it("keeps the focus where he goes in the moment in which something opens or is gone", async () => {
+    const page = await open();
+    await talk(page, "Vera Rubin");
+    await page.locator(".composer textarea:focus").waitFor();
+    await page.getByRole("button", { name: "Settings", exact: true }).press("Enter");
+    await page.getByRole("dialog", { name: "Settings" }).waitFor();
+    /** Presses what is at press, goes to what is at to as soon as that is drawn, and tells what has the focus before, and in the end. */
+    const focus = (press: string, to: string) =>
+      page.evaluate(
+        async ([press, to]) => {
+          const named = () => document.activeElement?.getAttribute("aria-label") ?? document.activeElement?.getAttribute("title") ?? document.activeElement?.id;
+          const button = document.querySelector<HTMLElement>(press)!;
+          button.focus();
+          button.click();
+          await Promise.resolve();
+          const first = named();
+          document.querySelector<HTMLElement>(to)!.focus();
+          // Whatever is put off until after a frame has come by then.
+          for (let i = 0; i < 10; i++) await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve, 10)));
+          return [first, named()];
+        },
+        [press, to] as const,
+      );
+    const search = "#search";
+    expect(await focus(".dialog[open] .dialog-head button", ".composer textarea")).toEqual(["Settings", "Message to Vera Rubin"]);
+    expect(await focus("[data-emoji-button]", search)).toEqual(["Search emoji", "Search chats and people"]);
+    await page.keyboard.press("Escape");
+    // Nor is one taken away from it by what others do.
+    await line(page, "公告与活动").click();
+    await page.locator(".composer-note").waitFor();
+    await page.locator(search).pressSequentially("Ve");
+    await page.evaluate(() => {
+      const { world } = globalThis.fake!;
+      const c = world.conversations.get("g/0192-board")!;
+      c.muteAll = false;
+      world.store(c, { kind: "info", from: "tycho", info: { mute_all: false } });
+    });
+    await box(page).waitFor();
+    await page.keyboard.type("ra");
+    expect(await page.locator(search).inputValue()).toBe("Vera");
+    await page.keyboard.press("Escape");
+    await line(page, "Cecilia Payne").waitFor();
+    expect(await focus(".line:not([aria-current])", search)).toEqual([expect.stringMatching(/^Message to (?!Vera)/), "Search chats and people"]);
+  });
+
   it("finds every control named", async () => {
     const page = await open();
     await talk(page, "Comet watch");

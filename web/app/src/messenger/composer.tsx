@@ -87,8 +87,8 @@ function Writer({ conversation: c, members }: { conversation: Conversation; memb
   }, [editing]);
   // At once: after the next paint it might be taken from something else that one began to write in.
   useLayoutEffect(() => {
-    // Phones would open their keyboard over the conversation.
-    if (matchMedia("(hover: hover)").matches || act) area.current?.focus();
+    // Phones would open their keyboard over the conversation. And where others let one write again, who writes elsewhere goes on there.
+    if (act || (matchMedia("(hover: hover)").matches && !document.activeElement?.matches("input, textarea"))) area.current?.focus();
   }, [act, c.id]);
   useLayoutEffect(() => {
     const element = area.current;

@@ -96,6 +96,10 @@ export class Messenger {
   readonly #draftTimers = new Map<string, ReturnType<typeof setTimeout>>();
   /** Conversations with a text that the server hasn't taken. */
   readonly #untold = new Set<string>();
+  /** The last text on its way to the server. */
+  readonly #telling = new Map<string, { draft: string }>();
+  /** The conversation in view, if something was written in it. */
+  #written = "";
   /** Whether all that is the user's alone was told once. */
   #synced = false;
   #toldTyping = 0;
@@ -140,7 +144,8 @@ export class Messenger {
       settings: (id, settings) => {
         this.settings.value = new Map(this.settings.peek()).set(id, settings);
         // Written on another device; what is written here goes first, and nothing appears where one is about to write.
-        if (!this.#untold.has(id) && (!this.#synced || this.open.peek()?.id !== id)) this.#putDraft(id, settings.draft);
+        const inView = this.open.peek()?.id === id;
+        if (!this.#untold.has(id) && !(inView && (this.#synced || this.#written === id))) this.#putDraft(id, settings.draft);
       },
       deleted: (id, seq) => {
         const all = new Map(this.#deleted.peek());
@@ -294,6 +299,7 @@ export class Messenger {
     if (!open) return;
     this.#keepDraft(open.id);
     this.tellTyping(open.id, false);
+    this.#written = "";
     this.open.value = undefined;
     this.port.opened("");
     // What was written on another device meanwhile.
@@ -340,6 +346,7 @@ export class Messenger {
   write(id: string, text: string): void {
     this.#putDraft(id, text);
     this.#untold.add(id);
+    if (this.open.peek()?.id === id) this.#written = id;
     this.port.keepDraft(id, text);
     clearTimeout(this.#draftTimers.get(id));
     this.#draftTimers.set(
@@ -372,12 +379,22 @@ export class Messenger {
     // What was written on another device isn't to be overwritten by what isn't here.
     if (!this.#untold.has(id)) return;
     const draft = this.drafts.peek().get(id) ?? "";
-    if (draft === this.#settingsNow(id).draft) return this.#toldDraft(id, draft);
+    // What is on its way comes after what the server is known to have.
+    const telling = this.#telling.get(id);
+    if (telling?.draft === draft) return;
+    if (!telling && draft === this.#settingsNow(id).draft) return this.#toldDraft(id, draft);
     if (new TextEncoder().encode(draft).length > mostDraft) return;
-    this.port.set(id, { draft }).then(
-      () => this.#toldDraft(id, draft),
+    const now = { draft };
+    this.#telling.set(id, now);
+    const over = () => this.#telling.get(id) === now && this.#telling.delete(id);
+    this.port.set(id, now).then(
+      () => {
+        over();
+        this.#toldDraft(id, draft);
+      },
       () => {
         // It stays here; the next change tells it, or the next connection.
+        over();
       },
     );
   }

@@ -24,15 +24,17 @@ export function EmojiPicker({ onPick, onClose }: Props) {
   useLayoutEffect(() => {
     // On phones the keyboard would take the place of what there is to pick.
     if (matchMedia("(hover: hover)").matches) box.current?.querySelector("input")?.focus();
-    oftenUsed(lang).then(
-      (all) => (often.value = all),
-      () => {},
-    );
     const outside = (event: PointerEvent) => {
       if (event.target instanceof Element && !box.current?.contains(event.target) && !event.target.closest("[data-emoji-button]")) onClose();
     };
     addEventListener("pointerdown", outside);
     return () => removeEventListener("pointerdown", outside);
+  }, []);
+  useEffect(() => {
+    oftenUsed(lang).then(
+      (all) => (often.value = all),
+      () => {},
+    );
   }, []);
 
   useEffect(() => {
