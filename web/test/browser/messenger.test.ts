@@ -620,6 +620,22 @@ describe("everybody", () => {
     expect(await focus(".line:not([aria-current])", search)).toEqual([expect.stringMatching(/^Message to (?!Vera)/), "Search chats and people"]);
   });
 
+  it("closes a dialog while it waits for its answer, and that one alone", async () => {
+    const page = await open();
+    await page.evaluate(() => globalThis.fake!.world.user("nora", "Nora Novak"));
+    await page.getByRole("button", { name: "New…" }).click();
+    await page.getByRole("menuitem", { name: "Add contact" }).click();
+    await page.getByRole("searchbox", { name: "Name or id" }).fill("nora");
+    await page.getByRole("dialog").getByRole("button", { name: "Add", exact: true }).click();
+    await page.evaluate(() => (globalThis.fake!.port.delay = 1000));
+    const asking = page.getByRole("dialog", { name: /^Add / });
+    await asking.getByRole("button", { name: "Add" }).click();
+    await asking.getByRole("button", { name: "Cancel" }).click();
+    await page.getByText("Waiting for an answer").waitFor();
+    await page.locator(".toast").waitFor();
+    expect(await page.getByRole("dialog").count()).toBe(1);
+  });
+
   it("finds every control named", async () => {
     const page = await open();
     await talk(page, "Comet watch");

@@ -40,8 +40,12 @@ export function openDialog(view: () => ComponentChildren): void {
   dialogs.value = [...dialogs.value, { id: ++last, view }];
 }
 
-export function closeDialog(): void {
-  dialogs.value = dialogs.value.slice(0, -1);
+export const DialogId = createContext(0);
+
+/** Closes the dialog that asks for it, whatever has been opened or closed meanwhile. Only within a dialog. */
+export function useClose(): () => void {
+  const own = useContext(DialogId);
+  return () => (dialogs.value = dialogs.value.filter(({ id }) => id !== own));
 }
 
 const toastFor = 4500;

@@ -6,16 +6,17 @@ import type { Messenger } from "../../model/messenger.ts";
 import type { Conversation } from "../../model/types.ts";
 import { PeoplePicker } from "../dialogs/people.tsx";
 import { Dialog } from "../parts/dialog.tsx";
-import { closeDialog, openDialog, run, useMessenger } from "../ui.ts";
+import { openDialog, run, useClose, useMessenger } from "../ui.ts";
 
 /** Whom to call of a group with more people than a call takes, or whom to ask into a call. */
 function Choose({ title, label, uids, without, onChoose }: { title: string; label: string; uids: readonly string[]; without: ReadonlySet<string>; onChoose(uids: string[]): void }) {
+  const close = useClose();
   const chosen = useSignal<Set<string>>(new Set());
   return (
     <Dialog
       title={title}
       onSubmit={() => {
-        closeDialog();
+        close();
         onChoose([...chosen.value]);
       }}
       foot={

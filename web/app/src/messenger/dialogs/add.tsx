@@ -2,11 +2,12 @@ import { useSignal } from "@preact/signals";
 import { t } from "../../i18n/index.ts";
 import { useFoundUsers } from "../found.ts";
 import { Dialog } from "../parts/dialog.tsx";
-import { closeDialog, openChat, openDialog, run, toast, useMessenger } from "../ui.ts";
+import { openChat, openDialog, run, toast, useClose, useMessenger } from "../ui.ts";
 import { PersonRow } from "./people.tsx";
 
 /** Finds people by name or id. */
 export function AddContact() {
+  const close = useClose();
   const m = useMessenger();
   const query = useSignal("");
   const found = useFoundUsers(query.value);
@@ -41,7 +42,7 @@ export function AddContact() {
                   type="button"
                   class="secondary"
                   onClick={() => {
-                    closeDialog();
+                    close();
                     openChat(m, m.directWith(uid));
                   }}
                 >
@@ -67,6 +68,7 @@ export function AddContact() {
 
 /** Asks somebody to be a contact. */
 export function AskContact({ uid }: { uid: string }) {
+  const close = useClose();
   const m = useMessenger();
   const note = useSignal(t("askNoteDefault", { a: m.people.me.peek().name || m.me }));
   const remark = useSignal("");
@@ -76,11 +78,11 @@ export function AskContact({ uid }: { uid: string }) {
       narrow
       title={t("askTitle", { a: name })}
       onSubmit={async () => {
-        if (await run(m.port.askContact(uid, note.value.trim(), remark.value.trim()), t("asked"))) closeDialog();
+        if (await run(m.port.askContact(uid, note.value.trim(), remark.value.trim()), t("asked"))) close();
       }}
       foot={
         <>
-          <button type="button" class="secondary" onClick={closeDialog}>
+          <button type="button" class="secondary" onClick={close}>
             {t("cancel")}
           </button>
           <button type="submit" class="primary">
@@ -105,6 +107,7 @@ export function AskContact({ uid }: { uid: string }) {
 
 /** Joins a group that is open, or asks to. */
 export function JoinGroup() {
+  const close = useClose();
   const m = useMessenger();
   const id = useSignal("");
   const note = useSignal("");
@@ -113,12 +116,12 @@ export function JoinGroup() {
     try {
       // An open group lets everybody in.
       await m.port.addMembers(group, [m.me]);
-      closeDialog();
+      close();
       openChat(m, group);
     } catch {
       if (await run(m.port.askToJoin(group, note.value.trim()))) {
         toast(t("joinAsked"));
-        closeDialog();
+        close();
       }
     }
   }
@@ -129,7 +132,7 @@ export function JoinGroup() {
       onSubmit={() => void submit()}
       foot={
         <>
-          <button type="button" class="secondary" onClick={closeDialog}>
+          <button type="button" class="secondary" onClick={close}>
             {t("cancel")}
           </button>
           <button type="submit" class="primary" disabled={!id.value.trim().startsWith("g/")}>

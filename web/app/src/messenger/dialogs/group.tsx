@@ -3,11 +3,12 @@ import { t } from "../../i18n/index.ts";
 import type { Messenger } from "../../model/messenger.ts";
 import { type Conversation, peerOf } from "../../model/types.ts";
 import { Dialog } from "../parts/dialog.tsx";
-import { closeDialog, openChat, run, useMessenger } from "../ui.ts";
+import { openChat, run, useClose, useMessenger } from "../ui.ts";
 import { PeoplePicker } from "./people.tsx";
 
 /** Makes a group of some people. */
 export function NewGroup({ with: first = [] }: { with?: string[] }) {
+  const close = useClose();
   const m = useMessenger();
   const title = useSignal("");
   const chosen = useSignal<ReadonlySet<string>>(new Set(first));
@@ -18,7 +19,7 @@ export function NewGroup({ with: first = [] }: { with?: string[] }) {
     const uids = [...chosen.value];
     await run(
       m.port.createGroup(title.value.trim() || [m.me, ...uids].slice(0, 4).map((uid) => m.people.name(uid)).join(", "), uids).then((id) => {
-        closeDialog();
+        close();
         openChat(m, id);
       }),
     );
@@ -31,7 +32,7 @@ export function NewGroup({ with: first = [] }: { with?: string[] }) {
       foot={
         <>
           <span class="grow muted">{chosen.value.size > 0 && t("chosen", { n: chosen.value.size })}</span>
-          <button type="button" class="secondary" onClick={closeDialog}>
+          <button type="button" class="secondary" onClick={close}>
             {t("cancel")}
           </button>
           <button type="submit" class="primary" disabled={chosen.value.size === 0 || busy.value}>
@@ -56,18 +57,19 @@ function acquaintances(m: Messenger): string[] {
 }
 
 export function AddMembers({ conversation, members }: { conversation: string; members: ReadonlySet<string> }) {
+  const close = useClose();
   const m = useMessenger();
   const chosen = useSignal<ReadonlySet<string>>(new Set());
   return (
     <Dialog
       title={t("addMembers")}
       onSubmit={async () => {
-        if (chosen.value.size > 0 && (await run(m.port.addMembers(conversation, [...chosen.value])))) closeDialog();
+        if (chosen.value.size > 0 && (await run(m.port.addMembers(conversation, [...chosen.value])))) close();
       }}
       foot={
         <>
           <span class="grow muted">{chosen.value.size > 0 && t("chosen", { n: chosen.value.size })}</span>
-          <button type="button" class="secondary" onClick={closeDialog}>
+          <button type="button" class="secondary" onClick={close}>
             {t("cancel")}
           </button>
           <button type="submit" class="primary" disabled={chosen.value.size === 0}>
@@ -88,6 +90,7 @@ export function AddMembers({ conversation, members }: { conversation: string; me
 
 /** One line, or several, to be changed. */
 export function EditText(props: { title: string; label: string; text: string; rows?: number; most: number; empty?: boolean; onSave(text: string): Promise<unknown> }) {
+  const close = useClose();
   const text = useSignal(props.text);
   const common = {
     "data-first": true,
@@ -100,11 +103,11 @@ export function EditText(props: { title: string; label: string; text: string; ro
       narrow
       title={props.title}
       onSubmit={async () => {
-        if (await run(props.onSave(text.value.trim()))) closeDialog();
+        if (await run(props.onSave(text.value.trim()))) close();
       }}
       foot={
         <>
-          <button type="button" class="secondary" onClick={closeDialog}>
+          <button type="button" class="secondary" onClick={close}>
             {t("cancel")}
           </button>
           <button type="submit" class="primary" disabled={text.value.trim() === props.text || (!props.empty && text.value.trim() === "")}>

@@ -8,11 +8,12 @@ import type { Entry } from "../../model/types.ts";
 import { peerOf } from "../../model/types.ts";
 import { Avatar } from "../../parts/avatar.tsx";
 import { Dialog } from "../parts/dialog.tsx";
-import { closeDialog, toast, useMessenger } from "../ui.ts";
+import { toast, useClose, useMessenger } from "../ui.ts";
 import { PersonRow } from "./people.tsx";
 
 /** Sends a message on to other conversations. */
 export function ForwardMessage({ entry }: { entry: Entry }) {
+  const close = useClose();
   const m = useMessenger();
   const query = useSignal("");
   const chosen = useSignal<ReadonlySet<string>>(new Set());
@@ -31,11 +32,11 @@ export function ForwardMessage({ entry }: { entry: Entry }) {
       onSubmit={() => {
         for (const id of chosen.value) m.port.send(id, { body: forwardBody(entry), mentions: [], mentionAll: false });
         toast(t("forwarded", { n: chosen.value.size }));
-        closeDialog();
+        close();
       }}
       foot={
         <>
-          <button type="button" class="secondary" onClick={closeDialog}>
+          <button type="button" class="secondary" onClick={close}>
             {t("cancel")}
           </button>
           <button type="submit" class="primary" disabled={chosen.value.size === 0}>

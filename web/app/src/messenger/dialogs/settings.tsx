@@ -7,9 +7,10 @@ import { chooseTheme, chosenTheme, type Theme } from "../../theme.ts";
 import { allowNotifications, notificationState, notifying } from "../notify.ts";
 import { CheckCalls } from "../calls/check.tsx";
 import { confirm, Dialog } from "../parts/dialog.tsx";
-import { closeDialog, openDialog, run, useMessenger } from "../ui.ts";
+import { openDialog, run, useClose, useMessenger } from "../ui.ts";
 
 export function SettingsDialog({ onLeave }: { onLeave(): void }) {
+  const close = useClose();
   const m = useMessenger();
   const me = m.people.me.value;
   const name = useSignal(me.name);
@@ -32,7 +33,7 @@ export function SettingsDialog({ onLeave }: { onLeave(): void }) {
           class="secondary bad"
           onClick={() =>
             confirm(t("logOutQuestion"), t("logOutText"), t("logOut"), () => {
-              closeDialog();
+              close();
               onLeave();
             })
           }

@@ -2,7 +2,7 @@ import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { t } from "../../i18n/index.ts";
 import { Close } from "../../parts/icons.tsx";
-import { closeDialog, dialogs, openDialog, run } from "../ui.ts";
+import { DialogId, dialogs, openDialog, run, useClose } from "../ui.ts";
 
 interface Props {
   title: string;
@@ -15,6 +15,7 @@ interface Props {
 
 /** A dialog of the browser's own: it holds the focus and gives it back. */
 export function Dialog({ title, children, foot, onSubmit, narrow }: Props) {
+  const close = useClose();
   const ref = useRef<HTMLDialogElement>(null);
   // In the rendering itself, not after the next paint: by then somebody may type somewhere, and would lose the focus to what had it before.
   useLayoutEffect(() => {
@@ -35,9 +36,9 @@ export function Dialog({ title, children, foot, onSubmit, narrow }: Props) {
       aria-label={title}
       onCancel={(e) => {
         e.preventDefault();
-        closeDialog();
+        close();
       }}
-      onPointerDown={(e) => e.target === e.currentTarget && closeDialog()}
+      onPointerDown={(e) => e.target === e.currentTarget && close()}
     >
       <form
         class="dialog-body"
@@ -48,7 +49,7 @@ export function Dialog({ title, children, foot, onSubmit, narrow }: Props) {
       >
         <header class="dialog-head">
           <h2>{title}</h2>
-          <button type="button" class="icon-button" aria-label={t("close")} onClick={closeDialog}>
+          <button type="button" class="icon-button" aria-label={t("close")} onClick={close}>
             <Close />
           </button>
         </header>
@@ -63,7 +64,9 @@ export function Dialogs() {
   return (
     <>
       {dialogs.value.map(({ id, view: View }) => (
-        <View key={id} />
+        <DialogId.Provider key={id} value={id}>
+          <View />
+        </DialogId.Provider>
       ))}
     </>
   );
@@ -71,18 +74,23 @@ export function Dialogs() {
 
 /** Asks before something is done that can't be undone. */
 export function confirm(question: string, text: string, label: string, action: () => Promise<unknown> | void, bad = true): void {
-  openDialog(() => (
+  openDialog(() => <Question {...{ question, text, label, action, bad }} />);
+}
+
+function Question({ question, text, label, action, bad }: { question: string; text: string; label: string; action: () => Promise<unknown> | void; bad: boolean }) {
+  const close = useClose();
+  return (
     <Dialog
       narrow
       title={question}
       onSubmit={() => {
-        closeDialog();
+        close();
         const doing = action();
         if (doing) void run(doing);
       }}
       foot={
         <>
-          <button type="button" class="secondary" data-first onClick={closeDialog}>
+          <button type="button" class="secondary" data-first onClick={close}>
             {t("cancel")}
           </button>
           <button type="submit" class={bad ? "primary danger" : "primary"}>
@@ -93,5 +101,5 @@ export function confirm(question: string, text: string, label: string, action: (
     >
       <p class="dialog-text">{text}</p>
     </Dialog>
-  ));
+  );
 }
