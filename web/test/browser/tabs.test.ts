@@ -171,6 +171,31 @@ it("what was handed over is there after a new start, before there is a connectio
   expect(await kept("d/ann/cy")).toEqual([]);
 });
 
+it("a database that the browser closes is opened again", async () => {
+  const page = await open();
+  await say(page, "1");
+  await until(async () => (await bodies(page)).length === 1);
+  tiny.silent = true;
+  const devtools = await context.newCDPSession(page);
+  await devtools.send("Storage.clearDataForOrigin", { origin: url, storageTypes: "indexeddb" });
+  await say(page, "2");
+  await until(async () => (await saved(page)).outgoing.includes("2"));
+});
+
+it("a database that doesn't answer holds up neither the start nor what is sent", async () => {
+  let page = await open();
+  // Whatever is done in it has no end.
+  await page.evaluate(() => Object.defineProperty(IDBTransaction.prototype, "oncomplete", { set() {} }));
+  await say(page, "1");
+  await until(async () => (await bodies(page)).length === 1);
+  await page.close();
+  await context.addInitScript(() => (IDBFactory.prototype.open = () => ({}) as IDBOpenDBRequest));
+  page = await open();
+  for (const body of ["2", "3", "4"]) await say(page, body);
+  await until(async () => tiny.entries.length === 4);
+  expect(tiny.entries.map((e) => (e as { body: string }).body)).toEqual(["1", "2", "3", "4"]);
+});
+
 it("entries are kept as they are now, without a gap, until they aren't needed", async () => {
   const page = await open();
   const seen = await page.evaluate(async (D) => {

@@ -5,8 +5,13 @@ import type { Changes, ChatStorage, KeptEntries, Saved, SavedConversation } from
 
 const version = 2;
 const stores = ["meta", "conversations", "changes", "outgoing", "entries"];
+/** How long a browser's database may take, in ms. Some never answer any more, and nothing else is to wait for that. */
+const patience = 5000;
 
-/** Keeps everything in the browser's IndexedDB, below a name; tabs of one origin that give the same name share it. */
+/**
+ * Keeps everything in the browser's IndexedDB, below a name; tabs of one origin that give the same name share it. Every call fails if the database
+ * doesn't answer within 5 s; one that the browser has closed is opened again.
+ */
 export class IndexedDBStorage implements ChatStorage {
   readonly #name: string;
   #db: Promise<IDBDatabase> | undefined;
@@ -16,72 +21,73 @@ export class IndexedDBStorage implements ChatStorage {
   }
 
   async load(): Promise<Saved> {
-    const db = await this.#open();
-    const tx = db.transaction(stores);
-    const [uid, userChange, conversations, changes, outgoing] = await Promise.all([
-      got<string | undefined>(tx.objectStore("meta").get("uid")),
-      got<number | undefined>(tx.objectStore("meta").get("userChange")),
-      got<SavedConversation[]>(tx.objectStore("conversations").getAll()),
-      got<UserChange[]>(tx.objectStore("changes").getAll()),
-      // In the order of their keys, which count up.
-      got<Outgoing[]>(tx.objectStore("outgoing").getAll()),
-    ]);
+    const [uid, userChange, conversations, changes, outgoing] = await this.#run(stores, {}, (tx) =>
+      Promise.all([
+        got<string | undefined>(tx.objectStore("meta").get("uid")),
+        got<number | undefined>(tx.objectStore("meta").get("userChange")),
+        got<SavedConversation[]>(tx.objectStore("conversations").getAll()),
+        got<UserChange[]>(tx.objectStore("changes").getAll()),
+        // In the order of their keys, which count up.
+        got<Outgoing[]>(tx.objectStore("outgoing").getAll()),
+      ]),
+    );
     return { uid: uid ?? "", userChange: userChange ?? 0, conversations, changes, outgoing };
   }
 
   async add(outgoing: Outgoing): Promise<void> {
-    const tx = (await this.#open()).transaction("outgoing", "readwrite", { durability: "strict" });
-    tx.objectStore("outgoing").add(outgoing);
-    await done(tx);
+    await this.#run(["outgoing"], { mode: "readwrite", durability: "strict" }, (tx) => {
+      tx.objectStore("outgoing").add(outgoing);
+      return done(tx);
+    });
   }
 
   async save(changes: Changes): Promise<void> {
-    const tx = (await this.#open()).transaction(stores, "readwrite");
-    const meta = tx.objectStore("meta");
-    if (changes.uid !== undefined) meta.put(changes.uid, "uid");
-    if (changes.userChange !== undefined) meta.put(changes.userChange, "userChange");
-    const conversations = tx.objectStore("conversations");
-    for (const c of changes.conversations ?? []) conversations.put(c);
-    for (const id of changes.gone ?? []) conversations.delete(id);
-    for (const c of changes.changes ?? []) tx.objectStore("changes").put(c);
-    const entries = tx.objectStore("entries");
-    for (const id of changes.gone ?? []) entries.delete(range(id, 0, Infinity));
-    for (const kept of changes.entries ?? []) {
-      put(entries, kept);
-      if (kept.from > 0) entries.delete(range(kept.conversation, 0, kept.from));
-    }
-    const outgoing = tx.objectStore("outgoing");
-    const at = (id: string, then: (key: IDBValidKey) => void) => {
-      const request = outgoing.index("id").getKey(id);
-      request.onsuccess = () => request.result !== undefined && then(request.result);
-    };
-    for (const o of changes.outgoing ?? []) at(o.id, (key) => outgoing.put(o, key));
-    for (const id of changes.done ?? []) at(id, (key) => outgoing.delete(key));
-    await done(tx);
+    await this.#run(stores, { mode: "readwrite" }, (tx) => saveIn(tx, changes));
   }
 
   async entries(conversation: string, before: number, limit: number): Promise<Entry[]> {
-    const tx = (await this.#open()).transaction("entries");
-    const all = await got<Entry[]>(tx.objectStore("entries").getAll(range(conversation, 0, before)));
+    const all = await this.#run(["entries"], {}, (tx) => got<Entry[]>(tx.objectStore("entries").getAll(range(conversation, 0, before))));
     let first = all.length;
     while (first > 0 && all.length - first < limit && (first === all.length || all[first - 1]!.seq === all[first]!.seq - 1)) first--;
     return all.slice(first);
   }
 
   async clear(): Promise<void> {
-    const tx = (await this.#open()).transaction(stores, "readwrite");
-    for (const name of stores) tx.objectStore(name).clear();
-    await done(tx);
+    await this.#run(stores, { mode: "readwrite" }, (tx) => {
+      for (const name of stores) tx.objectStore(name).clear();
+      return done(tx);
+    });
   }
 
   close(): void {
-    void this.#db?.then((db) => db.close());
+    void this.#db?.then(
+      (db) => db.close(),
+      () => {},
+    );
     this.#db = undefined;
   }
 
+  /** Does something in a transaction, which begins it in the same breath. */
+  async #run<T>(names: string[], how: IDBTransactionOptions & { mode?: IDBTransactionMode }, work: (tx: IDBTransaction) => Promise<T>): Promise<T> {
+    const begin = (db: IDBDatabase) => work(db.transaction(names, how.mode, how));
+    let db = await this.#open();
+    let doing: Promise<T>;
+    try {
+      doing = begin(db);
+    } catch (error) {
+      if (!(error instanceof DOMException && error.name === "InvalidStateError")) throw error;
+      // Browsers close it when they are short of something, and don't always say so.
+      this.close();
+      db = await this.#open();
+      doing = begin(db);
+    }
+    return await soon(doing, () => this.close());
+  }
+
   #open(): Promise<IDBDatabase> {
-    this.#db ??= new Promise<IDBDatabase>((resolve, reject) => {
-      const request = indexedDB.open(this.#name, version);
+    if (this.#db) return this.#db;
+    const request = indexedDB.open(this.#name, version);
+    const opened = new Promise<IDBDatabase>((resolve, reject) => {
       request.onupgradeneeded = ({ oldVersion }) => {
         const db = request.result;
         if (oldVersion < 1) {
@@ -93,18 +99,73 @@ export class IndexedDBStorage implements ChatStorage {
         // By conversation and seq.
         db.createObjectStore("entries");
       };
-      request.onsuccess = () => {
-        const db = request.result;
-        // A newer version of the page in another tab: it must not wait for this one.
-        db.onversionchange = () => this.close();
-        resolve(db);
-      };
+      request.onsuccess = () => resolve(request.result);
       request.onerror = () => reject(request.error);
     });
-    // What failed now may work later.
-    this.#db.catch(() => (this.#db = undefined));
-    return this.#db;
+    const db = (this.#db = soon(opened));
+    const over = () => {
+      if (this.#db === db) this.#db = undefined;
+    };
+    opened.then(
+      (base) => {
+        // A newer version of the page in another tab: it must not wait for this one.
+        base.onversionchange = () => {
+          base.close();
+          over();
+        };
+        base.onclose = over;
+        // One that came late was given up; what is asked from now on has it. Until then all is refused at once.
+        db.catch(() => {
+          base.close();
+          over();
+        });
+      },
+      // What failed now may work later.
+      over,
+    );
+    db.catch(() => {});
+    return db;
   }
+}
+
+/** What comes of a promise, or an error if that takes too long, after late. */
+async function soon<T>(doing: Promise<T>, late = (): void => {}): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const over = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      late();
+      reject(new DOMException("the browser's database does not answer", "TimeoutError"));
+    }, patience);
+  });
+  try {
+    return await Promise.race([doing, over]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function saveIn(tx: IDBTransaction, changes: Changes): Promise<void> {
+  const meta = tx.objectStore("meta");
+  if (changes.uid !== undefined) meta.put(changes.uid, "uid");
+  if (changes.userChange !== undefined) meta.put(changes.userChange, "userChange");
+  const conversations = tx.objectStore("conversations");
+  for (const c of changes.conversations ?? []) conversations.put(c);
+  for (const id of changes.gone ?? []) conversations.delete(id);
+  for (const c of changes.changes ?? []) tx.objectStore("changes").put(c);
+  const entries = tx.objectStore("entries");
+  for (const id of changes.gone ?? []) entries.delete(range(id, 0, Infinity));
+  for (const kept of changes.entries ?? []) {
+    put(entries, kept);
+    if (kept.from > 0) entries.delete(range(kept.conversation, 0, kept.from));
+  }
+  const outgoing = tx.objectStore("outgoing");
+  const at = (id: string, then: (key: IDBValidKey) => void) => {
+    const request = outgoing.index("id").getKey(id);
+    request.onsuccess = () => request.result !== undefined && then(request.result);
+  };
+  for (const o of changes.outgoing ?? []) at(o.id, (key) => outgoing.put(o, key));
+  for (const id of changes.done ?? []) at(id, (key) => outgoing.delete(key));
+  return done(tx);
 }
 
 /** From seq to the one before end. */
