@@ -78,8 +78,8 @@ type Service struct {
 	metrics *metrics
 	asker   *asker // nil: nobody is asked
 	flights flights
-	// hasty is until when nobody is waited for who may be telling something, in Unix nanoseconds.
-	hasty atomic.Int64
+	// hasty is until when nobody is waited for who may be telling something; nil: he is.
+	hasty atomic.Pointer[time.Time]
 }
 
 // Who asks.
@@ -229,7 +229,10 @@ const (
 func (s *Service) afterOthers(ctx context.Context, l *loaded) (*loaded, error) {
 	begin := time.Now()
 	// What this process has kept is told by flights, one step after the other.
-	if call := memberOf(l.Tenant, l.ID); begin.UnixNano() < s.hasty.Load() || !s.flights.foreign(call, l.unsent) {
+	if t := s.hasty.Load(); t != nil && begin.Before(*t) {
+		return l, nil
+	}
+	if !s.flights.foreign(memberOf(l.Tenant, l.ID), l.unsent) {
 		return l, nil
 	}
 	last := l.unsent[len(l.unsent)-1].number
@@ -247,7 +250,9 @@ func (s *Service) afterOthers(ctx context.Context, l *loaded) (*loaded, error) {
 		}
 		if time.Since(begin) > patience {
 			if l.unsent[0].number <= last {
-				s.hasty.Store(time.Now().Add(haste).UnixNano())
+				// By the monotonic clock: it is over in a second, wherever the other one is put.
+				until := time.Now().Add(haste)
+				s.hasty.Store(&until)
 			}
 			break
 		}
