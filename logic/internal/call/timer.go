@@ -118,8 +118,8 @@ func (s *Service) look(ctx context.Context, m mark) {
 		return
 	}
 	next := l.Due()
-	if len(l.unsent) > 0 {
-		next = now + unsentDue.Milliseconds()
+	if again := now + unsentDue.Milliseconds(); len(l.unsent) > 0 && (next == 0 || again < next) {
+		next = again
 	}
 	s.move(ctx, m, next, now)
 }
