@@ -24,7 +24,7 @@ func TestStartThatCannotBe(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	takenUDP, err := net.ListenPacket("udp", "127.0.0.1:0")
+	takenUDP, err := net.ListenPacket("udp", freeAddr(t)) // by TCP it is free
 	if err != nil {
 		t.Fatal(err)
 	}
