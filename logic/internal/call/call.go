@@ -228,10 +228,10 @@ const (
 // It returns the call as it is then. Where nothing comes of it that process is dead, or Kafka away.
 func (s *Service) afterOthers(ctx context.Context, l *loaded) (*loaded, error) {
 	begin := time.Now()
-	// What this process has kept is told by flights, one step after the other.
 	if t := s.hasty.Load(); t != nil && begin.Before(*t) {
 		return l, nil
 	}
+	// What this process has kept is told by flights, one step after the other.
 	if !s.flights.foreign(memberOf(l.Tenant, l.ID), l.unsent) {
 		return l, nil
 	}
